@@ -1,0 +1,112 @@
+# Hinge: settings on top, rules below. `make help` lists the targets.
+
+# --- settings -------------------------------------------------------------------------------------------------------
+SAN     ?=
+REAL    ?= float
+CC      ?= gcc
+CXX     ?= g++
+ARCH    ?= native
+ONLY    ?=
+JOBS    ?= $(shell nproc)
+
+# Debian packages, and nowhere else: what the program needs to build and run, and what only tests and checks need.
+PACKAGES := gcc g++ make pkg-config libopenblas-openmp-dev liblzma-dev libsqlite3-dev libjansson-dev libfyaml-dev \
+    libgsl-dev libsentencepiece-dev libssl-dev zlib1g-dev gnuplot-nox texlive-latex-base \
+    texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern dict-gcide
+TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3
+CHECK_PACKAGES := clang-format cppcheck
+
+LIBRARIES := openblas liblzma sqlite3 jansson libfyaml gsl sentencepiece libcrypto zlib
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+comma := ,
+VARIANT := $(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
+BUILD   := build$(VARIANT)
+
+OPTIMISE := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O3)
+WARNINGS := -Wall -Wextra -Werror
+COMMON   := $(OPTIMISE) -g -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp $(WARNINGS) \
+    -I. -D_GNU_SOURCE $(if $(filter double,$(REAL)),-DHINGE_DOUBLE)
+CFLAGS   := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wshadow $(COMMON)
+CXXFLAGS := -std=c++17 $(COMMON)
+PKG_CFLAGS = $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
+PKG_LIBS   = $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null)
+LDLIBS     = $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
+
+C_SOURCES  := $(sort $(wildcard kernels/*.c kernels/*/*.c model/*.c model/*/*.c harness/*.c harness/*/*.c))
+CC_SOURCES := $(sort $(wildcard model/*.cc))
+OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
+LIBRARY    := $(BUILD)/libhinge.a
+PROGRAM    := $(BUILD)/hinge
+
+TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c))
+TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(BUILD)/%)
+# Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
+support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/test_%.c %/bench_%.c,$(wildcard $(dir $1)*.c)))
+
+.DEFAULT_GOAL := all
+.PHONY: all demo test check bench help packages test-packages check-packages clean tests format
+
+all: $(PROGRAM) ## build build/hinge (SAN=address|undefined|thread, REAL=double)
+
+demo: packages ## install, build, prepare text, run suites/demo.yaml, make reports/out/demo.pdf
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@./tests/../suites/demo.sh
+
+test: test-packages ## install, build and run every test (ONLY=name runs one)
+	@JOBS=$(JOBS) ONLY="$(ONLY)" tests/run
+
+check: check-packages ## format, warnings, include direction, file heads
+	@$(MAKE) --no-print-directory -j$(JOBS) all tests compile_commands.json
+	@tests/check
+
+bench: packages ## measure this machine's rates, training and every op against them
+	@$(MAKE) --no-print-directory -j$(JOBS) all tests
+	@tests/bench
+
+tests: $(TEST_PROGRAMS)
+
+format:
+	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
+
+packages: ; @tests/packages $(PACKAGES)
+test-packages: ; @tests/packages $(PACKAGES) $(TEST_PACKAGES)
+check-packages: ; @tests/packages $(PACKAGES) $(TEST_PACKAGES) $(CHECK_PACKAGES)
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+clean: ## remove what was built (not data, results or reports)
+	@rm -rf build compile_commands.json
+
+$(PROGRAM): $(BUILD)/harness/main.o $(LIBRARY)
+	@echo "  link  $@"
+	@$(CC) $(CFLAGS) -o $@ $< $(LIBRARY) $(LDLIBS)
+
+$(LIBRARY): $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
+	@rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  cc    $<"
+	@$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	@$(CXX) $(CXXFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+
+.SECONDEXPANSION:
+$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
+	@echo "  link  $@"
+	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
+
+# The program's own record of how it was built.
+$(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(ARCH)"'
+
+compile_commands.json: Makefile
+	@{ echo '['; first=; for f in $(C_SOURCES); do \
+	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
+	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
+
+-include $(OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c))

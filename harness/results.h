@@ -1,0 +1,79 @@
+/* results: what a suite's runs left behind, as plain arrays: filled by the store, read by compare, report and export.
+ *
+ * Everything is owned by the struct and freed by results_free. A value that does not exist (yet) is NAN, a text "". */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "harness/stats/stats.h"
+#include "kernels/status.h"
+#include "model/artifact.h"
+#include "model/evaluation.h"
+#include "model/trainer.h"
+
+struct result_variant {
+    char name[128];
+    bool late;
+    char overrides[1024]; /* "recurrence.layers=3,4 recurrence.repeats=2", what differs from the suite's preset */
+};
+
+struct result_evaluation {
+    bool present;
+    struct evaluation value; /* blocks included */
+    char stage_key[65];
+};
+
+struct result_run {
+    int64_t id;
+    int variant; /* index into variants */
+    int64_t seed;
+    bool late;
+    char status[16]; /* pending, running, done, failed, interrupted */
+    char error[512];
+    char key[65];       /* of the whole run */
+    char train_key[65]; /* runs that share it share one training */
+    int64_t steps;      /* done */
+    size_t step_count;
+    struct step_record *trace; /* (step_count) */
+    double train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
+    int64_t parameter_count;
+    struct result_evaluation raw, averaged, artifact;
+    struct artifact_sizes sizes; /* bytes 0 when there is no artifact */
+    char artifact_notes[2048];
+    char weights_sha256[65], trace_sha256[65];
+    char strategy[TEXT_CAPACITY];
+    char started[32], finished[32]; /* ISO 8601, UTC */
+};
+
+struct result_text {
+    char *name, *value;
+};
+
+struct results {
+    char suite[128], question[1024], scale[32], preset[128], metric[64], declaration_sha256[65], declared_at[32];
+    char source[4096];    /* the suite's file */
+    char *declaration;    /* canonical text of what was frozen */
+    struct design design; /* baseline points into variants[].name */
+    int variant_count, seed_count, run_count;
+    struct result_variant *variants;
+    int64_t *seeds;
+    struct result_run *runs; /* seed by seed, variants in order inside a seed */
+    struct config config;    /* the suite's common configuration, before any variant's overrides */
+    char dataset[TEXT_CAPACITY], dataset_sha256[65];
+    double unigram_bpb; /* of the dataset: add-one unigram over the same tokens */
+    int provenance_count;
+    struct result_text *provenance; /* revision, compiler, flags, CPU, libraries, ... as recorded by the runs */
+    bool closed_early;              /* some planned run is not done */
+};
+
+void results_free(struct results *results);
+
+/* The metric of a run by name: "bpb.raw", "bpb.averaged", "bpb.artifact", "artifact_bytes", "train_seconds",
+ * "tokens_per_second", "loss.final". NAN when the run does not have it. Unknown name: the status names the known ones.
+ */
+status results_metric(const struct results *results, int run, const char *metric, double *value);
+
+/* One observation per run of the declared metric. Caller frees *observations. */
+status results_observations(const struct results *results, const char *metric, struct observation **observations,
+                            size_t *count);

@@ -1,0 +1,93 @@
+/* stats: are the differences real? Pure functions on numbers; no store, no printing.
+ *
+ * One seed is one unit. Lower is better for every metric. delta = variant - baseline, so a negative delta is an
+ * improvement. Distribution functions come from GSL. Sources: Student t on paired differences; exact sign-flip
+ * permutation (Phipson & Smyth, arXiv 1603.05766); Holm 1979; Hedges g (Hedges 1981); TOST (Lakens 2017); Benjamini &
+ * Hochberg 1995. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/status.h"
+
+struct observation {
+    const char *variant;
+    int64_t seed;
+    double value;
+    bool failed; /* crashed or diverged: counted and shown, never dropped silently */
+    bool late;   /* added after the declaration was frozen */
+};
+
+enum test_kind { TEST_PAIRED_T, TEST_SIGN_FLIP, TEST_KINDS };
+enum correction { CORRECT_HOLM, CORRECT_BH, CORRECT_NONE };
+const char *test_name(enum test_kind kind); /* "paired-t", "sign-flip" */
+bool test_find(const char *name, enum test_kind *kind);
+const char *correction_name(enum correction correction); /* "holm", "benjamini-hochberg", "none" */
+bool correction_find(const char *name, enum correction *correction);
+
+struct design {
+    const char *baseline;
+    enum test_kind test;
+    enum correction correction;
+    double alpha;
+    double margin; /* smallest difference that matters; 0: none declared */
+    uint64_t seed; /* of resampling, when a permutation test is sampled */
+};
+
+enum verdict {
+    VERDICT_BASELINE,
+    VERDICT_BETTER,
+    VERDICT_BETTER_BY_MARGIN,
+    VERDICT_WORSE,
+    VERDICT_WORSE_BY_MARGIN,
+    VERDICT_EQUIVALENT,
+    VERDICT_INCONCLUSIVE,
+    VERDICT_NOT_ATTAINABLE,
+    VERDICT_TOO_FEW
+};
+const char *verdict_name(enum verdict verdict); /* "better by the margin", "not attainable", ... */
+
+struct summary {
+    size_t n, failed;
+    double mean, sd, median, min, max;
+};
+
+struct comparison {
+    char variant[128];
+    bool late;
+    struct summary summary;
+    size_t pairs;                  /* seeds present and finite in both */
+    double delta, ci_low, ci_high; /* Student t on the differences at 1 - alpha */
+    double rho;                    /* correlation of the pairs; NAN when undefined */
+    double p_paired_t, p_sign_flip;
+    double p, p_adjusted; /* of the declared test; adjusted over the family */
+    double p_margin;      /* one-sided, against the margin; NAN without one */
+    double p_tost;        /* equivalence within +-margin; NAN without one */
+    double hedges_g;      /* g_z of the pairs, small-sample corrected */
+    double superiority;   /* share of pairs in which the variant is lower, ties half */
+    double attainable_p;  /* least p that the declared test can give at this n; 0 for t */
+    size_t needed_n;      /* seeds for the first rejection after correction in the best case */
+    enum verdict verdict;
+};
+
+struct comparison_table {
+    int count; /* baseline first, then in the order of first appearance */
+    struct comparison *rows;
+    int family; /* comparisons that the correction covers */
+};
+
+/* STATUS_USAGE naming the baseline when no observation has it, a variant and seed that occur twice, or fewer than two
+ * seeds for a test that needs two. Non-finite values count as failed. */
+status compare_variants(const struct design *design, const struct observation *observations, size_t count,
+                        struct comparison_table *table);
+void comparison_table_free(struct comparison_table *table);
+
+/* Single figures, for tests and for planning. Differences d of n pairs. */
+double p_paired_t(const double *d, size_t n);                 /* two-sided; NAN when n < 2; 0 or 1 when the sd is 0 */
+double p_sign_flip(const double *d, size_t n, uint64_t seed); /* exact up to n = 20, above that (b+1)/(m+1) */
+void interval_t(const double *d, size_t n, double alpha, double *low, double *high);
+void adjust_p(enum correction correction, const double *p, double *adjusted, size_t n); /* NAN entries are left out */
+double attainable_p(enum test_kind test, size_t n);
+size_t needed_seeds(enum test_kind test, enum correction correction, double alpha, size_t family); /* 0: never */
+double student_quantile(double probability, double freedom);

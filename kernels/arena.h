@@ -1,0 +1,25 @@
+/* arena: one block of memory per kind, sized before the first step; nothing is allocated after that.
+ *
+ *   base                          used                      size
+ *   | tensor | pad | tensor | pad | free ...                 |
+ *
+ * Every piece starts on 64 bytes. Sizing and filling use the same code: an arena with base NULL only counts, so a
+ * layout function is run once to measure and once to place. Under AddressSanitizer the padding is poisoned. */
+#pragma once
+#include <stddef.h>
+
+#include "kernels/real.h"
+#include "kernels/status.h"
+
+struct arena {
+    unsigned char *base; /* NULL while counting */
+    size_t size, used;
+};
+
+/* Zeroed memory of the given size; what names it in the message when the machine has not that much. */
+status arena_create(struct arena *arena, size_t bytes, const char *what);
+void arena_destroy(struct arena *arena);
+
+/* Bytes from the arena, or NULL while counting. Overrunning an arena that was counted is a bug: it aborts. */
+void *arena_take(struct arena *arena, size_t bytes);
+real *arena_reals(struct arena *arena, size_t count);

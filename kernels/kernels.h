@@ -1,0 +1,141 @@
+/* kernels: the contract between the model and a backend.
+ *
+ * A backend is one table of function pointers. Its ops are the rows of ops.def: there, each op is named once, with
+ * its signature, mathematics, shapes and accumulation rule, and from there this header makes the table's members and
+ * the prototypes of every backend (cpu_rms_norm_forward, ...). A kernel knows pointers and shapes, nothing of the
+ * model. All tensors are row-major with the last index fastest, owned by the caller, and must not overlap unless a
+ * row of ops.def says so.
+ *
+ * How work is split. Parallelism lives above the ops: the model cuts a batch into pieces whose number depends on
+ * the shapes alone (micro-shards, windows, sequences, tensors) and hands them to for_each. One op call runs on one
+ * lane, in one fixed order. That is why results have the same bits for any number of threads. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/real.h"
+
+/* Where an op runs: one CPU thread or one device stream, with scratch that no other lane touches. */
+struct lane {
+    int index;     /* 0 .. lanes-1 */
+    void *scratch; /* 64-byte aligned; at least what the op's ..._scratch function asks for */
+    size_t scratch_bytes;
+};
+
+/* Every norm but B_norm and C_norm adds float32's machine epsilon to the mean square. */
+#define RMS_EPSILON 0x1p-23
+#define BC_NORM_EPSILON 1e-5
+
+struct attention_shape {
+    size_t batch, time, heads, kv_heads, head_dim; /* kv_heads divides heads (GQA) */
+    size_t rope_dims;                              /* even, 0..head_dim; 0 turns RoPE off */
+};
+
+struct mamba_shape {
+    size_t batch, time, heads, head_dim; /* head_dim is P; D_in = heads*head_dim */
+    size_t state, groups;                /* state is N; groups divides heads */
+    size_t angles;                       /* A rotated pairs of N, 0..N/2 */
+    size_t chunk;                        /* tokens handled by one masked product */
+};
+
+/* in_proj's output row: z | x | B | C | dt' | a' | lambda' | theta' */
+struct mamba_columns {
+    size_t z, x, b, c, dt, a, lambda, theta, width;
+};
+
+static inline struct mamba_columns mamba_columns(const struct mamba_shape *s) {
+    size_t inner = s->heads * s->head_dim, bc = s->groups * s->state;
+    struct mamba_columns k = {.z = 0, .x = inner, .b = 2 * inner, .c = 2 * inner + bc, .dt = 2 * inner + 2 * bc};
+    k.a = k.dt + s->heads;
+    k.lambda = k.a + s->heads;
+    k.theta = k.lambda + s->heads;
+    k.width = k.theta + s->angles;
+    return k;
+}
+
+static inline size_t mamba_chunks(const struct mamba_shape *s) { return (s->time + s->chunk - 1) / s->chunk; }
+
+/* The small parameters of one Mamba mixer; also the shape of their gradients. */
+struct mamba_weights {
+    const real *dt_bias;         /* (heads) */
+    const real *b_bias, *c_bias; /* (heads, state) */
+    const real *b_norm, *c_norm; /* (state), shared by the groups */
+    const real *d;               /* (heads) */
+};
+struct mamba_gradients {
+    real *dt_bias, *b_bias, *c_bias, *b_norm, *c_norm, *d; /* all accumulated (+=) */
+};
+
+/* What the forward pass of one mixer keeps for the backward pass. R = batch*time rows. */
+struct mamba_tape {
+    real *b, *c;         /* (R, heads, state) after norm, bias and rotation */
+    real *inv_b, *inv_c; /* (R, groups) 1/rms */
+    real *delta;         /* (R, heads) softplus(dt' + dt_bias) */
+    real *log_decay;     /* (R, heads) a*delta, never above 0 */
+    real *gamma;         /* (R, heads) lambda*delta */
+    real *cosine, *sine; /* (R, heads, angles) of the phase; may be NULL when angles is 0 */
+    real *states;        /* (batch, heads, chunks, head_dim, state): what is carried into each chunk */
+};
+
+/* Gradients of the tape, filled by ssd_backward and read by mamba_prepare_backward. */
+struct mamba_tape_gradients {
+    real *b, *c;                     /* (R, heads, state) */
+    real *delta, *log_decay, *gamma; /* (R, heads) */
+};
+
+/* The recurrent form: everything one sequence needs to go on, O(1) per token. Each is (batch, ...). */
+struct mamba_state {
+    real *s;        /* (batch, heads, head_dim, state) */
+    real *phase;    /* (batch, heads, angles), kept in [-pi, pi] */
+    real *b_before; /* (batch, heads, state), rotated */
+    real *x_before; /* (batch, heads, head_dim) */
+};
+
+/* What attention_prepare keeps: q, k, v as attention uses them. R = batch*time rows. */
+struct attention_tape {
+    real *q;       /* (R, heads, head_dim) after rms, RoPE and gain */
+    real *k, *v;   /* (R, kv_heads, head_dim): k after rms and RoPE, v after silu */
+    real *inv_q;   /* (R, heads) 1/rms */
+    real *inv_k;   /* (R, kv_heads) */
+    real *log_sum; /* (batch, heads, time) log of the softmax's denominator, filled by attention_forward */
+};
+
+struct adam_settings {
+    double rate, beta1, beta2, epsilon;
+    int64_t step; /* counted from 1, for the bias correction */
+};
+
+/* Scratch bytes that the ops of the same name need in their lane. */
+size_t ssd_scratch(const struct mamba_shape *shape);
+size_t mamba_prepare_scratch(const struct mamba_shape *shape);
+size_t attention_scratch(const struct attention_shape *shape);
+size_t newton_schulz_scratch(size_t rows, size_t cols);
+size_t gptq_scratch(size_t rows, size_t cols);
+
+typedef void (*piece_function)(void *context, int piece, struct lane *lane);
+
+struct backend {
+    const char *name;
+    /* Lanes that run at once on this machine; only speed depends on it. */
+    int (*lane_count)(void);
+    /* Runs piece 0..pieces-1, each once, on any of the given lanes; returns when all are done. */
+    void (*for_each)(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);
+#define OP(name, arguments, mathematics, shapes, accumulation) void(*name) arguments;
+#include "kernels/ops.def"
+#undef OP
+};
+
+#define OP(name, arguments, mathematics, shapes, accumulation) void cpu_##name arguments;
+#include "kernels/ops.def"
+#undef OP
+
+/* The backend of that name, or NULL when this build has none; names are "cpu". */
+const struct backend *backend_find(const char *name);
+
+/* What a reader of `hinge list` and the tests walk over. */
+struct op_row {
+    const char *name, *mathematics, *shapes, *accumulation;
+};
+extern const struct op_row op_rows[];
+extern const size_t op_row_count;

@@ -1,0 +1,25 @@
+/* ops: the table of op rows and the backends of this build. */
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+const struct op_row op_rows[] = {
+#define OP(name, arguments, mathematics, shapes, accumulation) {#name, mathematics, shapes, accumulation},
+#include "kernels/ops.def"
+#undef OP
+};
+const size_t op_row_count = sizeof op_rows / sizeof *op_rows;
+
+int cpu_lane_count(void);
+void cpu_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);
+
+static const struct backend cpu = {
+    .name = "cpu",
+    .lane_count = cpu_lane_count,
+    .for_each = cpu_for_each,
+#define OP(name, arguments, mathematics, shapes, accumulation) .name = cpu_##name,
+#include "kernels/ops.def"
+#undef OP
+};
+
+const struct backend *backend_find(const char *name) { return strcmp(name, "cpu") == 0 ? &cpu : NULL; }

@@ -1,0 +1,36 @@
+/* status: how every library function reports failure. NULL is success; anything else carries one line for the user.
+ *
+ * Libraries return it, only harness/main.c prints it and exits. The line names the file, key, line or figure at
+ * fault, what was expected and what to do. Ownership: whoever receives a status passes it up or frees it. */
+#pragma once
+
+enum status_kind {
+    STATUS_USAGE = 2,         /* the command line or a suite asks for something impossible */
+    STATUS_DATA = 3,          /* a file is damaged, of another version, or of another size */
+    STATUS_SYSTEM = 4,        /* the machine refused: disk, memory, permission, missing program */
+    STATUS_DIVERGED = 5,      /* the run's numbers stopped being finite */
+    STATUS_DIFFERS = 6,       /* a check was made and did not hold (verify, reproduce, gate) */
+    STATUS_INTERRUPTED = 130, /* Ctrl-C; everything done so far is resumable */
+};
+
+struct status;
+typedef struct status *status;
+
+__attribute__((format(printf, 2, 3))) status status_new(enum status_kind kind, const char *format, ...);
+
+/* Puts "context: " before the message; returns s itself. Passing NULL returns NULL. */
+__attribute__((format(printf, 2, 3))) status status_context(status s, const char *format, ...);
+
+/* STATUS_SYSTEM with strerror(errno) behind the text. */
+__attribute__((format(printf, 1, 2))) status status_errno(const char *format, ...);
+
+const char *status_text(const struct status *s);
+enum status_kind status_kind(const struct status *s); /* also the exit code */
+void status_free(status s);
+
+/* Returns the failure of CALL to the caller, if there is one. */
+#define TRY(call)                            \
+    do {                                     \
+        status try_status_ = (call);         \
+        if (try_status_) return try_status_; \
+    } while (0)

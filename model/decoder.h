@@ -1,0 +1,21 @@
+/* decoder: the recurrent form of the model, one token at a time: O(1) work and memory per token in Mamba layers
+ * (state, phase, previous B and x), a KV cache in attention layers. Agrees with network_forward. */
+#pragma once
+#include "model/network.h"
+
+struct decoder;
+
+/* sequences decode side by side on one lane; capacity is the most tokens each may reach. */
+size_t decoder_bytes(const struct network *net, size_t sequences, size_t capacity);
+status decoder_create(struct decoder **out, const struct network *net, size_t sequences, size_t capacity,
+                      int lane_index);
+void decoder_destroy(struct decoder *decoder);
+void decoder_reset(struct decoder *decoder);
+
+/* Feeds one token per sequence; logits (sequences, V) after the softcap. */
+void decoder_step(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *ids, real *logits);
+
+/* Draws tokens (count, time): the first uniform over the vocabulary, then sampled at the temperature. Sequences run
+ * in fixed groups on any lanes; draws come from streams named by sequence. */
+status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
+                      double temperature, uint64_t seed, int32_t *tokens);

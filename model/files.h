@@ -1,0 +1,18 @@
+/* files: whole files, written atomically, and their hashes. */
+#pragma once
+#include <stddef.h>
+
+#include "kernels/status.h"
+
+/* Temporary file beside it, write, fsync, rename, fsync of the folder: a reader sees the old file or the new one. */
+status file_write_atomic(const char *path, const void *data, size_t size);
+status file_read(const char *path, unsigned char **data, size_t *size); /* caller frees; one NUL behind the end */
+status file_sha256(const char *path, char hex[65]);
+void bytes_sha256(const void *data, size_t size, char hex[65]);
+status make_directories(const char *path); /* as mkdir -p */
+
+/* SHA-256 of pieces; opaque, one allocation. */
+struct digest;
+struct digest *digest_new(void);
+void digest_add(struct digest *digest, const void *data, size_t size);
+void digest_finish(struct digest *digest, char hex[65]); /* frees it */

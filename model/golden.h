@@ -1,0 +1,19 @@
+/* golden: holds the model against a safetensors file with parameters, inputs, logits, loss and all gradients. */
+#pragma once
+#include "model/network.h"
+
+struct golden_row {
+    char name[64]; /* "logits" or a tensor's name */
+    double error;  /* relative L2 */
+};
+
+struct golden_result {
+    double loss, expected_loss;
+    int count; /* logits first, then every gradient */
+    struct golden_row *rows;
+    bool passed;
+    double loss_tolerance, tensor_tolerance; /* 1e-5 relative and 1e-3 in float32; 1e-6 for both in float64 */
+};
+
+status golden_verify(const char *path, const struct backend *ops, struct golden_result *result);
+void golden_result_free(struct golden_result *result);

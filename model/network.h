@@ -1,0 +1,66 @@
+/* network: the model as a composition of ops, forward and backward, over one slice of a batch.
+ *
+ * A slice is `sequences` x `time` tokens on one lane. The network owns no weights: it reads *effective* weights (the
+ * master weights, or their ternary or fake-quantised image, made once a step by network_effective) and adds
+ * gradients of the effective weights, which network_master_gradients turns into those of the master weights. */
+#pragma once
+#include "kernels/arena.h"
+#include "kernels/kernels.h"
+#include "model/parameters.h"
+#include "model/schedule.h"
+
+struct network {
+    struct config config;
+    const struct backend *ops;
+    struct parameters parameters;
+    struct schedule plain, repeated; /* without and with recurrence */
+    size_t max_sequences, time;      /* the largest slice that a workspace holds */
+    real *rope_cosine, *rope_sine;   /* (time, rope_dims/2) */
+};
+
+/* One lane's memory: the tape of every virtual layer, and scratch. Opaque but for its lane. */
+struct workspace;
+
+status network_create(struct network *net, const struct config *config, const struct backend *ops, size_t max_sequences,
+                      size_t time);
+void network_destroy(struct network *net);
+
+/* training: with a tape for backward; without it layers share their buffers. The size is exact. */
+size_t workspace_bytes(const struct network *net, bool training);
+status workspace_create(struct workspace **out, const struct network *net, bool training, int lane_index);
+void workspace_destroy(struct workspace *ws);
+struct lane *workspace_lane(struct workspace *ws);
+
+/* Called with the input rows of each linear layer while a forward pass runs (calibration). */
+typedef void (*tap_function)(void *context, int tensor_index, const real *x, size_t rows, size_t cols);
+
+struct forward_request {
+    const real *weights;    /* effective */
+    const int32_t *ids;     /* (sequences, time) */
+    const int32_t *targets; /* (sequences, time), or NULL for no loss */
+    size_t sequences, time; /* at most what the network was created for; any time >= 1 */
+    bool repeats_on;
+    double temperature; /* 1.0 in training */
+    double *nll;        /* (sequences*time) out, when targets are given */
+    real *logits;       /* (sequences*time, V) out after the softcap, or NULL */
+    tap_function tap;   /* or NULL */
+    void *tap_context;
+};
+
+void network_forward(const struct network *net, struct workspace *ws, const struct forward_request *request);
+
+/* After network_forward with targets on a training workspace: gradients += scale * d(sum of nll)/d(weights). */
+void network_backward(const struct network *net, struct workspace *ws, const struct forward_request *request,
+                      real *gradients, double scale);
+
+enum weight_view { VIEW_MASTER, VIEW_QAT }; /* ternary is a property of the config, in both */
+
+/* effective = the weights as the forward pass sees them; runs over tensors through for_each. */
+void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,
+                       const real *master, enum weight_view view);
+void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
+                              const real *master, const real *effective);
+
+/* Floating-point operations of one token at this time length, counted op by op (multiply and add are 2). */
+double network_forward_flops(const struct network *net, bool repeats_on, size_t time);
+double network_training_flops(const struct network *net, bool repeats_on, size_t time); /* forward and backward */

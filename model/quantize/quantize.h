@@ -1,0 +1,44 @@
+/* quantize: trained weights to stored tensors, by the options quant.*; the mathematics is in kernels/ops.def.
+ *
+ * Linear weights of more than 65,536 elements become integers with fp16 scales; E and smaller linears fp16 (E also
+ * int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32. */
+#pragma once
+#include "model/data.h"
+#include "model/network.h"
+
+enum { QUANTISE_ABOVE = 65536 };
+
+enum storage { STORED_F32, STORED_F16, STORED_INT };
+
+struct quantized_tensor {
+    const struct tensor *tensor;
+    enum storage storage;
+    int bits;           /* STORED_INT */
+    size_t group;       /* columns per scale; 0: the row */
+    size_t scale_count; /* rows * groups of columns */
+    int8_t *integers;
+    uint16_t *scales; /* fp16 */
+    uint16_t *halves; /* STORED_F16 */
+    float *floats;    /* STORED_F32 */
+};
+
+struct quantized_model {
+    const struct network *network; /* borrowed */
+    int count;
+    struct quantized_tensor *tensors;
+    char notes[2048]; /* fallbacks and clips chosen, one line each */
+    double calibration_seconds, quantise_seconds;
+};
+
+typedef bool (*quantize_progress)(void *context, const char *what, double fraction); /* true: stop */
+
+/* net, weights: the averaged model in master precision. dataset may be NULL unless quant.calibration is train. */
+status quantize_model(const struct network *net, const real *weights, const struct dataset *dataset, uint64_t seed,
+                      quantize_progress progress, void *context, struct quantized_model *out);
+void quantized_model_free(struct quantized_model *model);
+
+/* The weights that a reader of the stored values gets. */
+void quantized_model_decode(const struct quantized_model *model, real *weights);
+
+/* Is the tensor stored as integers under this config, and with how many bits (0: no)? */
+int quantize_bits(const struct config *config, const struct tensor *tensor);

@@ -50,8 +50,12 @@ support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/test_%.c %/bench_%.c
 all: $(PROGRAM) ## build build/hinge (SAN=address|undefined|thread, REAL=double)
 
 demo: packages ## install, build, prepare text, run suites/demo.yaml, make reports/out/demo.pdf
-	@$(MAKE) --no-print-directory -j$(JOBS) all
-	@./tests/../suites/demo.sh
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@$(PROGRAM) data prepare
+	@$(PROGRAM) run suites/demo.yaml
+	@$(PROGRAM) report suites/demo.yaml
+	@$(PROGRAM) compare suites/demo.yaml
+	@echo "The report is reports/out/demo.pdf"
 
 test: test-packages ## install, build and run every test (ONLY=name runs one)
 	@JOBS=$(JOBS) ONLY="$(ONLY)" tests/run
@@ -69,9 +73,9 @@ tests: $(TEST_PROGRAMS)
 format:
 	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
 
-packages: ; @tests/packages $(PACKAGES)
-test-packages: ; @tests/packages $(PACKAGES) $(TEST_PACKAGES)
-check-packages: ; @tests/packages $(PACKAGES) $(TEST_PACKAGES) $(CHECK_PACKAGES)
+packages: ; @harness/install.sh $(PACKAGES)
+test-packages: ; @harness/install.sh $(PACKAGES) $(TEST_PACKAGES)
+check-packages: ; @harness/install.sh $(PACKAGES) $(TEST_PACKAGES) $(CHECK_PACKAGES)
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages: installs the Debian packages named as arguments that are missing, listing them first.
+# install: installs the Debian packages named as arguments that are missing, listing them first.
 set -euo pipefail
 
 missing=()

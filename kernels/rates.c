@@ -1,0 +1,101 @@
+/* rates: short measurements of products and copies; see rates.h. */
+#include "kernels/rates.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SIDE = 512, ROUNDS = 5, LANES = 256 };
+static const size_t COPY_BYTES = (size_t)64 << 20;
+
+/* One lane's operands and how often it repeats its work in a round. */
+struct work {
+    const struct backend *ops;
+    real *a[LANES], *b[LANES], *c[LANES];
+    size_t bytes;
+    long repeats;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void multiply(void *context, int piece, struct lane *lane) {
+    struct work *w = context;
+    for (long i = 0; i < w->repeats; i++)
+        w->ops->linear_forward(lane, w->c[piece], w->a[piece], w->b[piece], SIDE, SIDE, SIDE);
+}
+
+static void copy(void *context, int piece, struct lane *lane) {
+    struct work *w = context;
+    (void)lane;
+    for (long i = 0; i < w->repeats; i++) memcpy(w->c[piece], w->a[piece], w->bytes);
+}
+
+static double round_seconds(struct work *w, struct lane *lanes, int count, piece_function function) {
+    double start = now();
+    w->ops->for_each(lanes, count, count, function, w);
+    return now() - start;
+}
+
+/* Median over rounds of units per second, one repetition on one lane being `unit`. */
+static double measure(struct work *w, int count, double seconds, double unit, piece_function function) {
+    struct lane lanes[LANES] = {0};
+    double rates[ROUNDS];
+    for (int i = 0; i < count; i++) lanes[i].index = i;
+    w->repeats = 1;
+    round_seconds(w, lanes, count, function);
+    double once = round_seconds(w, lanes, count, function);
+    w->repeats = 1 + (long)(seconds / ROUNDS / (once > 1e-6 ? once : 1e-6));
+    for (int r = 0; r < ROUNDS; r++)
+        rates[r] = unit * count * (double)w->repeats / round_seconds(w, lanes, count, function);
+    qsort(rates, ROUNDS, sizeof *rates, by_value);
+    return rates[ROUNDS / 2];
+}
+
+static void release(struct work *w, int count) {
+    for (int i = 0; i < count; i++) {
+        free(w->a[i]);
+        free(w->b[i]);
+        free(w->c[i]);
+    }
+}
+
+static bool reserve(struct work *w, int count, size_t bytes) {
+    bool good = true;
+    w->bytes = bytes;
+    for (int i = 0; i < count; i++) {
+        real **operands[] = {&w->a[i], &w->b[i], &w->c[i]};
+        for (int k = 0; k < 3; k++) {
+            *operands[k] = aligned_alloc(64, bytes);
+            if (*operands[k]) memset(*operands[k], 0, bytes);
+            good = good && *operands[k];
+        }
+    }
+    return good;
+}
+
+static double rate(const struct backend *ops, int lanes, double seconds, size_t bytes, double unit,
+                   piece_function function) {
+    struct work w = {.ops = ops};
+    int count = lanes < LANES ? lanes : LANES;
+    double result = reserve(&w, count, bytes) ? measure(&w, count, seconds, unit, function) : 0.0;
+    release(&w, count);
+    return result;
+}
+
+double measured_product_rate(const struct backend *ops, int lanes, double seconds) {
+    const double flops = 2.0 * SIDE * SIDE * SIDE;
+    return rate(ops, lanes, seconds, sizeof(real) * SIDE * SIDE, flops, multiply);
+}
+
+double measured_copy_rate(const struct backend *ops, int lanes, double seconds) {
+    return rate(ops, lanes, seconds, COPY_BYTES, 2.0 * (double)COPY_BYTES, copy);
+}

@@ -1,0 +1,37 @@
+/* main: the table of verbs, and the only place that turns a status into a message and an exit code. */
+#include <stdio.h>
+
+#include "harness/cli.h"
+#include "harness/verbs.h"
+
+static const struct verb *const verbs[] = {
+    &verb_verify,
+    NULL,
+};
+
+static const char notes[] = "`hinge help VERB` prints a verb's flags and examples. Exit status:\n"
+                            "  0    good\n"
+                            "  2    usage: the command line or a suite asks for something impossible\n"
+                            "  3    data: a file is missing, damaged, of another version or of another size\n"
+                            "  4    system: disk, memory, permission or a missing program\n"
+                            "  5    diverged: a run's numbers stopped being finite\n"
+                            "  6    a check was made and did not hold (verify, reproduce)\n"
+                            "  130  interrupted by Ctrl-C; everything done so far is kept\n";
+
+static const struct program program = {
+    .name = "hinge",
+    .version = "0.1.0",
+    .purpose = "which differences between very small language models are real",
+    .verbs = verbs,
+    .notes = notes,
+};
+
+int main(int argc, char **argv) {
+    status result = cli_main(&program, argc, argv);
+    if (!result) return 0;
+    int code = status_kind(result);
+    fflush(stdout);
+    fprintf(stderr, "hinge: %s\n", status_text(result));
+    status_free(result);
+    return code;
+}

@@ -1,0 +1,130 @@
+/* table: measures its cells by display width, cuts what may be cut, prints. */
+#include "harness/table.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/terminal.h"
+
+enum { GAP = 2, LEAST_WIDTH = 8, TABLE_COLUMNS = 32 };
+
+struct table {
+    const struct table_column *columns;
+    int column_count, cell_count, capacity;
+    char **cells;
+};
+
+struct table *table_new(const struct table_column *columns, int count) {
+    struct table *table = count <= TABLE_COLUMNS ? calloc(1, sizeof *table) : NULL;
+    if (table) *table = (struct table){.columns = columns, .column_count = count};
+    return table;
+}
+
+void table_free(struct table *table) {
+    if (!table) return;
+    for (int i = 0; i < table->cell_count; i++) free(table->cells[i]);
+    free(table->cells);
+    free(table);
+}
+
+static void add_cell(struct table *table, char *text) {
+    if (table->cell_count == table->capacity) {
+        int capacity = table->capacity ? 2 * table->capacity : 64;
+        char **cells = realloc(table->cells, (size_t)capacity * sizeof *cells);
+        if (!cells) {
+            free(text);
+            return;
+        }
+        table->cells = cells;
+        table->capacity = capacity;
+    }
+    table->cells[table->cell_count++] = text;
+}
+
+void table_cell(struct table *table, const char *format, ...) {
+    if (!table) return;
+    va_list args;
+    va_start(args, format);
+    char *text = NULL;
+    if (vasprintf(&text, format, args) < 0) text = NULL;
+    va_end(args);
+    add_cell(table, text);
+}
+
+void table_number(struct table *table, double value, int decimals) {
+    if (isfinite(value))
+        table_cell(table, "%.*f", decimals, value);
+    else
+        table_cell(table, "-");
+}
+
+static const char *cell_text(const struct table *table, int index) {
+    return index < table->cell_count && table->cells[index] ? table->cells[index] : "";
+}
+
+static void measure(const struct table *table, size_t widths[TABLE_COLUMNS]) {
+    for (int c = 0; c < table->column_count; c++) widths[c] = text_columns(table->columns[c].heading);
+    for (int i = 0; i < table->cell_count; i++) {
+        size_t width = text_columns(cell_text(table, i));
+        int c = i % table->column_count;
+        if (width > widths[c]) widths[c] = width;
+    }
+}
+
+/* Takes columns off the widest that may shrink, one at a time, until the line fits or nothing can give. */
+static void shrink(const struct table *table, size_t widths[TABLE_COLUMNS], size_t limit) {
+    size_t total = 0;
+    for (int c = 0; c < table->column_count; c++) total += widths[c] + (c ? GAP : 0);
+    while (total > limit) {
+        int widest = -1;
+        for (int c = 0; c < table->column_count; c++)
+            if (table->columns[c].may_shrink && widths[c] > LEAST_WIDTH && (widest < 0 || widths[c] > widths[widest]))
+                widest = c;
+        if (widest < 0) return;
+        widths[widest]--;
+        total--;
+    }
+}
+
+static void print_padding(FILE *stream, size_t count) { fprintf(stream, "%*s", (int)count, ""); }
+
+static void print_cell(FILE *stream, const char *text, size_t width, enum table_align align, bool last) {
+    bool cut = text_columns(text) > width;
+    size_t bytes = text_prefix(text, cut ? width - 1 : width);
+    size_t padding = cut ? 0 : width - text_columns(text);
+    if (align == ALIGN_RIGHT) print_padding(stream, padding);
+    fwrite(text, 1, bytes, stream);
+    if (cut) fputs("…", stream);
+    if (align == ALIGN_LEFT && !last) print_padding(stream, padding);
+}
+
+static void print_line(const struct table *table, FILE *stream, int indent, const size_t *widths, int first) {
+    print_padding(stream, (size_t)indent);
+    for (int c = 0; c < table->column_count; c++) {
+        if (c) print_padding(stream, GAP);
+        const char *text = first < 0 ? table->columns[c].heading : cell_text(table, first + c);
+        print_cell(stream, text, widths[c], table->columns[c].align, c == table->column_count - 1);
+    }
+    fputc('\n', stream);
+}
+
+static bool has_headings(const struct table *table) {
+    for (int c = 0; c < table->column_count; c++)
+        if (*table->columns[c].heading) return true;
+    return false;
+}
+
+void table_print(const struct table *table, FILE *stream, int indent) {
+    if (!table) return;
+    size_t widths[TABLE_COLUMNS];
+    measure(table, widths);
+    shrink(table, widths, (size_t)(terminal_width(stream) - indent));
+    if (has_headings(table)) {
+        fputs(terminal_style(stream, STYLE_BOLD), stream);
+        print_line(table, stream, indent, widths, -1);
+        fputs(terminal_style(stream, STYLE_PLAIN), stream);
+    }
+    for (int i = 0; i < table->cell_count; i += table->column_count) print_line(table, stream, indent, widths, i);
+}

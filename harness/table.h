@@ -1,0 +1,28 @@
+/* table: aligned text tables. Columns are rows of a table; cells are text; what is too wide for the stream is cut with
+ * an ellipsis in the columns that allow it. */
+#pragma once
+#include <stdbool.h>
+#include <stdio.h>
+
+enum table_align { ALIGN_LEFT, ALIGN_RIGHT };
+
+struct table_column {
+    const char *heading; /* "" for none; all "": no heading line */
+    enum table_align align;
+    bool may_shrink; /* cut when the table does not fit */
+};
+
+struct table;
+
+/* The columns are not copied. NULL when out of memory; the functions below accept NULL. */
+struct table *table_new(const struct table_column *columns, int count);
+void table_free(struct table *table);
+
+/* The next cell, left to right, row by row. */
+__attribute__((format(printf, 2, 3))) void table_cell(struct table *table, const char *format, ...);
+
+/* The next cell with `decimals` digits; "-" when not finite. */
+void table_number(struct table *table, double value, int decimals);
+
+/* Fits `columns` characters; indent spaces stand before every line. */
+void table_print(const struct table *table, FILE *stream, int indent);

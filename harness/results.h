@@ -12,8 +12,10 @@
 #include "model/evaluation.h"
 #include "model/trainer.h"
 
+enum { NAME_CAPACITY = 512 }; /* of a suite's or variant's name, with its NUL */
+
 struct result_variant {
-    char name[128];
+    char name[NAME_CAPACITY];
     bool late;
     char overrides[1024]; /* "recurrence.layers=3,4 recurrence.repeats=2", what differs from the suite's preset */
 };
@@ -34,8 +36,9 @@ struct result_run {
     char key[65];       /* of the whole run */
     char train_key[65]; /* runs that share it share one training */
     int64_t steps;      /* done */
+    double final_loss;  /* of the last step; NAN before the training is done */
     size_t step_count;
-    struct step_record *trace; /* (step_count) */
+    struct step_record *trace; /* (step_count); NULL when loaded as RESULTS_FIGURES */
     double train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
     int64_t parameter_count;
     struct result_evaluation raw, averaged, artifact;
@@ -51,7 +54,8 @@ struct result_text {
 };
 
 struct results {
-    char suite[128], question[1024], scale[32], preset[128], metric[64], declaration_sha256[65], declared_at[32];
+    char suite[NAME_CAPACITY], question[1024], scale[32], preset[128], metric[64], declaration_sha256[65],
+        declared_at[32];
     char source[4096];    /* the suite's file */
     char *declaration;    /* canonical text of what was frozen */
     struct design design; /* baseline points into variants[].name */

@@ -1,0 +1,94 @@
+/* plan: what a suite asks for, as runs (variant x seed), and the stages that they are made of.
+ *
+ *   train --- average --+-- evaluate averaged
+ *     |                 +-- quantise --- evaluate artifact
+ *     +-- evaluate raw
+ *
+ * A stage's key is a SHA-256 over everything that can change its result: kind, options of its own and of earlier
+ * stages, dataset, seed, NUMERICS_REVISION, backend and precision, the parent's key. Runs with equal keys share the
+ * stage, in any suite: nine strategies over five seeds train five models. */
+#pragma once
+#include "harness/suite.h"
+#include "kernels/kernels.h"
+
+/* Raised whenever a change of the code changes the numbers of a run: old results are then never taken for new. */
+#define NUMERICS_REVISION 1
+
+/* The parts of a run, in the order in which they are done. */
+enum run_part { PART_TRAIN, PART_RAW, PART_AVERAGE, PART_AVERAGED, PART_QUANTISE, PART_ARTIFACT, PART_COUNT };
+const char *run_part_name(enum run_part part); /* "train", "evaluate raw", "average", ... */
+enum stage_kind run_part_kind(enum run_part part);
+
+enum stage_state { STAGE_PENDING, STAGE_RUNNING, STAGE_DONE, STAGE_FAILED, STAGE_INTERRUPTED, STAGE_STATES };
+const char *stage_state_name(enum stage_state state); /* "pending", ... as stored */
+bool stage_state_find(const char *name, enum stage_state *state);
+
+struct plan_stage {
+    enum stage_kind kind;
+    enum run_part part;
+    char key[65];
+    int parent;  /* index of the stage that it starts from; -1 for training */
+    int variant; /* the first variant that asks for it: its config describes the stage */
+    int64_t seed;
+    int uses;               /* runs that share it */
+    enum stage_state state; /* as the store had it at plan_refresh; STAGE_PENDING before */
+    double seconds;         /* estimated or, when done, measured; NAN before plan_estimate */
+    double work;            /* counted floating-point operations; NAN before plan_estimate */
+    bool measured;          /* seconds come from stored rates, not from counted operations */
+};
+
+struct plan_run {
+    int variant;
+    int64_t seed;
+    int stages[PART_COUNT];
+    char key[65]; /* of all its stages */
+};
+
+struct plan {
+    const struct suite *suite; /* borrowed */
+    const struct backend *ops; /* borrowed */
+    int run_count;
+    struct plan_run *runs; /* block by block: every variant once for a seed, then the next seed */
+    int stage_count;
+    struct plan_stage *stages; /* each once, a parent before its children */
+};
+
+/* The datasets that a suite's variants name, opened; each once. */
+struct dataset_list {
+    int count;
+    struct dataset *rows;
+};
+status datasets_open(struct dataset_list *list, const struct suite *suite, const char *root);
+void datasets_close(struct dataset_list *list);
+const struct dataset *datasets_find(const struct dataset_list *list, const char *name); /* NULL when absent */
+
+/* Only names, hashes and vocabulary sizes of the datasets are read. STATUS_USAGE when a vocabulary does not fit. */
+status plan_create(struct plan *plan, const struct suite *suite, const struct dataset_list *datasets,
+                   const struct backend *ops);
+void plan_free(struct plan *plan);
+
+/* The declaration's canonical text: everything that was decided before the first run. Caller frees. */
+char *plan_declaration(const struct suite *suite, const struct dataset_list *datasets);
+
+struct store;
+
+/* Reads the state and measured seconds of every stage from the store. */
+status plan_refresh(struct plan *plan, struct store *store);
+
+struct plan_estimate {
+    int runs, runs_done;
+    int stages[STAGE_KINDS], done[STAGE_KINDS]; /* by kind, each shared stage counted once */
+    double seconds_total, seconds_left;         /* of one job at a time */
+    bool measured;                              /* every stage left is estimated from stored rates of like stages */
+    double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
+    double efficiency;                          /* share of it that training is assumed to reach */
+    size_t memory_bytes;                        /* of the largest training */
+    int family;                                 /* comparisons that the correction covers */
+    double attainable_p;                        /* smallest p that the test can give at this many seeds */
+    size_t needed_seeds; /* seeds for the first rejection after correction in the best case; 0: never */
+    bool can_be_significant;
+};
+
+/* Fills stages[].seconds and the totals. store may be NULL (nothing done, no stored rates). A product rate is measured
+ * for under 0.3 s only when some stage has no stored like. */
+status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *estimate);

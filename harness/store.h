@@ -1,0 +1,136 @@
+/* store: one SQLite database and the folder of stored weights beside it; the only user of sqlite3.h.
+ *
+ *   DIR/hinge.db                    suites, runs, stages, steps, evaluations, artifacts, provenance (schema.sql)
+ *   DIR/store/<2 hex>/<key>/        of a stage: weights.safetensors, averaged.safetensors, checkpoint, artifact.xz
+ *
+ * Every change is one transaction: a reader or a crash sees all of it or nothing. Several processes may work on one
+ * database: a stage belongs to the worker that claimed it (pid, host, heartbeat) until it ends, or the worker dies. */
+#pragma once
+#include "harness/plan.h"
+#include "harness/provenance.h"
+
+#define STORE_VERSION 1 /* PRAGMA user_version; older databases are migrated, newer ones refused */
+
+struct store;
+
+enum store_mode {
+    STORE_READ, /* must exist; nothing is changed */
+    STORE_WRITE /* made when missing, migrated when older */
+};
+
+/* STATUS_DATA for a damaged, foreign or newer file, STATUS_SYSTEM for a folder that cannot be written or read: the file
+ * is then as it was. */
+status store_open(struct store **out, const char *path, enum store_mode mode);
+void store_close(struct store *store); /* NULL is fine */
+const char *store_path(const struct store *store);
+
+/* Path of a stage's file; the folder is made when make is set. */
+status store_file(const struct store *store, const char *key, const char *name, bool make, char path[4096]);
+
+/* --- suites ------------------------------------------------------------------------------------------------- */
+
+/* Registers the suite, its variants, seeds and runs with all their stages. The first time this freezes the declaration;
+ * later, seeds and variants that were not declared are added and marked late. Anything else that differs is
+ * STATUS_USAGE, says what differed, and changes nothing. datasets as for plan_declaration. */
+status store_declare(struct store *store, const struct plan *plan, const struct dataset_list *datasets);
+
+/* What store_declare would say, without changing anything: NULL status when the suite is new or fits. */
+status store_check_declaration(struct store *store, const struct plan *plan, const struct dataset_list *datasets);
+
+struct suite_summary {
+    char name[NAME_CAPACITY], scale[32], path[4096], declared_at[32], last_activity[32];
+    int runs, done, running, failed, interrupted, pending, late;
+};
+status store_list_suites(struct store *store, struct suite_summary **rows, int *count); /* caller frees *rows */
+
+/* --- results ------------------------------------------------------------------------------------------------ */
+
+enum results_detail {
+    RESULTS_FIGURES, /* no traces, no evaluation blocks: fast for thousands of runs */
+    RESULTS_ALL
+};
+
+/* Everything of a suite as declared in the store. scale NULL or "": the suite as written. STATUS_USAGE naming the
+ * suites that there are when it is not in the store. results_free frees. */
+status store_load_results_at(struct store *store, const char *suite, const char *scale, enum results_detail detail,
+                             struct results *results);
+status store_load_results(struct store *store, const char *suite, const char *scale, struct results *results); /* ALL */
+
+/* The same, of one run alone: results->runs[0] is it, variants and seeds are those of its suite. */
+status store_load_run(struct store *store, int64_t run, struct results *results);
+
+struct stage_record {
+    enum run_part part;
+    enum stage_kind kind;
+    enum stage_state state;
+    char key[65], parent[65], worker[128], started[32], finished[32], error[512];
+    double seconds;
+    int shared_by; /* runs of any suite that use it */
+};
+
+/* What `hinge show` lists beside the results. */
+struct run_details {
+    int option_count;
+    struct result_text *options; /* every option of the run, in the order of the rows */
+    int stage_count;
+    struct stage_record *stages;
+    int provenance_count;
+    struct result_text *provenance; /* of its training; of its first finished stage when that is not done */
+};
+status store_run_details(struct store *store, int64_t run, struct run_details *details);
+void run_details_free(struct run_details *details);
+
+/* The configuration of a stored run. */
+status store_run_config(struct store *store, int64_t run, struct config *config);
+
+/* --- stages: used by plan and runner -------------------------------------------------------------------------- */
+
+struct worker {
+    char name[128], host[64]; /* name is unique: host, pid, start */
+    int64_t pid;
+};
+void worker_current(struct worker *worker);
+
+enum claim { CLAIM_TAKEN, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
+
+/* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker is dead when its process
+ * is gone on the same host, or its heartbeat is older than stale_seconds. A failed stage is taken again with retry. */
+status store_claim(struct store *store, const char *key, const struct worker *worker, double stale_seconds, bool retry,
+                   enum claim *claim);
+/* STATUS_DIFFERS when another worker took the stage over meanwhile. */
+status store_heartbeat(struct store *store, const char *key, const struct worker *worker);
+
+/* state and seconds of a stage; false in *known when the store has never seen it. */
+status store_stage_state(struct store *store, const char *key, enum stage_state *state, double *seconds, bool *known);
+
+/* Steps from first on are replaced; the others are kept. */
+status store_put_steps(struct store *store, const char *key, const struct worker *worker, int64_t first,
+                       const struct step_record *steps, size_t count);
+/* The stored trace. Caller frees *steps. */
+status store_steps(struct store *store, const char *key, struct step_record **steps, size_t *count);
+
+/* What a finished stage leaves; only the members of its kind are read. */
+struct stage_result {
+    double seconds, work; /* work: counted floating-point operations */
+    int64_t parameter_count, steps;
+    double final_loss, tokens_per_second;
+    char weights_sha256[65], averaged_sha256[65], trace_sha256[65]; /* train; average: weights_sha256 */
+    const struct evaluation *evaluation;
+    const struct artifact_sizes *sizes;
+    const char *notes;
+    double quantise_seconds, calibration_seconds;
+    const struct provenance *provenance;
+};
+/* Marks the stage done with its results, in one transaction; STATUS_DIFFERS when it was taken over. */
+status store_finish(struct store *store, const char *key, const struct worker *worker,
+                    const struct stage_result *result);
+/* STAGE_FAILED with the reason, STAGE_INTERRUPTED or STAGE_PENDING. */
+status store_release(struct store *store, const char *key, const struct worker *worker, enum stage_state state,
+                     const char *error);
+/* Reads weights_sha256 etc. of a finished stage (texts "", numbers NAN when absent); evaluation, sizes, provenance,
+ * notes stay NULL. */
+status store_stage_result(struct store *store, const char *key, struct stage_result *result);
+
+/* Seconds that a stage of this kind and work should take on this host, by the finished ones nearest to it in work;
+ * NAN when there is none within a factor of 10. */
+status store_predict_seconds(struct store *store, enum stage_kind kind, double work, double *seconds);

@@ -68,6 +68,10 @@ extern const size_t option_row_count;
 const struct option_row *option_find(const char *key); /* NULL when there is none */
 const char *option_nearest(const char *key);           /* by edit distance; NULL when nothing is near */
 
+/* Damerau-Levenshtein: insertions, deletions, replacements and swaps of neighbours. For naming the nearest of anything.
+ */
+size_t edit_distance(const char *a, const char *b);
+
 void config_defaults(struct config *config);
 
 /* Sets one option from its text ("0.5", "on", "3,4", "published"). The message of a failure names the key, the value,

@@ -1,0 +1,199 @@
+/* files: atomic writes, whole reads and SHA-256 (libcrypto's EVP); see files.h. */
+#include "model/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct file_writer {
+    int descriptor;
+    char path[PATH_MAX], temporary[PATH_MAX + 32];
+};
+
+status file_writer_open(struct file_writer **out, const char *path) {
+    struct file_writer *writer = calloc(1, sizeof *writer);
+    if (!writer) return status_new(STATUS_SYSTEM, "%s: out of memory", path);
+    snprintf(writer->path, sizeof writer->path, "%s", path);
+    snprintf(writer->temporary, sizeof writer->temporary, "%s.%ld.tmp", path, (long)getpid());
+    writer->descriptor = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (writer->descriptor < 0) {
+        status s = status_errno("%s: cannot be written", path);
+        free(writer);
+        return s;
+    }
+    *out = writer;
+    return NULL;
+}
+
+status file_writer_add(struct file_writer *writer, const void *data, size_t size) {
+    const unsigned char *bytes = data;
+    while (size > 0) {
+        ssize_t done = write(writer->descriptor, bytes, size);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return status_errno("%s: writing failed", writer->path);
+        bytes += done, size -= (size_t)done;
+    }
+    return NULL;
+}
+
+void file_writer_abandon(struct file_writer *writer) {
+    if (writer->descriptor >= 0) close(writer->descriptor);
+    unlink(writer->temporary);
+    free(writer);
+}
+
+/* A rename lasts only when the folder that holds the name has reached the disk too. */
+static status sync_folder(const char *path) {
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return status_errno("%s: cannot be opened", folder);
+    int failed = fsync(descriptor) != 0 && errno != EINVAL; /* EINVAL: a file system without it */
+    status s = failed ? status_errno("%s: cannot be synced", folder) : NULL;
+    close(descriptor);
+    return s;
+}
+
+static status close_synced(struct file_writer *writer) {
+    int descriptor = writer->descriptor;
+    if (fsync(descriptor) != 0) return status_errno("%s: cannot be synced", writer->path);
+    writer->descriptor = -1;
+    if (close(descriptor) != 0) return status_errno("%s: writing failed", writer->path);
+    if (rename(writer->temporary, writer->path) != 0) return status_errno("%s: cannot be replaced", writer->path);
+    return NULL;
+}
+
+status file_writer_commit(struct file_writer *writer) {
+    status s = close_synced(writer);
+    if (s) {
+        file_writer_abandon(writer);
+        return s;
+    }
+    s = sync_folder(writer->path);
+    free(writer);
+    return s;
+}
+
+status file_write_atomic(const char *path, const void *data, size_t size) {
+    struct file_writer *writer;
+    TRY(file_writer_open(&writer, path));
+    status s = file_writer_add(writer, data, size);
+    if (!s) return file_writer_commit(writer);
+    file_writer_abandon(writer);
+    return s;
+}
+
+static status read_all(int descriptor, const char *path, unsigned char *data, size_t size) {
+    for (size_t have = 0; have < size;) {
+        ssize_t got = read(descriptor, data + have, size - have);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return status_errno("%s: reading failed", path);
+        if (got == 0) return status_new(STATUS_DATA, "%s: ends after %zu of %zu bytes", path, have, size);
+        have += (size_t)got;
+    }
+    return NULL;
+}
+
+static status read_descriptor(int descriptor, const char *path, unsigned char **data, size_t *size) {
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) return status_errno("%s", path);
+    if (!S_ISREG(info.st_mode)) return status_new(STATUS_DATA, "%s: is not a regular file", path);
+    *size = (size_t)info.st_size;
+    *data = malloc(*size + 1);
+    if (!*data)
+        return status_new(STATUS_SYSTEM, "%s: needs %zu bytes of memory, which this machine refused", path, *size);
+    status s = read_all(descriptor, path, *data, *size);
+    if (s) {
+        free(*data);
+        *data = NULL;
+        return s;
+    }
+    (*data)[*size] = '\0';
+    return NULL;
+}
+
+status file_read(const char *path, unsigned char **data, size_t *size) {
+    *data = NULL;
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return status_errno("%s: cannot be read", path);
+    status s = read_descriptor(descriptor, path, data, size);
+    close(descriptor);
+    return s;
+}
+
+static status make_directory(const char *path) {
+    struct stat info;
+    if (mkdir(path, 0777) == 0) return NULL;
+    int saved = errno;
+    if (saved == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return NULL;
+    errno = saved == EEXIST ? ENOTDIR : saved;
+    return status_errno("%s: cannot be made", path);
+}
+
+status make_directories(const char *path) {
+    char prefix[PATH_MAX];
+    if (strlen(path) >= sizeof prefix) return status_new(STATUS_SYSTEM, "%.60s...: the path is too long", path);
+    strcpy(prefix, path);
+    for (char *c = prefix + 1; *path && *c; c++) {
+        if (*c != '/') continue;
+        *c = '\0';
+        TRY(make_directory(prefix));
+        *c = '/';
+    }
+    return make_directory(prefix);
+}
+
+/* --- SHA-256 ----------------------------------------------------------------------------------------------------- */
+
+struct digest {
+    EVP_MD_CTX *context;
+};
+
+/* Fails only when the machine has not a few hundred bytes left; a hash that is silently wrong would be worse. */
+struct digest *digest_new(void) {
+    struct digest *digest = malloc(sizeof *digest);
+    if (!digest) abort();
+    digest->context = EVP_MD_CTX_new();
+    if (!digest->context || !EVP_DigestInit_ex(digest->context, EVP_sha256(), NULL)) abort();
+    return digest;
+}
+
+void digest_add(struct digest *digest, const void *data, size_t size) {
+    if (!EVP_DigestUpdate(digest->context, data, size)) abort();
+}
+
+void digest_finish(struct digest *digest, char hex[65]) {
+    unsigned char bytes[EVP_MAX_MD_SIZE];
+    unsigned length;
+    if (!EVP_DigestFinal_ex(digest->context, bytes, &length) || length != 32) abort();
+    EVP_MD_CTX_free(digest->context);
+    free(digest);
+    for (unsigned i = 0; i < length; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+}
+
+void bytes_sha256(const void *data, size_t size, char hex[65]) {
+    struct digest *digest = digest_new();
+    digest_add(digest, data, size);
+    digest_finish(digest, hex);
+}
+
+status file_sha256(const char *path, char hex[65]) {
+    enum { BLOCK = 1 << 16 };
+    FILE *file = fopen(path, "rbe");
+    if (!file) return status_errno("%s: cannot be read", path);
+    struct digest *digest = digest_new();
+    static _Thread_local unsigned char block[BLOCK];
+    size_t got;
+    while ((got = fread(block, 1, BLOCK, file)) > 0) digest_add(digest, block, got);
+    status s = ferror(file) ? status_errno("%s: reading failed", path) : NULL;
+    digest_finish(digest, hex);
+    fclose(file);
+    return s;
+}

@@ -86,8 +86,8 @@ int parameters_find(const struct parameters *p, const char *name); /* -1 when ab
 const struct tensor *parameters_get(const struct parameters *p, int layer,
                                     enum tensor_role role); /* NULL when absent */
 
-/* Initial values drawn from the seed; one stream per tensor name. */
-void parameters_initialise(const struct parameters *p, real *weights, uint64_t seed);
+/* Initial values drawn from the seed; one stream per tensor name. weights hold zeros before (gaps stay zero). */
+status parameters_initialise(const struct parameters *p, real *weights, uint64_t seed);
 
 /* SHA-256 over name, shape and little-endian float32 values of every tensor, in order; 64 hex digits and NUL. */
 void parameters_sha256(const struct parameters *p, const real *weights, char hex[65]);

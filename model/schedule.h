@@ -6,7 +6,8 @@
 #pragma once
 #include "model/options.h"
 
-enum { SCHEDULE_CAPACITY = 1024 };
+/* Bounds of options.def: 256 layers, and a list of LIST_CAPACITY of them repeated 16 times. */
+enum { PHYSICAL_CAPACITY = 256, SCHEDULE_CAPACITY = PHYSICAL_CAPACITY + LIST_CAPACITY * 16 };
 
 struct virtual_layer {
     int physical;
@@ -23,7 +24,7 @@ struct schedule {
 /* repeats_on: false before recurrence.start. */
 void schedule_build(struct schedule *schedule, const struct config *config, bool repeats_on);
 
-/* Rows of skip_weights: min(floor(L/2), ceil(L/2)). */
+/* Rows of skip_weights: min(floor(L/2), ceil(L/2)); 0 without skips. */
 int schedule_skip_rows(const struct config *config);
 
 /* First step at which the layers repeat. */

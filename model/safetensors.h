@@ -39,6 +39,7 @@ struct metadata_entry {
     const char *key, *value;
 };
 
-/* The file's bytes: deterministic, tensors in the order given, data aligned to 8. Caller frees *buffer. */
+/* The file's bytes: deterministic; tensors in the order given, end to end as the format
+ * wants it, the first on a multiple of 8. Caller frees *buffer. */
 status safetensors_build(const struct stored_tensor *tensors, int count, const struct metadata_entry *metadata,
                          int metadata_count, unsigned char **buffer, size_t *size);

@@ -1,6 +1,7 @@
 /* ops: the table of op rows and the backends of this build. */
 #include <string.h>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/kernels.h"
 
 const struct op_row op_rows[] = {
@@ -9,9 +10,6 @@ const struct op_row op_rows[] = {
 #undef OP
 };
 const size_t op_row_count = sizeof op_rows / sizeof *op_rows;
-
-int cpu_lane_count(void);
-void cpu_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);
 
 static const struct backend cpu = {
     .name = "cpu",

@@ -1,0 +1,38 @@
+/* linear: y = x w^T and its two gradients, and the MLP's activation.
+ *
+ *   x (R,in) w (out,in) y (R,out);  dx = dy w;  dw += dy^T x
+ *   leaky_relu_squared  l = x or x/2, y = l^2, dy/dx = 2 l l' = 2x or x/2 */
+#include "kernels/cpu/blas.h"
+#include "kernels/kernels.h"
+
+void cpu_linear_forward(struct lane *lane, real *y, const real *x, const real *w, size_t rows, size_t out, size_t in) {
+    (void)lane;
+    gemm_nt(rows, out, in, 1, x, in, w, in, 0, y, out);
+}
+
+void cpu_linear_backward_input(struct lane *lane, real *dx, const real *dy, const real *w, size_t rows, size_t out,
+                               size_t in, bool accumulate) {
+    (void)lane;
+    gemm_nn(rows, in, out, 1, dy, out, w, in, accumulate ? 1 : 0, dx, in);
+}
+
+void cpu_linear_backward_weight(struct lane *lane, real *dw, const real *dy, const real *x, size_t rows, size_t out,
+                                size_t in) {
+    (void)lane;
+    gemm_tn(out, in, rows, 1, dy, out, x, in, 1, dw, in);
+}
+
+void cpu_leaky_relu_squared_forward(struct lane *lane, real *y, const real *x, size_t count) {
+    (void)lane;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        real l = x[i] > 0 ? x[i] : x[i] / 2;
+        y[i] = l * l;
+    }
+}
+
+void cpu_leaky_relu_squared_backward(struct lane *lane, real *dx, const real *dy, const real *x, size_t count) {
+    (void)lane;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) dx[i] = dy[i] * (x[i] > 0 ? 2 * x[i] : x[i] / 2);
+}

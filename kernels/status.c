@@ -52,8 +52,8 @@ status status_context(status s, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    size_t used = strlen(text);
-    snprintf(text + used, sizeof text - used, ": %s", s->text);
+    size_t used = strlen(text), room = sizeof text - used;
+    if (snprintf(text + used, room, ": %s", s->text) >= (int)room) text[sizeof text - 1] = '\0'; /* cut, on purpose */
     memcpy(s->text, text, sizeof text);
     return s;
 }

@@ -2,7 +2,6 @@
 #include <math.h>
 
 #include "model/options.h"
-#include "model/schedule.h"
 
 /* Both figures of a division that leaves a rest. */
 static status must_divide(const char *part, int64_t divisor, const char *whole, int64_t value) {
@@ -50,14 +49,7 @@ static status check_mamba(const struct config *c) {
 
 static status check_schedule(const struct config *c) {
     TRY(check_layers("attention.layers", &c->attention_layers, c->model_layers));
-    TRY(check_layers("recurrence.layers", &c->recurrence_layers, c->model_layers));
-    long long count = c->model_layers + c->recurrence_layers.count * c->recurrence_repeats;
-    if (count > SCHEDULE_CAPACITY)
-        return status_new(
-            STATUS_USAGE,
-            "model.layers = %lld with recurrence.repeats = %lld makes %lld layers in a row; at most %d are possible",
-            (long long)c->model_layers, (long long)c->recurrence_repeats, count, SCHEDULE_CAPACITY);
-    return NULL;
+    return check_layers("recurrence.layers", &c->recurrence_layers, c->model_layers);
 }
 
 static status check_training(const struct config *c) {

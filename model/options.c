@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #define INITIAL_INT(value) #value
 #define INITIAL_REAL(value) #value
 #define INITIAL_FLAG(value) INITIAL_FLAG_##value
@@ -98,8 +97,17 @@ const char *option_nearest(const char *key) {
 
 /* --- text to value ---------------------------------------------------------------------------------------------- */
 
+/* The start of a text that came from outside, fit for a message of one line. */
+static const char *quoted(const char *text, char out[64]) {
+    size_t length = strnlen(text, 60);
+    for (size_t i = 0; i < length; i++) out[i] = (unsigned char)text[i] < ' ' ? '?' : text[i];
+    out[length] = '\0';
+    return out;
+}
+
 static status refused(const struct option_row *row, const char *value, const char *expected) {
-    return status_new(STATUS_USAGE, "%s = \"%.60s\": expected %s", row->key, value, expected);
+    char text[64];
+    return status_new(STATUS_USAGE, "%s = \"%s\": expected %s", row->key, quoted(value, text), expected);
 }
 
 static status out_of_bounds(const struct option_row *row, const char *value, const char *kind) {
@@ -167,6 +175,7 @@ static status set_text(const struct option_row *row, const char *text, char *fie
     if (strlen(text) >= TEXT_CAPACITY) return refused(row, text, "at most 127 bytes");
     for (const char *c = text; *c; c++)
         if ((unsigned char)*c < ' ') return refused(row, text, "text without control characters");
+    memset(field, 0, TEXT_CAPACITY); /* equal configs are equal bytes */
     strcpy(field, text);
     return NULL;
 }
@@ -218,8 +227,10 @@ static status set_row(struct config *config, const struct option_row *row, const
 
 static status unknown_key(const char *key) {
     const char *nearest = option_nearest(key);
-    if (nearest) return status_new(STATUS_USAGE, "unknown option \"%.60s\"; the nearest one is %s", key, nearest);
-    return status_new(STATUS_USAGE, "unknown option \"%.60s\"; hinge list --options names them all", key);
+    char text[64];
+    quoted(key, text);
+    if (nearest) return status_new(STATUS_USAGE, "unknown option \"%s\"; the nearest one is %s", text, nearest);
+    return status_new(STATUS_USAGE, "unknown option \"%s\"; hinge list --options names them all", text);
 }
 
 static status unknown_strategy(const char *name) {
@@ -228,7 +239,8 @@ static status unknown_strategy(const char *name) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i ? "|" : "", strategy_rows[i].name);
     }
-    return status_new(STATUS_USAGE, "quant.strategy = \"%.60s\": expected one of %s", name, known);
+    char text[64];
+    return status_new(STATUS_USAGE, "quant.strategy = \"%s\": expected one of %s", quoted(name, text), known);
 }
 
 /* Through a copy, so that a refused setting changes nothing. */

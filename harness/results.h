@@ -73,9 +73,15 @@ struct results {
 
 void results_free(struct results *results);
 
-/* The metric of a run by name: "bpb.raw", "bpb.averaged", "bpb.artifact", "artifact_bytes", "train_seconds",
- * "tokens_per_second", "loss.final". NAN when the run does not have it. Unknown name: the status names the known ones.
- */
+/* What a suite may declare as its metric; lower is better for each but tokens_per_second. */
+struct metric_row {
+    const char *name, *unit, *help;
+};
+extern const struct metric_row metric_rows[];
+extern const size_t metric_row_count;
+
+/* The metric of a run by its name in metric_rows. NAN when the run does not have it. Unknown name: the status names the
+ * known ones and the nearest. */
 status results_metric(const struct results *results, int run, const char *metric, double *value);
 
 /* One observation per run of the declared metric. Caller frees *observations. */

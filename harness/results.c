@@ -1,0 +1,122 @@
+/* results: the metrics that a suite may declare, and a suite's results as plain arrays; see results.h. */
+#include "harness/results.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cli.h"
+
+enum metric {
+    METRIC_BPB_RAW,
+    METRIC_BPB_AVERAGED,
+    METRIC_BPB_ARTIFACT,
+    METRIC_ARTIFACT_BYTES,
+    METRIC_TRAIN_SECONDS,
+    METRIC_TOKENS_PER_SECOND,
+    METRIC_FINAL_LOSS
+};
+
+/* In the order of enum metric. */
+const struct metric_row metric_rows[] = {
+    {"bpb.raw", "bits per byte", "of the weights as training left them"},
+    {"bpb.averaged", "bits per byte", "of the averaged weights"},
+    {"bpb.artifact", "bits per byte", "of the model read back from its artifact"},
+    {"artifact_bytes", "bytes", "of the artifact's file"},
+    {"train_seconds", "seconds", "of the training, summed over its steps"},
+    {"tokens_per_second", "tokens/s", "of the training"},
+    {"loss.final", "nats per token", "of the last step's batch"},
+};
+const size_t metric_row_count = sizeof metric_rows / sizeof *metric_rows;
+
+static void free_texts(struct result_text *texts, int count) {
+    for (int i = 0; i < count; i++) {
+        free(texts[i].name);
+        free(texts[i].value);
+    }
+    free(texts);
+}
+
+void results_free(struct results *results) {
+    for (int i = 0; i < results->run_count; i++) free(results->runs[i].trace);
+    free_texts(results->provenance, results->provenance_count);
+    free(results->declaration);
+    free(results->variants);
+    free(results->seeds);
+    free(results->runs);
+    *results = (struct results){0};
+}
+
+static double evaluated(const struct result_evaluation *evaluation) {
+    return evaluation->present ? evaluation->value.bpb : (double)NAN;
+}
+
+static double figure(const struct result_run *run, enum metric metric) {
+    switch (metric) {
+    case METRIC_BPB_RAW:
+        return evaluated(&run->raw);
+    case METRIC_BPB_AVERAGED:
+        return evaluated(&run->averaged);
+    case METRIC_BPB_ARTIFACT:
+        return evaluated(&run->artifact);
+    case METRIC_ARTIFACT_BYTES:
+        return run->sizes.bytes ? (double)run->sizes.bytes : (double)NAN;
+    case METRIC_TRAIN_SECONDS:
+        return run->train_seconds;
+    case METRIC_TOKENS_PER_SECOND:
+        return run->tokens_per_second;
+    case METRIC_FINAL_LOSS:
+        return run->final_loss;
+    }
+    return (double)NAN;
+}
+
+static status find_metric(const char *name, enum metric *metric) {
+    const char *names[sizeof metric_rows / sizeof *metric_rows];
+    char known[512] = "";
+    for (size_t i = 0; i < metric_row_count; i++) {
+        names[i] = metric_rows[i].name;
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
+        if (strcmp(names[i], name) != 0) continue;
+        *metric = (enum metric)i;
+        return NULL;
+    }
+    const char *nearest = nearest_word(name, names, metric_row_count);
+    return status_new(STATUS_USAGE, "unknown metric \"%s\"; known: %s%s%s%s", name, known,
+                      nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+}
+
+status results_metric(const struct results *results, int run, const char *metric, double *value) {
+    enum metric which;
+    *value = NAN;
+    TRY(find_metric(metric, &which));
+    *value = figure(&results->runs[run], which);
+    return NULL;
+}
+
+/* A run that was never done is no observation; one that failed is, without a value. */
+static bool observed(const struct result_run *run) {
+    return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
+}
+
+status results_observations(const struct results *results, const char *metric, struct observation **observations,
+                            size_t *count) {
+    enum metric which;
+    *observations = NULL;
+    *count = 0;
+    TRY(find_metric(metric, &which));
+    *observations = calloc((size_t)results->run_count + 1, sizeof **observations);
+    if (!*observations) return status_new(STATUS_SYSTEM, "out of memory");
+    for (int i = 0; i < results->run_count; i++) {
+        const struct result_run *run = &results->runs[i];
+        bool failed = strcmp(run->status, "failed") == 0;
+        if (!observed(run)) continue;
+        (*observations)[(*count)++] = (struct observation){.variant = results->variants[run->variant].name,
+                                                           .seed = run->seed,
+                                                           .value = failed ? (double)NAN : figure(run, which),
+                                                           .failed = failed,
+                                                           .late = run->late};
+    }
+    return NULL;
+}

@@ -1,0 +1,34 @@
+/* yaml: a YAML file as a plain tree in which every key and value knows its line and column.
+ *
+ * Read through libfyaml. Duplicate keys, anchors, aliases, tags of other types, several documents in one file, NUL
+ * characters and nesting deeper than YAML_DEPTH are refused. */
+#pragma once
+#include "kernels/status.h"
+
+enum { YAML_DEPTH = 8, YAML_BYTES = 1 << 20 };
+
+enum yaml_kind { YAML_TEXT, YAML_LIST, YAML_MAP };
+
+struct yaml_place {
+    int line, column; /* from 1 */
+};
+
+struct yaml_node {
+    enum yaml_kind kind;
+    char *key; /* in a mapping; NULL elsewhere */
+    struct yaml_place key_place, place;
+    char *text; /* of YAML_TEXT; "" for an empty value */
+    int count;
+    struct yaml_node *children; /* in the order of the file */
+};
+
+/* STATUS_USAGE "FILE:LINE:COLUMN: ...". The root of an empty file is refused. */
+status yaml_read(struct yaml_node *root, const char *path);
+void yaml_free(struct yaml_node *root);
+
+const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key); /* NULL when absent */
+const char *yaml_kind_name(enum yaml_kind kind);                                /* "text", "a list", "a mapping" */
+
+/* A STATUS_USAGE message that begins with the place. */
+__attribute__((format(printf, 3, 4))) status yaml_error(const char *path, struct yaml_place place, const char *format,
+                                                        ...);

@@ -166,8 +166,8 @@ static status read_bounded(const char *path, unsigned char **text, size_t *size)
 
 status yaml_read(struct yaml_node *root, const char *path) {
     *root = (struct yaml_node){0};
-    unsigned char *text;
-    size_t size;
+    unsigned char *text = NULL;
+    size_t size = 0;
     TRY(read_bounded(path, &text, &size));
     struct fy_diag_cfg settings;
     fy_diag_cfg_default(&settings);

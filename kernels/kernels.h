@@ -119,6 +119,8 @@ struct backend {
     const char *name;
     /* Lanes that run at once on this machine; only speed depends on it. */
     int (*lane_count)(void);
+    /* From now on lane_count reports at most so many: for several processes that share a machine. */
+    void (*limit_lanes)(int lanes);
     /* Runs piece 0..pieces-1, each once, on any of the given lanes; returns when all are done. */
     void (*for_each)(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);
 #define OP(name, arguments, mathematics, shapes, accumulation) void(*name) arguments;

@@ -14,6 +14,7 @@ const size_t op_row_count = sizeof op_rows / sizeof *op_rows;
 static const struct backend cpu = {
     .name = "cpu",
     .lane_count = cpu_lane_count,
+    .limit_lanes = cpu_limit_lanes,
     .for_each = cpu_for_each,
 #define OP(name, arguments, mathematics, shapes, accumulation) .name = cpu_##name,
 #include "kernels/ops.def"

@@ -23,6 +23,12 @@ int cpu_lane_count(void) {
     return threads;
 }
 
+void cpu_limit_lanes(int lanes) {
+    pthread_once(&once, read_thread_count);
+    threads = lanes < threads ? lanes : threads;
+    if (threads < 1) threads = 1;
+}
+
 void cpu_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context) {
     hold_blas_to_one_thread();
     int wanted = lane_count < pieces ? lane_count : pieces;

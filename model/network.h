@@ -15,7 +15,8 @@ struct network {
     struct parameters parameters;
     struct schedule plain, repeated; /* without and with recurrence */
     size_t max_sequences, time;      /* the largest slice that a workspace holds */
-    real *rope_cosine, *rope_sine;   /* (time, rope_dims/2) */
+    real *rope_cosine, *rope_sine;   /* (time, rope_dims/2); NULL without RoPE */
+    size_t workspace_bytes[2];       /* without and with a tape */
 };
 
 /* One lane's memory: the tape of every virtual layer, and scratch. Opaque but for its lane. */

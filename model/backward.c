@@ -1,0 +1,169 @@
+/* backward: the model's backward pass over one slice, from the last op to the first.
+ *
+ * dx is the gradient of the residual stream. A branch reads the stream through a norm and adds to it, so dx stays
+ * what it is and the branch's own gradient is added to it. */
+#include <string.h>
+
+#include "model/tape.h"
+
+static const real *weight(const struct walk *walk, int layer, enum tensor_role role) {
+    return walk->weights + offset_of(walk->net, layer, role);
+}
+
+static real *gradient(const struct walk *walk, int layer, enum tensor_role role) {
+    return walk->gradients + offset_of(walk->net, layer, role);
+}
+
+/* dw += dy^T x, and dx from dy: written, or added to it. */
+static void linear(const struct walk *walk, real *dx, bool accumulate, const real *dy, const real *x, int layer,
+                   enum tensor_role role) {
+    const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
+    size_t rows = walk->extent.rows, out = w->shape[0], in = w->shape[1];
+    walk->ops->linear_backward_weight(walk->lane, walk->gradients + w->offset, dy, x, rows, out, in);
+    walk->ops->linear_backward_input(walk->lane, dx, dy, walk->weights + w->offset, rows, out, in, accumulate);
+}
+
+static void clear(const struct walk *walk, real *x) { memset(x, 0, walk->extent.rows * walk->extent.dim * sizeof *x); }
+
+/* The logits' gradients, block by block; dbranch becomes that of what the head reads. */
+static void head(const struct walk *walk, double scale) {
+    const struct backend *ops = walk->ops;
+    struct workspace *ws = walk->ws;
+    const struct forward_request *request = walk->request;
+    size_t rows = walk->extent.rows, dim = walk->extent.dim, vocab = (size_t)walk->net->config.model_vocab_size;
+    bool kept = !request->logits && ws->head_rows >= rows;
+    for (size_t first = 0; first < rows; first += HEAD_ROWS) {
+        size_t count = rows - first < HEAD_ROWS ? rows - first : HEAD_ROWS;
+        real *logits = head_block(walk, first);
+        if (!kept) head_logits(walk, logits, first, count);
+        ops->cross_entropy_backward(walk->lane, logits, logits, ws->log_sum + first, request->targets + first, scale,
+                                    count, vocab, walk->net->config.model_softcap);
+        ops->linear_backward_weight(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), logits, ws->last + first * dim,
+                                    count, vocab, dim);
+        ops->linear_backward_input(walk->lane, ws->dbranch + first * dim, logits, weight(walk, -1, ROLE_EMBEDDING),
+                                   count, vocab, dim, false);
+    }
+    clear(walk, ws->dx);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dbranch, ws->last, ws->inv_last, rows, dim);
+}
+
+static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
+    struct workspace *ws = walk->ws;
+    real *dhidden = ws->gradients.hidden;
+    linear(walk, dhidden, false, ws->dbranch, layer->act, at->physical, proj_role(walk->net, at));
+    walk->ops->leaky_relu_squared_backward(walk->lane, dhidden, dhidden, layer->fc,
+                                           walk->extent.rows * walk->extent.hidden);
+    linear(walk, ws->dinput, false, dhidden, layer->v, at->physical, fc_role(walk->net, at));
+}
+
+static struct mamba_gradients mamba_gradients_at(const struct walk *walk, int layer) {
+    return (struct mamba_gradients){.dt_bias = gradient(walk, layer, ROLE_MAMBA_DT_BIAS),
+                                    .b_bias = gradient(walk, layer, ROLE_MAMBA_B_BIAS),
+                                    .c_bias = gradient(walk, layer, ROLE_MAMBA_C_BIAS),
+                                    .b_norm = gradient(walk, layer, ROLE_MAMBA_B_NORM),
+                                    .c_norm = gradient(walk, layer, ROLE_MAMBA_C_NORM),
+                                    .d = gradient(walk, layer, ROLE_MAMBA_D)};
+}
+
+static void mamba(const struct walk *walk, struct layer_tape *layer, int physical) {
+    const struct backend *ops = walk->ops;
+    struct workspace *ws = walk->ws;
+    const struct mamba_shape *shape = &walk->extent.mamba;
+    struct mamba_buffers *m = &layer->mamba;
+    struct mamba_weights weights = mamba_weights_at(walk->net, walk->weights, physical);
+    struct mamba_gradients gradients = mamba_gradients_at(walk, physical);
+    struct mamba_columns columns = mamba_columns(shape);
+    real *dy = ws->gradients.inner, *dproj = ws->gradients.proj;
+    linear(walk, dy, false, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+    ops->silu_gate_backward(walk->lane, dy, dproj + columns.z, dy, m->y, m->proj + columns.z, columns.width,
+                            walk->extent.rows, walk->extent.inner);
+    ops->ssd_backward(walk->lane, dproj, &ws->gradients.mamba, gradients.d, dy, &m->tape, m->proj, weights.d, shape);
+    ops->mamba_prepare_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, &m->tape, m->proj, &weights,
+                                shape);
+    linear(walk, ws->dinput, false, dproj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
+}
+
+static void attention(const struct walk *walk, struct layer_tape *layer, int physical) {
+    const struct backend *ops = walk->ops;
+    struct workspace *ws = walk->ws;
+    const struct attention_shape *shape = &walk->extent.attention;
+    struct attention_buffers *a = &layer->attention;
+    size_t rows = walk->extent.rows;
+    real *dout = ws->gradients.inner, *dq = ws->gradients.proj;
+    real *dk = dq + rows * shape->heads * shape->head_dim, *dv = dk + rows * shape->kv_heads * shape->head_dim;
+    linear(walk, dout, false, ws->dbranch, a->out, physical, ROLE_ATTN_PROJ);
+    ops->attention_backward(walk->lane, dq, dk, dv, dout, a->out, &a->tape, shape);
+    ops->attention_prepare_backward(walk->lane, dq, dk, dv, gradient(walk, physical, ROLE_ATTN_Q_GAIN), &a->tape, a->v,
+                                    weight(walk, physical, ROLE_ATTN_Q_GAIN), walk->net->rope_cosine,
+                                    walk->net->rope_sine, shape);
+    linear(walk, ws->dinput, false, dq, layer->u, physical, ROLE_ATTN_Q);
+    linear(walk, ws->dinput, true, dk, layer->u, physical, ROLE_ATTN_K);
+    linear(walk, ws->dinput, true, dv, layer->u, physical, ROLE_ATTN_V);
+}
+
+/* From the stream's gradient behind a scaled branch to that of the branch's output. */
+static void into_branch(const struct walk *walk, int physical, enum tensor_role scale, const real *branch) {
+    walk->ops->scaled_add_backward(walk->lane, walk->ws->dbranch, gradient(walk, physical, scale), walk->ws->dx,
+                                   weight(walk, physical, scale), branch, walk->extent.rows, walk->extent.dim);
+}
+
+static void block(const struct walk *walk, int position) {
+    const struct backend *ops = walk->ops;
+    struct workspace *ws = walk->ws;
+    const struct virtual_layer *at = &walk->schedule->layers[position];
+    struct layer_tape *layer = &walk->layers[position];
+    size_t rows = walk->extent.rows, dim = walk->extent.dim;
+    if (layer->skip_gradient) ops->add_into(walk->lane, ws->dx, layer->skip_gradient, rows * dim);
+    into_branch(walk, at->physical, ROLE_MLP_SCALE, layer->mlp);
+    mlp(walk, layer, at);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->v, layer->inv_v, rows, dim);
+    into_branch(walk, at->physical, ROLE_MIXER_SCALE, layer->mixed);
+    if (is_attention(walk->net, at->physical))
+        attention(walk, layer, at->physical);
+    else
+        mamba(walk, layer, at->physical);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->u, layer->inv_u, rows, dim);
+    ops->residual_mix_backward(walk->lane, ws->dx, ws->dx0, gradient(walk, at->physical, ROLE_RESID_MIX), ws->dx,
+                               layer->x, ws->x0, weight(walk, at->physical, ROLE_RESID_MIX), rows, dim);
+    if (layer->skip) {
+        size_t row = (size_t)at->skip_row * dim;
+        ops->scaled_add_backward(walk->lane, walk->layers[at->skip_source].skip_gradient,
+                                 gradient(walk, -1, ROLE_SKIP_WEIGHTS) + row, ws->dx,
+                                 weight(walk, -1, ROLE_SKIP_WEIGHTS) + row, layer->skip, rows, dim);
+    }
+}
+
+/* dx0 holds the whole gradient of x0 but what came down the stream, which dx holds. */
+static void embed(const struct walk *walk) {
+    const struct backend *ops = walk->ops;
+    const struct forward_request *request = walk->request;
+    const struct config *config = &walk->net->config;
+    struct workspace *ws = walk->ws;
+    size_t rows = walk->extent.rows, dim = walk->extent.dim;
+    real *dembedded = ws->dx;
+    ops->add_into(walk->lane, ws->dx0, ws->dx, rows * dim);
+    clear(walk, ws->dx);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dx0, ws->x0, ws->inv_x0, rows, dim);
+    if (config->model_smear) {
+        dembedded = ws->dinput;
+        ops->smear_backward(walk->lane, dembedded, gradient(walk, -1, ROLE_SMEAR_GATE), ws->dx, ws->embedded,
+                            weight(walk, -1, ROLE_SMEAR_GATE), request->sequences, request->time, dim);
+    }
+    if (config->model_bigram_buckets) {
+        real *dbigram = ws->dbigram;
+        linear(walk, dbigram, false, dembedded, ws->bigram, -1, ROLE_BIGRAM_PROJ);
+        ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_BIGRAM_TABLE), ws->buckets, dbigram, rows,
+                                (size_t)config->model_bigram_dim);
+    }
+    ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), request->ids, dembedded, rows, dim);
+}
+
+void network_backward(const struct network *net, struct workspace *ws, const struct forward_request *request,
+                      real *gradients, double scale) {
+    struct walk walk = walk_begin(net, ws, request);
+    walk.gradients = gradients;
+    head(&walk, scale);
+    clear(&walk, ws->dx0);
+    for (int i = walk.schedule->count - 1; i >= 0; i--) block(&walk, i);
+    embed(&walk);
+}

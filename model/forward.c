@@ -1,0 +1,138 @@
+/* forward: the model's forward pass over one slice; the mathematics is in kernels/ops.def. */
+#include "model/tape.h"
+
+struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request) {
+    return (struct walk){.net = net,
+                         .ops = net->ops,
+                         .ws = ws,
+                         .lane = &ws->lane,
+                         .request = request,
+                         .schedule = schedule_of(net, request->repeats_on),
+                         .layers = ws->layers[request->repeats_on],
+                         .weights = request->weights,
+                         .extent = extent_of(&net->config, request->sequences, request->time)};
+}
+
+static const real *weight(const struct walk *walk, int layer, enum tensor_role role) {
+    return walk->weights + offset_of(walk->net, layer, role);
+}
+
+static void linear(const struct walk *walk, real *y, const real *x, int layer, enum tensor_role role) {
+    const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
+    const struct forward_request *request = walk->request;
+    if (request->tap)
+        request->tap(request->tap_context, (int)(w - walk->net->parameters.tensors), x, walk->extent.rows, w->shape[1]);
+    walk->ops->linear_forward(walk->lane, y, x, walk->weights + w->offset, walk->extent.rows, w->shape[0], w->shape[1]);
+}
+
+static void embed(const struct walk *walk) {
+    const struct backend *ops = walk->ops;
+    const struct forward_request *request = walk->request;
+    const struct config *config = &walk->net->config;
+    struct workspace *ws = walk->ws;
+    size_t rows = walk->extent.rows, dim = walk->extent.dim;
+    const real *embedded = ws->embedded;
+    ops->embedding_forward(walk->lane, ws->embedded, request->ids, weight(walk, -1, ROLE_EMBEDDING), rows, dim);
+    if (config->model_bigram_buckets) {
+        ops->bigram_ids(walk->lane, ws->buckets, request->ids, request->sequences, request->time,
+                        (size_t)config->model_bigram_buckets);
+        ops->embedding_forward(walk->lane, ws->bigram, ws->buckets, weight(walk, -1, ROLE_BIGRAM_TABLE), rows,
+                               (size_t)config->model_bigram_dim);
+        linear(walk, ws->stream, ws->bigram, -1, ROLE_BIGRAM_PROJ);
+        ops->add_into(walk->lane, ws->embedded, ws->stream, rows * dim);
+    }
+    if (config->model_smear) {
+        ops->smear_forward(walk->lane, ws->stream, ws->embedded, weight(walk, -1, ROLE_SMEAR_GATE), request->sequences,
+                           request->time, dim);
+        embedded = ws->stream;
+    }
+    ops->rms_norm_forward(walk->lane, ws->x0, ws->inv_x0, embedded, rows, dim);
+}
+
+static void mamba(const struct walk *walk, struct layer_tape *layer, int physical) {
+    const struct backend *ops = walk->ops;
+    const struct mamba_shape *shape = &walk->extent.mamba;
+    struct mamba_buffers *m = &layer->mamba;
+    struct mamba_weights weights = mamba_weights_at(walk->net, walk->weights, physical);
+    struct mamba_columns columns = mamba_columns(shape);
+    linear(walk, m->proj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
+    ops->mamba_prepare_forward(walk->lane, &m->tape, m->proj, &weights, shape);
+    ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, weights.d, shape);
+    ops->silu_gate_forward(walk->lane, m->gated, m->y, m->proj + columns.z, columns.width, walk->extent.rows,
+                           walk->extent.inner);
+    linear(walk, layer->mixed, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+}
+
+static void attention(const struct walk *walk, struct layer_tape *layer, int physical) {
+    const struct backend *ops = walk->ops;
+    const struct attention_shape *shape = &walk->extent.attention;
+    struct attention_buffers *a = &layer->attention;
+    linear(walk, a->q, layer->u, physical, ROLE_ATTN_Q);
+    linear(walk, a->k, layer->u, physical, ROLE_ATTN_K);
+    linear(walk, a->v, layer->u, physical, ROLE_ATTN_V);
+    ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight(walk, physical, ROLE_ATTN_Q_GAIN),
+                                   walk->net->rope_cosine, walk->net->rope_sine, shape);
+    ops->attention_forward(walk->lane, a->out, &a->tape, shape);
+    linear(walk, layer->mixed, a->out, physical, ROLE_ATTN_PROJ);
+}
+
+static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
+    linear(walk, layer->fc, layer->v, at->physical, fc_role(walk->net, at));
+    walk->ops->leaky_relu_squared_forward(walk->lane, layer->act, layer->fc, walk->extent.rows * walk->extent.hidden);
+    linear(walk, layer->mlp, layer->act, at->physical, proj_role(walk->net, at));
+}
+
+static void block(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
+    const struct backend *ops = walk->ops;
+    struct lane *lane = walk->lane;
+    size_t rows = walk->extent.rows, dim = walk->extent.dim;
+    real *stream = walk->ws->stream;
+    if (layer->skip)
+        ops->scaled_add_forward(lane, layer->sum, layer->before,
+                                weight(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim, layer->skip, rows,
+                                dim);
+    ops->residual_mix_forward(lane, stream, layer->x, walk->ws->x0, weight(walk, at->physical, ROLE_RESID_MIX), rows,
+                              dim);
+    ops->rms_norm_forward(lane, layer->u, layer->inv_u, stream, rows, dim);
+    if (is_attention(walk->net, at->physical))
+        attention(walk, layer, at->physical);
+    else
+        mamba(walk, layer, at->physical);
+    ops->scaled_add_forward(lane, stream, stream, weight(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows,
+                            dim);
+    ops->rms_norm_forward(lane, layer->v, layer->inv_v, stream, rows, dim);
+    mlp(walk, layer, at);
+    ops->scaled_add_forward(lane, layer->out, stream, weight(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows,
+                            dim);
+}
+
+void head_logits(const struct walk *walk, real *logits, size_t first, size_t count) {
+    const struct extent *e = &walk->extent;
+    walk->ops->linear_forward(walk->lane, logits, walk->ws->last + first * e->dim, weight(walk, -1, ROLE_EMBEDDING),
+                              count, (size_t)walk->net->config.model_vocab_size, e->dim);
+}
+
+static void head(const struct walk *walk) {
+    const struct forward_request *request = walk->request;
+    struct workspace *ws = walk->ws;
+    size_t rows = walk->extent.rows, vocab = (size_t)walk->net->config.model_vocab_size;
+    double cap = walk->net->config.model_softcap;
+    for (size_t first = 0; first < rows; first += HEAD_ROWS) {
+        size_t count = rows - first < HEAD_ROWS ? rows - first : HEAD_ROWS;
+        real *logits = request->logits ? request->logits + first * vocab : head_block(walk, first);
+        head_logits(walk, logits, first, count);
+        if (request->targets)
+            walk->ops->cross_entropy_forward(walk->lane, request->nll + first, ws->log_sum + first, logits,
+                                             request->targets + first, count, vocab, cap, request->temperature);
+        if (request->logits) walk->ops->softcap(walk->lane, logits, logits, count * vocab, cap);
+    }
+}
+
+void network_forward(const struct network *net, struct workspace *ws, const struct forward_request *request) {
+    struct walk walk = walk_begin(net, ws, request);
+    embed(&walk);
+    for (int i = 0; i < walk.schedule->count; i++) block(&walk, &walk.layers[i], &walk.schedule->layers[i]);
+    net->ops->rms_norm_forward(walk.lane, ws->last, ws->inv_last, walk.layers[walk.schedule->count - 1].out,
+                               walk.extent.rows, walk.extent.dim);
+    if (request->targets || request->logits) head(&walk);
+}

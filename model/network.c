@@ -1,0 +1,140 @@
+/* network: what belongs to the model as a whole: its tables, workspaces, and weights as the forward pass sees them. */
+#include "model/network.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/quantize/quantize.h"
+#include "model/tape.h"
+
+/* The layers' tapes of both schedules in one allocation. */
+static status new_layers(struct workspace *ws, const struct network *net) {
+    size_t plain = (size_t)net->plain.count, repeated = (size_t)net->repeated.count;
+    ws->layers[0] = calloc(plain + repeated, sizeof *ws->layers[0]);
+    if (!ws->layers[0]) return status_new(STATUS_SYSTEM, "no memory for the tapes of %zu layers", plain + repeated);
+    ws->layers[1] = ws->layers[0] + plain;
+    return NULL;
+}
+
+static status count_bytes(struct network *net, bool training) {
+    struct workspace ws = {.training = training};
+    struct arena counter = {0};
+    TRY(new_layers(&ws, net));
+    workspace_lay_out(&ws, net, &counter);
+    free(ws.layers[0]);
+    net->workspace_bytes[training] = counter.used;
+    return NULL;
+}
+
+static status rope_tables(struct network *net) {
+    size_t dims = (size_t)net->config.attention_rope_dims;
+    if (dims == 0) return NULL;
+    net->rope_cosine = malloc(net->time * dims * sizeof(real));
+    if (!net->rope_cosine) return status_new(STATUS_SYSTEM, "no memory for RoPE's table of %zu positions", net->time);
+    net->rope_sine = net->rope_cosine + net->time * (dims / 2);
+    struct lane lane = {0};
+    net->ops->rope_table(&lane, net->rope_cosine, net->rope_sine, net->time, dims, net->config.attention_rope_base);
+    return NULL;
+}
+
+static status build(struct network *net) {
+    schedule_build(&net->plain, &net->config, false);
+    schedule_build(&net->repeated, &net->config, true);
+    TRY(parameters_create(&net->parameters, &net->config));
+    TRY(rope_tables(net));
+    TRY(count_bytes(net, false));
+    return count_bytes(net, true);
+}
+
+status network_create(struct network *net, const struct config *config, const struct backend *ops, size_t max_sequences,
+                      size_t time) {
+    *net = (struct network){.config = *config, .ops = ops, .max_sequences = max_sequences, .time = time};
+    status s = build(net);
+    if (s) network_destroy(net);
+    return s;
+}
+
+void network_destroy(struct network *net) {
+    parameters_destroy(&net->parameters);
+    free(net->rope_cosine);
+    net->rope_cosine = net->rope_sine = NULL;
+}
+
+size_t workspace_bytes(const struct network *net, bool training) { return net->workspace_bytes[training]; }
+
+status workspace_create(struct workspace **out, const struct network *net, bool training, int lane_index) {
+    struct workspace *ws = calloc(1, sizeof *ws);
+    if (!ws) return status_new(STATUS_SYSTEM, "no memory for a workspace");
+    ws->training = training;
+    status s = new_layers(ws, net);
+    if (!s) s = arena_create(&ws->arena, workspace_bytes(net, training), "a lane's workspace");
+    if (s) {
+        workspace_destroy(ws);
+        return s;
+    }
+    ws->lane.index = lane_index;
+    workspace_lay_out(ws, net, &ws->arena);
+    *out = ws;
+    return NULL;
+}
+
+void workspace_destroy(struct workspace *ws) {
+    if (!ws) return;
+    arena_destroy(&ws->arena);
+    free(ws->layers[0]);
+    free(ws);
+}
+
+struct lane *workspace_lane(struct workspace *ws) {
+    return &ws->lane;
+}
+
+/* One tensor of network_effective or network_master_gradients. */
+struct view_job {
+    const struct network *net;
+    enum weight_view view;
+    const real *master, *effective;
+    real *written;
+};
+
+static bool is_ternary(const struct network *net, const struct tensor *tensor) {
+    return net->config.model_linear == LINEAR_TERNARY && tensor->linear;
+}
+
+static void effective_piece(void *context, int piece, struct lane *lane) {
+    const struct view_job *job = context;
+    const struct config *config = &job->net->config;
+    const struct tensor *tensor = &job->net->parameters.tensors[piece];
+    const real *w = job->master + tensor->offset;
+    real *out = job->written + tensor->offset;
+    if (is_ternary(job->net, tensor))
+        job->net->ops->ternarize(lane, out, w, tensor->count);
+    else if (job->view == VIEW_QAT && tensor->linear && tensor->count > QUANTISE_ABOVE)
+        job->net->ops->fake_quantize_rows(lane, out, w, tensor->shape[0], tensor->shape[1],
+                                          (1 << (config->train_qat_bits - 1)) - 1,
+                                          config->train_qat_scale_floor == FLOOR_PUBLISHED);
+    else
+        memcpy(out, w, tensor->count * sizeof *out);
+}
+
+void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,
+                       const real *master, enum weight_view view) {
+    struct view_job job = {.net = net, .view = view, .master = master, .written = effective};
+    net->ops->for_each(lanes, lane_count, net->parameters.count, effective_piece, &job);
+}
+
+static void gradient_piece(void *context, int piece, struct lane *lane) {
+    const struct view_job *job = context;
+    const struct tensor *tensor = &job->net->parameters.tensors[piece];
+    if (is_ternary(job->net, tensor))
+        job->net->ops->ternarize_backward(lane, job->written + tensor->offset, job->master + tensor->offset,
+                                          job->effective + tensor->offset, tensor->count);
+}
+
+/* Fake quantisation is straight-through: its gradients are already the master weights'. */
+void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
+                              const real *master, const real *effective) {
+    if (net->config.model_linear != LINEAR_TERNARY) return;
+    struct view_job job = {.net = net, .master = master, .effective = effective, .written = gradients};
+    net->ops->for_each(lanes, lane_count, net->parameters.count, gradient_piece, &job);
+}

@@ -1,0 +1,165 @@
+/* tape: lays out a lane's workspace; see tape.h. */
+#include "model/tape.h"
+
+#include "model/network_shapes.h"
+
+struct extent extent_of(const struct config *config, size_t sequences, size_t time) {
+    struct extent e = {.rows = sequences * time,
+                       .dim = (size_t)config->model_dim,
+                       .hidden = (size_t)(config->model_mlp_mult * config->model_dim),
+                       .mamba = mamba_shape_of(config, sequences, time),
+                       .attention = attention_shape_of(config, sequences, time)};
+    e.inner = e.mamba.heads * e.mamba.head_dim;
+    return e;
+}
+
+static void lay_out_mamba(struct mamba_buffers *m, const struct extent *e, struct arena *arena) {
+    const struct mamba_shape *s = &e->mamba;
+    size_t per_head = e->rows * s->heads;
+    m->proj = arena_reals(arena, e->rows * mamba_columns(s).width);
+    m->tape.b = arena_reals(arena, per_head * s->state);
+    m->tape.c = arena_reals(arena, per_head * s->state);
+    m->tape.inv_b = arena_reals(arena, e->rows * s->groups);
+    m->tape.inv_c = arena_reals(arena, e->rows * s->groups);
+    m->tape.delta = arena_reals(arena, per_head);
+    m->tape.log_decay = arena_reals(arena, per_head);
+    m->tape.gamma = arena_reals(arena, per_head);
+    m->tape.cosine = s->angles ? arena_reals(arena, per_head * s->angles) : NULL;
+    m->tape.sine = s->angles ? arena_reals(arena, per_head * s->angles) : NULL;
+    m->tape.states = arena_reals(arena, s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state);
+    m->y = arena_reals(arena, e->rows * e->inner);
+    m->gated = arena_reals(arena, e->rows * e->inner);
+}
+
+static void lay_out_attention(struct attention_buffers *a, const struct extent *e, struct arena *arena) {
+    const struct attention_shape *s = &e->attention;
+    size_t q = e->rows * s->heads * s->head_dim, kv = e->rows * s->kv_heads * s->head_dim;
+    a->q = arena_reals(arena, q);
+    a->k = arena_reals(arena, kv);
+    a->v = arena_reals(arena, kv);
+    a->tape.q = arena_reals(arena, q);
+    a->tape.k = arena_reals(arena, kv);
+    a->tape.v = arena_reals(arena, kv);
+    a->tape.inv_q = arena_reals(arena, e->rows * s->heads);
+    a->tape.inv_k = arena_reals(arena, e->rows * s->kv_heads);
+    a->tape.log_sum = arena_reals(arena, e->rows * s->heads);
+    a->out = arena_reals(arena, q);
+}
+
+static void lay_out_layer(struct layer_tape *layer, bool attention, const struct extent *e, struct arena *arena) {
+    size_t wide = e->rows * e->dim;
+    layer->u = arena_reals(arena, wide);
+    layer->inv_u = arena_reals(arena, e->rows);
+    if (attention)
+        lay_out_attention(&layer->attention, e, arena);
+    else
+        lay_out_mamba(&layer->mamba, e, arena);
+    layer->mixed = arena_reals(arena, wide);
+    layer->v = arena_reals(arena, wide);
+    layer->inv_v = arena_reals(arena, e->rows);
+    layer->fc = arena_reals(arena, e->rows * e->hidden);
+    layer->act = arena_reals(arena, e->rows * e->hidden);
+    layer->mlp = arena_reals(arena, wide);
+}
+
+static bool is_popped(const struct schedule *schedule, int layer) {
+    for (int i = layer + 1; i < schedule->count; i++)
+        if (schedule->layers[i].skip_source == layer) return true;
+    return false;
+}
+
+/* The residual stream through the layers: training keeps every stage of it, evaluation only what a skip needs. */
+static void lay_out_stream(struct workspace *ws, const struct schedule *schedule, struct layer_tape *layers,
+                           const struct extent *e, struct arena *arena) {
+    size_t wide = e->rows * e->dim;
+    const real *before = ws->x0;
+    for (int i = 0; i < schedule->count; i++) {
+        int source = schedule->layers[i].skip_source;
+        bool popped = is_popped(schedule, i);
+        struct layer_tape *layer = &layers[i];
+        layer->before = before;
+        layer->skip = source < 0 ? NULL : layers[source].out;
+        layer->sum = source < 0 ? NULL : ws->training ? arena_reals(arena, wide) : ws->stream;
+        layer->x = source < 0 ? before : layer->sum;
+        layer->out = ws->training || popped ? arena_reals(arena, wide) : ws->stream;
+        layer->skip_gradient = ws->training && popped ? arena_reals(arena, wide) : NULL;
+        before = layer->out;
+    }
+}
+
+static void lay_out_layers(struct workspace *ws, const struct network *net, bool repeats_on, const struct extent *e,
+                           struct arena *arena) {
+    const struct schedule *schedule = schedule_of(net, repeats_on);
+    struct layer_tape *layers = ws->layers[repeats_on];
+    lay_out_stream(ws, schedule, layers, e, arena);
+    size_t start = arena->used, end = start;
+    for (int i = 0; i < schedule->count; i++) {
+        if (!ws->training) arena->used = start;
+        lay_out_layer(&layers[i], is_attention(net, schedule->layers[i].physical), e, arena);
+        if (arena->used > end) end = arena->used;
+    }
+    arena->used = end;
+}
+
+static void lay_out_whole(struct workspace *ws, const struct network *net, const struct extent *e,
+                          struct arena *arena) {
+    size_t wide = e->rows * e->dim, vocab = (size_t)net->config.model_vocab_size;
+    if (net->config.model_bigram_buckets) {
+        ws->buckets = arena_take(arena, e->rows * sizeof *ws->buckets);
+        ws->bigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
+    }
+    ws->embedded = arena_reals(arena, wide);
+    ws->x0 = arena_reals(arena, wide);
+    ws->inv_x0 = arena_reals(arena, e->rows);
+    ws->stream = arena_reals(arena, wide);
+    ws->last = arena_reals(arena, wide);
+    ws->inv_last = arena_reals(arena, e->rows);
+    bool keep = ws->training && e->rows * vocab <= HEAD_KEPT_REALS;
+    ws->head_rows = keep || e->rows < HEAD_ROWS ? e->rows : HEAD_ROWS;
+    ws->logits = arena_reals(arena, ws->head_rows * vocab);
+    ws->log_sum = arena_reals(arena, e->rows);
+}
+
+static void lay_out_gradients(struct workspace *ws, const struct network *net, const struct extent *e,
+                              struct arena *arena) {
+    size_t wide = e->rows * e->dim, per_head = e->rows * e->mamba.heads;
+    size_t attention_width = (e->attention.heads + 2 * e->attention.kv_heads) * e->attention.head_dim;
+    size_t mamba_width = mamba_columns(&e->mamba).width;
+    struct layer_gradients *g = &ws->gradients;
+    ws->dx = arena_reals(arena, wide);
+    ws->dx0 = arena_reals(arena, wide);
+    ws->dbranch = arena_reals(arena, wide);
+    ws->dinput = arena_reals(arena, wide);
+    if (net->config.model_bigram_buckets)
+        ws->dbigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
+    g->hidden = arena_reals(arena, e->rows * e->hidden);
+    g->inner = arena_reals(arena, e->rows * e->inner);
+    g->proj = arena_reals(arena, e->rows * (mamba_width > attention_width ? mamba_width : attention_width));
+    g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
+    g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
+    g->mamba.delta = arena_reals(arena, per_head);
+    g->mamba.log_decay = arena_reals(arena, per_head);
+    g->mamba.gamma = arena_reals(arena, per_head);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void lay_out_scratch(struct workspace *ws, const struct extent *e, struct arena *arena) {
+    ws->lane.scratch_bytes =
+        larger(attention_scratch(&e->attention), larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
+    ws->lane.scratch = arena_take(arena, ws->lane.scratch_bytes);
+}
+
+void workspace_lay_out(struct workspace *ws, const struct network *net, struct arena *arena) {
+    struct extent e = extent_of(&net->config, net->max_sequences, net->time);
+    lay_out_scratch(ws, &e, arena);
+    lay_out_whole(ws, net, &e, arena);
+    if (ws->training) lay_out_gradients(ws, net, &e, arena);
+    size_t start = arena->used, end = start;
+    for (int repeats_on = 0; repeats_on < 2; repeats_on++) {
+        arena->used = start;
+        lay_out_layers(ws, net, repeats_on, &e, arena);
+        end = larger(end, arena->used);
+    }
+    arena->used = end;
+}

@@ -1,0 +1,136 @@
+/* tape: the memory of one lane: what forward keeps for backward, layer by layer. Private to the network.
+ *
+ * R = max_sequences*time rows, D the width. A smaller slice uses the front of each buffer.
+ *
+ *   training     | whole model | layer 0 | layer 1 | ... | gradients, shared by the layers |
+ *   evaluation   | whole model | one layer, used by all | the outputs that skips still need |
+ *
+ * The layers are laid out once for each schedule, over the same memory, as only one of them runs at a time. */
+#pragma once
+#include "model/network.h"
+
+/* The sizes that a slice has, or the largest slice. */
+struct extent {
+    size_t rows, dim, hidden, inner; /* R, D, the MLP's width, D_in */
+    struct mamba_shape mamba;
+    struct attention_shape attention;
+};
+struct extent extent_of(const struct config *config, size_t sequences, size_t time);
+
+struct mamba_buffers {
+    real *proj; /* (R, width) in_proj's rows */
+    struct mamba_tape tape;
+    real *y, *gated; /* (R, D_in) before and after the gate */
+};
+
+struct attention_buffers {
+    real *q, *k, *v; /* raw: (R, heads*hd), (R, kv_heads*hd) twice */
+    struct attention_tape tape;
+    real *out; /* (R, heads*hd) */
+};
+
+struct layer_tape {
+    const real *x;             /* (R,D) enters the layer, its skip added */
+    const real *before, *skip; /* (R,D) the sum's parts; skip is NULL without one, and x is before */
+    real *sum;                 /* (R,D) where x is made when there is a skip */
+    real *u, *inv_u;           /* (R,D), (R) what the mixer reads */
+    real *mixed;               /* (R,D) what it gives */
+    real *v, *inv_v;           /* (R,D), (R) what the MLP reads */
+    real *fc, *act;            /* (R,hidden) before and after the activation */
+    real *mlp;                 /* (R,D) what the MLP gives */
+    real *out;                 /* (R,D) */
+    real *skip_gradient;       /* (R,D) of out, from the layer that pops it; NULL when none does */
+    union {
+        struct mamba_buffers mamba;
+        struct attention_buffers attention;
+    };
+};
+
+/* Gradients that live only while one layer is walked back. */
+struct layer_gradients {
+    real *hidden; /* (R,hidden) */
+    real *inner;  /* (R,D_in) of the mixer's output before its last projection */
+    real *proj;   /* (R,width) of in_proj's rows; q, k and v for attention */
+    struct mamba_tape_gradients mamba;
+};
+
+/* Rows of logits in one product, and the most that are kept for backward instead of being made again. */
+enum { HEAD_ROWS = 256, HEAD_KEPT_REALS = 1 << 22 };
+
+struct workspace {
+    struct arena arena;
+    struct lane lane;
+    bool training;
+    int32_t *buckets; /* (R) */
+    real *bigram;     /* (R, bigram_dim) rows of the table */
+    real *embedded;   /* (R,D) before the smear */
+    real *x0, *inv_x0;
+    real *stream;                 /* (R,D) the residual stream inside a layer */
+    real *last, *inv_last;        /* (R,D), (R) what the head reads */
+    real *logits;                 /* (head_rows, V) before the cap */
+    size_t head_rows;             /* all rows, or HEAD_ROWS of them */
+    real *log_sum;                /* (R) */
+    struct layer_tape *layers[2]; /* of net->plain and net->repeated */
+
+    real *dx, *dx0, *dbranch, *dinput; /* (R,D) gradients of the stream, x0, a branch's output and its input */
+    real *dbigram;                     /* (R, bigram_dim) */
+    struct layer_gradients gradients;
+};
+
+/* Lays the workspace out; only counts while the arena's base is NULL. training and layers[] must be set. */
+void workspace_lay_out(struct workspace *ws, const struct network *net, struct arena *arena);
+
+static inline const struct schedule *schedule_of(const struct network *net, bool repeats_on) {
+    return repeats_on ? &net->repeated : &net->plain;
+}
+
+static inline bool is_attention(const struct network *net, int physical) {
+    return parameters_get(&net->parameters, physical, ROLE_ATTN_Q) != NULL;
+}
+
+/* Where a tensor stands in a buffer of weights or gradients; the tensor must exist. */
+static inline size_t offset_of(const struct network *net, int layer, enum tensor_role role) {
+    return parameters_get(&net->parameters, layer, role)->offset;
+}
+
+/* The MLP that a virtual layer uses: repeats may have one of their own. */
+static inline enum tensor_role fc_role(const struct network *net, const struct virtual_layer *at) {
+    return at->pass > 0 && net->config.recurrence_mlp == REPEAT_UNTIED ? ROLE_MLP_REPEAT_FC : ROLE_MLP_FC;
+}
+static inline enum tensor_role proj_role(const struct network *net, const struct virtual_layer *at) {
+    return fc_role(net, at) == ROLE_MLP_FC ? ROLE_MLP_PROJ : ROLE_MLP_REPEAT_PROJ;
+}
+
+static inline struct mamba_weights mamba_weights_at(const struct network *net, const real *w, int layer) {
+    return (struct mamba_weights){.dt_bias = w + offset_of(net, layer, ROLE_MAMBA_DT_BIAS),
+                                  .b_bias = w + offset_of(net, layer, ROLE_MAMBA_B_BIAS),
+                                  .c_bias = w + offset_of(net, layer, ROLE_MAMBA_C_BIAS),
+                                  .b_norm = w + offset_of(net, layer, ROLE_MAMBA_B_NORM),
+                                  .c_norm = w + offset_of(net, layer, ROLE_MAMBA_C_NORM),
+                                  .d = w + offset_of(net, layer, ROLE_MAMBA_D)};
+}
+
+/* One call of network_forward or network_backward, as its parts see it. */
+struct walk {
+    const struct network *net;
+    const struct backend *ops;
+    struct workspace *ws;
+    struct lane *lane;
+    const struct forward_request *request;
+    const struct schedule *schedule;
+    struct layer_tape *layers;
+    const real *weights;
+    real *gradients; /* NULL in forward */
+    struct extent extent;
+};
+
+struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
+
+/* Where the logits of a block of HEAD_ROWS rows from `first` stand in the workspace. */
+static inline real *head_block(const struct walk *walk, size_t first) {
+    bool whole = walk->ws->head_rows >= walk->extent.rows;
+    return walk->ws->logits + (whole ? first * (size_t)walk->net->config.model_vocab_size : 0);
+}
+
+/* Logits before the cap of `count` rows from `first`. */
+void head_logits(const struct walk *walk, real *logits, size_t first, size_t count);

@@ -120,39 +120,54 @@ static void lay_out_whole(struct workspace *ws, const struct network *net, const
     ws->log_sum = arena_reals(arena, e->rows);
 }
 
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* A mixer that the model does not use needs no room, and its options may not fit together. */
+static void lay_out_mixer_gradients(struct layer_gradients *g, const struct network *net, const struct extent *e,
+                                    struct arena *arena) {
+    const struct attention_shape *a = &e->attention;
+    size_t inner = 0, proj = 0, per_head = e->rows * e->mamba.heads;
+    if (uses_attention(net)) {
+        inner = a->heads * a->head_dim;
+        proj = inner + 2 * a->kv_heads * a->head_dim;
+    }
+    if (uses_mamba(net)) {
+        inner = larger(inner, e->inner);
+        proj = larger(proj, mamba_columns(&e->mamba).width);
+        g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
+        g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
+        g->mamba.delta = arena_reals(arena, per_head);
+        g->mamba.log_decay = arena_reals(arena, per_head);
+        g->mamba.gamma = arena_reals(arena, per_head);
+    }
+    g->inner = arena_reals(arena, e->rows * inner);
+    g->proj = arena_reals(arena, e->rows * proj);
+}
+
 static void lay_out_gradients(struct workspace *ws, const struct network *net, const struct extent *e,
                               struct arena *arena) {
-    size_t wide = e->rows * e->dim, per_head = e->rows * e->mamba.heads;
-    size_t attention_width = (e->attention.heads + 2 * e->attention.kv_heads) * e->attention.head_dim;
-    size_t mamba_width = mamba_columns(&e->mamba).width;
-    struct layer_gradients *g = &ws->gradients;
+    size_t wide = e->rows * e->dim;
     ws->dx = arena_reals(arena, wide);
     ws->dx0 = arena_reals(arena, wide);
     ws->dbranch = arena_reals(arena, wide);
     ws->dinput = arena_reals(arena, wide);
     if (net->config.model_bigram_buckets)
         ws->dbigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
-    g->hidden = arena_reals(arena, e->rows * e->hidden);
-    g->inner = arena_reals(arena, e->rows * e->inner);
-    g->proj = arena_reals(arena, e->rows * (mamba_width > attention_width ? mamba_width : attention_width));
-    g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
-    g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
-    g->mamba.delta = arena_reals(arena, per_head);
-    g->mamba.log_decay = arena_reals(arena, per_head);
-    g->mamba.gamma = arena_reals(arena, per_head);
+    ws->gradients.hidden = arena_reals(arena, e->rows * e->hidden);
+    lay_out_mixer_gradients(&ws->gradients, net, e, arena);
 }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-static void lay_out_scratch(struct workspace *ws, const struct extent *e, struct arena *arena) {
-    ws->lane.scratch_bytes =
-        larger(attention_scratch(&e->attention), larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
-    ws->lane.scratch = arena_take(arena, ws->lane.scratch_bytes);
+static void lay_out_scratch(struct workspace *ws, const struct network *net, const struct extent *e,
+                            struct arena *arena) {
+    size_t bytes = uses_attention(net) ? attention_scratch(&e->attention) : 0;
+    if (uses_mamba(net)) bytes = larger(bytes, larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
+    ws->lane.scratch_bytes = bytes;
+    ws->lane.scratch = arena_take(arena, bytes);
 }
 
 void workspace_lay_out(struct workspace *ws, const struct network *net, struct arena *arena) {
     struct extent e = extent_of(&net->config, net->max_sequences, net->time);
-    lay_out_scratch(ws, &e, arena);
+    lay_out_scratch(ws, net, &e, arena);
     lay_out_whole(ws, net, &e, arena);
     if (ws->training) lay_out_gradients(ws, net, &e, arena);
     size_t start = arena->used, end = start;

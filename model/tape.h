@@ -49,7 +49,7 @@ struct layer_tape {
 /* Gradients that live only while one layer is walked back. */
 struct layer_gradients {
     real *hidden; /* (R,hidden) */
-    real *inner;  /* (R,D_in) of the mixer's output before its last projection */
+    real *inner;  /* (R, D_in or heads*hd) of the mixer's output before its last projection */
     real *proj;   /* (R,width) of in_proj's rows; q, k and v for attention */
     struct mamba_tape_gradients mamba;
 };
@@ -91,6 +91,11 @@ static inline bool is_attention(const struct network *net, int physical) {
 /* Where a tensor stands in a buffer of weights or gradients; the tensor must exist. */
 static inline size_t offset_of(const struct network *net, int layer, enum tensor_role role) {
     return parameters_get(&net->parameters, layer, role)->offset;
+}
+
+static inline bool uses_attention(const struct network *net) { return net->config.attention_layers.count > 0; }
+static inline bool uses_mamba(const struct network *net) {
+    return net->config.attention_layers.count < net->config.model_layers;
 }
 
 /* The MLP that a virtual layer uses: repeats may have one of their own. */

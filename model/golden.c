@@ -1,0 +1,238 @@
+/* golden: runs a file's tokens with its parameters and holds logits, loss and gradients against it; see golden.h. */
+#include "model/golden.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/safetensors.h"
+
+/* Everything one verification holds; golden_end frees it. */
+struct golden {
+    struct safetensors file;
+    struct network net;
+    struct workspace *ws;
+    size_t sequences, time, rows, vocab;
+    int32_t *ids, *targets;
+    double *nll;
+    real *master, *effective, *gradients, *logits;
+};
+
+static void golden_end(struct golden *g) {
+    void *owned[] = {g->ids, g->targets, g->nll, g->master, g->effective, g->gradients, g->logits};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    workspace_destroy(g->ws);
+    network_destroy(&g->net);
+    safetensors_free(&g->file);
+}
+
+/* Some element of a stored tensor; the data need not be aligned. */
+static double stored_value(const struct stored_tensor *tensor, size_t i) {
+    const unsigned char *at = (const unsigned char *)tensor->data + i * tensor_type_size(tensor->type);
+    if (tensor->type == TYPE_F64) {
+        double value;
+        memcpy(&value, at, sizeof value);
+        return value;
+    }
+    if (tensor->type == TYPE_F32) {
+        float value;
+        memcpy(&value, at, sizeof value);
+        return (double)value;
+    }
+    int32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* A tensor that must be there, with that many elements and a type of the given kind. */
+static status fetch(const struct golden *g, const char *name, size_t count, bool integers,
+                    const struct stored_tensor **out) {
+    const struct stored_tensor *tensor = safetensors_find(&g->file, name);
+    if (!tensor) return status_new(STATUS_DATA, "tensor \"%s\" is missing", name);
+    bool right = integers ? tensor->type == TYPE_I32 : tensor->type == TYPE_F32 || tensor->type == TYPE_F64;
+    if (!right)
+        return status_new(STATUS_DATA, "tensor \"%s\" must be of type %s", name, integers ? "I32" : "F32 or F64");
+    if (count && tensor->count != count)
+        return status_new(STATUS_DATA, "tensor \"%s\" has %zu elements, but the model has %zu", name, tensor->count,
+                          count);
+    *out = tensor;
+    return NULL;
+}
+
+/* The metadata's options. A file without recurrence may say so by 0 repeats, which is no value of the option. */
+static status read_config(const struct safetensors *file, struct config *config) {
+    config_defaults(config);
+    for (int i = 0; i < file->metadata_count; i++) {
+        const char *key = file->metadata[i].key, *value = file->metadata[i].value;
+        bool described = strcmp(key, "case") == 0 || strcmp(key, "schedule") == 0;
+        bool no_repeats = strcmp(key, "recurrence.repeats") == 0 && strcmp(value, "0") == 0;
+        if (!described && !no_repeats) TRY(config_set(config, key, value));
+    }
+    return NULL;
+}
+
+static status check_schedule(const struct golden *g) {
+    const char *expected = safetensors_metadata(&g->file, "schedule");
+    if (!expected) return NULL;
+    char ours[SCHEDULE_CAPACITY * 4] = "";
+    size_t used = 0;
+    for (int i = 0; i < g->net.repeated.count; i++)
+        used +=
+            (size_t)snprintf(ours + used, sizeof ours - used, "%s%d", i ? "," : "", g->net.repeated.layers[i].physical);
+    if (strcmp(ours, expected) == 0) return NULL;
+    return status_new(STATUS_DIFFERS, "the schedule is %s, but the file says %s", ours, expected);
+}
+
+static status read_tokens(struct golden *g, const char *name, int32_t **out) {
+    const struct stored_tensor *tensor = NULL;
+    TRY(fetch(g, name, g->rows, true, &tensor));
+    *out = malloc(g->rows * sizeof **out);
+    if (!*out) return status_new(STATUS_SYSTEM, "no memory for %zu tokens", g->rows);
+    memcpy(*out, tensor->data, g->rows * sizeof **out);
+    for (size_t i = 0; i < g->rows; i++)
+        if ((*out)[i] < 0 || (size_t)(*out)[i] >= g->vocab)
+            return status_new(STATUS_DATA, "%s[%zu] is %d, but model.vocab_size is %zu", name, i, (*out)[i], g->vocab);
+    return NULL;
+}
+
+static status read_shape(struct golden *g) {
+    const struct stored_tensor *ids = NULL;
+    TRY(fetch(g, "input_ids", 0, true, &ids));
+    if (ids->dims != 2 || ids->count == 0)
+        return status_new(STATUS_DATA, "tensor \"input_ids\" must be (sequences, time) and not empty");
+    g->sequences = ids->shape[0], g->time = ids->shape[1], g->rows = ids->count;
+    return NULL;
+}
+
+static status read_parameters(struct golden *g) {
+    const struct parameters *p = &g->net.parameters;
+    for (int i = 0; i < p->count; i++) {
+        char name[96];
+        const struct stored_tensor *tensor = NULL;
+        snprintf(name, sizeof name, "param.%s", p->tensors[i].name);
+        TRY(fetch(g, name, p->tensors[i].count, false, &tensor));
+        for (size_t j = 0; j < tensor->count; j++) g->master[p->tensors[i].offset + j] = (real)stored_value(tensor, j);
+    }
+    for (int i = 0; i < g->file.count; i++) {
+        const char *name = g->file.tensors[i].name;
+        if (strncmp(name, "param.", 6) == 0 && parameters_find(p, name + 6) < 0)
+            return status_new(STATUS_DATA, "tensor \"%s\" is not one of this model's", name);
+    }
+    return NULL;
+}
+
+static status allocate(struct golden *g) {
+    size_t total = g->net.parameters.total;
+    g->master = calloc(total, sizeof *g->master);
+    g->effective = calloc(total, sizeof *g->effective);
+    g->gradients = calloc(total, sizeof *g->gradients);
+    g->logits = malloc(g->rows * g->vocab * sizeof *g->logits);
+    g->nll = malloc(g->rows * sizeof *g->nll);
+    if (!g->master || !g->effective || !g->gradients || !g->logits || !g->nll)
+        return status_new(STATUS_SYSTEM, "no memory for a model of %zu parameters", g->net.parameters.elements);
+    return workspace_create(&g->ws, &g->net, true, 0);
+}
+
+static status load(struct golden *g, const char *path, const struct backend *ops) {
+    struct config config;
+    TRY(safetensors_read(&g->file, path));
+    TRY(read_config(&g->file, &config));
+    TRY(read_shape(g));
+    config.train_sequence = g->time < 2 ? 2 : (int64_t)g->time;
+    config.train_batch_tokens = 8 * config.train_sequence;
+    TRY(config_check(&config));
+    TRY(network_create(&g->net, &config, ops, g->sequences, g->time));
+    g->vocab = (size_t)config.model_vocab_size;
+    TRY(check_schedule(g));
+    TRY(read_tokens(g, "input_ids", &g->ids));
+    TRY(read_tokens(g, "target_ids", &g->targets));
+    TRY(allocate(g));
+    return read_parameters(g);
+}
+
+static void run_model(struct golden *g) {
+    struct lane *lane = workspace_lane(g->ws);
+    struct forward_request request = {.weights = g->effective,
+                                      .ids = g->ids,
+                                      .targets = g->targets,
+                                      .sequences = g->sequences,
+                                      .time = g->time,
+                                      .repeats_on = true,
+                                      .temperature = 1.0,
+                                      .nll = g->nll,
+                                      .logits = g->logits};
+    network_effective(&g->net, lane, 1, g->effective, g->master, VIEW_MASTER);
+    network_forward(&g->net, g->ws, &request);
+    network_backward(&g->net, g->ws, &request, g->gradients, 1.0 / (double)g->rows);
+    network_master_gradients(&g->net, lane, 1, g->gradients, g->master, g->effective);
+}
+
+/* |ours - expected| / |expected|; against zeros the norm of ours. */
+static double relative_error(const real *ours, const struct stored_tensor *expected) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < expected->count; i++) {
+        double value = stored_value(expected, i), d = (double)ours[i] - value;
+        difference += d * d;
+        norm += value * value;
+    }
+    return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+}
+
+static status compare_tensor(const struct golden *g, struct golden_result *result, const char *label, const char *name,
+                             const real *ours, size_t count) {
+    const struct stored_tensor *expected = NULL;
+    TRY(fetch(g, name, count, false, &expected));
+    struct golden_row *row = &result->rows[result->count++];
+    snprintf(row->name, sizeof row->name, "%s", label);
+    row->error = relative_error(ours, expected);
+    if (!(row->error <= result->tensor_tolerance)) result->passed = false;
+    return NULL;
+}
+
+static status compare_loss(const struct golden *g, struct golden_result *result) {
+    const struct stored_tensor *expected = NULL;
+    TRY(fetch(g, "loss", 1, false, &expected));
+    result->expected_loss = stored_value(expected, 0);
+    double sum = 0;
+    for (size_t i = 0; i < g->rows; i++) sum += g->nll[i];
+    result->loss = sum / (double)g->rows;
+    double error = fabs(result->loss - result->expected_loss);
+    result->passed = error <= result->loss_tolerance * fabs(result->expected_loss);
+    return NULL;
+}
+
+static status compare(const struct golden *g, struct golden_result *result) {
+    const struct parameters *p = &g->net.parameters;
+    result->rows = calloc((size_t)p->count + 1, sizeof *result->rows);
+    if (!result->rows) return status_new(STATUS_SYSTEM, "no memory for %d comparisons", p->count + 1);
+    TRY(compare_loss(g, result));
+    TRY(compare_tensor(g, result, "logits", "logits", g->logits, g->rows * g->vocab));
+    for (int i = 0; i < p->count; i++) {
+        const struct tensor *tensor = &p->tensors[i];
+        char name[96];
+        snprintf(name, sizeof name, "grad.%s", tensor->name);
+        TRY(compare_tensor(g, result, tensor->name, name, g->gradients + tensor->offset, tensor->count));
+    }
+    return NULL;
+}
+
+status golden_verify(const char *path, const struct backend *ops, struct golden_result *result) {
+    bool wide = sizeof(real) == sizeof(double);
+    *result = (struct golden_result){.loss_tolerance = wide ? 1e-6 : 1e-5, .tensor_tolerance = wide ? 1e-6 : 1e-3};
+    struct golden g = {0};
+    status s = load(&g, path, ops);
+    if (!s) {
+        run_model(&g);
+        s = compare(&g, result);
+    }
+    golden_end(&g);
+    if (!s) return NULL;
+    golden_result_free(result);
+    return status_context(s, "%s", path);
+}
+
+void golden_result_free(struct golden_result *result) {
+    free(result->rows);
+    *result = (struct golden_result){0};
+}

@@ -83,7 +83,8 @@ static status initialise(real *w, const struct tensor *tensor, uint64_t seed) {
 
 status parameters_initialise(const struct parameters *p, real *weights, uint64_t seed) {
     status failure = NULL;
-#pragma omp parallel for schedule(dynamic, 1)
+    int threads = backend_find("cpu")->lane_count();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int i = 0; i < p->count; i++) {
         status s = initialise(weights + p->tensors[i].offset, &p->tensors[i], seed);
 #pragma omp critical(parameters_initialise_failure)

@@ -1,0 +1,41 @@
+/* optimizer: one step of Muon (linear weights) and Adam (everything else), tensor by tensor.
+ *
+ * Muon: K. Jordan 2024; Adam: arXiv 1412.6980. All rates share one multiplier. Each tensor is one piece of work, the
+ * costliest first, so that the result is the same on any number of lanes. */
+#pragma once
+#include "model/parameters.h"
+
+/* What does not change from step to step. Muon keeps one moment, Adam two: only Adam's tensors have a place in
+ * `second`. */
+struct optimizer {
+    const struct config *config;         /* borrowed */
+    const struct parameters *parameters; /* borrowed */
+    const struct backend *ops;           /* borrowed */
+    int *order;                          /* (count) tensors, costliest first */
+    size_t *second_offset;               /* (count) into second, for Adam's tensors */
+    size_t second_total;                 /* reals */
+    size_t scratch_bytes;                /* what every lane must have */
+};
+
+struct optimizer_step {
+    struct lane *lanes;
+    int lane_count;
+    real *weights, *first; /* (total) */
+    real *second;          /* (second_total) */
+    const real *gradients; /* (total), those of the master weights */
+    real *update;          /* (total) scratch for Muon's directions */
+    int64_t step;          /* from 0 */
+    double multiplier;
+};
+
+status optimizer_create(struct optimizer *optimizer, const struct config *config, const struct parameters *parameters,
+                        const struct backend *ops);
+void optimizer_destroy(struct optimizer *optimizer);
+void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_step *step);
+
+/* Linear from optim.muon_momentum_start to optim.muon_momentum over optim.muon_momentum_steps. */
+double muon_momentum_at(const struct config *config, int64_t step);
+
+/* Scales all gradients down so that their euclidean norm is at most `limit`; the norm is summed in float64, tensor by
+ * tensor in order. Returns the norm before. */
+double clip_gradients(const struct parameters *parameters, real *gradients, double limit);

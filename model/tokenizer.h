@@ -1,9 +1,11 @@
-/* tokenizer: SentencePiece BPE behind a C interface; the only header that tokenizer_sentencepiece.cc serves. */
+/* tokenizer: SentencePiece BPE. Encoding is lossless for valid UTF-8 without NUL and U+2581 (the library's own mark for
+ * a space): decode(encode(text)) is the text, newlines, indentation and rare characters included. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/status.h"
+#include "model/tokenizer_sentencepiece.h"
 
 struct tokenizer;
 
@@ -12,8 +14,10 @@ struct tokenizer_corpus {
     size_t count;
 };
 
-/* BPE with byte fallback, ids: unk 0, bos 1, eos 2; deterministic: one thread, a fixed sample of the corpus. */
+/* BPE with byte fallback, ids: unk 0, bos 1, eos 2; deterministic: one thread, all of the corpus in its order. */
 status tokenizer_train(const struct tokenizer_corpus *corpus, int vocab_size, const char *model_path);
+/* The trainer's flags, as the manifest records them; ended by a NULL name. */
+const struct sentencepiece_option *tokenizer_settings(void);
 status tokenizer_load(struct tokenizer **out, const char *model_path);
 void tokenizer_free(struct tokenizer *tokenizer);
 size_t tokenizer_vocab_size(const struct tokenizer *tokenizer);

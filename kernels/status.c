@@ -7,28 +7,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_SIZE = 1024 };
-
 struct status {
     enum status_kind kind;
-    char text[TEXT_SIZE];
+    char *text;
 };
 
-/* Used when there is no memory left for a message: never freed. */
+/* Used when there is no memory left for a message: never changed, never freed. */
 static struct status out_of_memory = {STATUS_SYSTEM, "out of memory"};
 
-static status new_formatted(enum status_kind kind, const char *format, va_list args) {
-    status s = malloc(sizeof *s);
-    if (!s) return &out_of_memory;
-    s->kind = kind;
-    vsnprintf(s->text, sizeof s->text, format, args);
+static status new_with_text(enum status_kind kind, char *text) {
+    status s = text ? malloc(sizeof *s) : NULL;
+    if (!s) {
+        free(text);
+        return &out_of_memory;
+    }
+    *s = (struct status){kind, text};
     return s;
+}
+
+/* NULL when there is no memory for it. */
+static char *formatted(const char *format, va_list args) {
+    char *text;
+    return vasprintf(&text, format, args) < 0 ? NULL : text;
+}
+
+/* "first: second"; NULL when either is, or when there is no memory for it. */
+static char *joined(const char *first, const char *second) {
+    char *text;
+    return !first || !second || asprintf(&text, "%s: %s", first, second) < 0 ? NULL : text;
 }
 
 status status_new(enum status_kind kind, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    status s = new_formatted(kind, format, args);
+    status s = new_with_text(kind, formatted(format, args));
     va_end(args);
     return s;
 }
@@ -37,24 +49,24 @@ status status_errno(const char *format, ...) {
     int saved = errno;
     va_list args;
     va_start(args, format);
-    status s = new_formatted(STATUS_SYSTEM, format, args);
+    char *what = formatted(format, args);
     va_end(args);
-    if (s == &out_of_memory) return s;
-    size_t used = strlen(s->text);
-    snprintf(s->text + used, sizeof s->text - used, ": %s", strerror(saved));
-    return s;
+    char *text = joined(what, strerror(saved));
+    free(what);
+    return new_with_text(STATUS_SYSTEM, text);
 }
 
 status status_context(status s, const char *format, ...) {
     if (!s || s == &out_of_memory) return s;
-    char text[TEXT_SIZE];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    char *context = formatted(format, args);
     va_end(args);
-    size_t used = strlen(text), room = sizeof text - used;
-    if (snprintf(text + used, room, ": %s", s->text) >= (int)room) text[sizeof text - 1] = '\0'; /* cut, on purpose */
-    memcpy(s->text, text, sizeof text);
+    char *text = joined(context, s->text);
+    free(context);
+    if (!text) return s;
+    free(s->text);
+    s->text = text;
     return s;
 }
 
@@ -63,5 +75,7 @@ const char *status_text(const struct status *s) { return s ? s->text : "success"
 enum status_kind status_kind(const struct status *s) { return s->kind; }
 
 void status_free(status s) {
-    if (s != &out_of_memory) free(s);
+    if (!s || s == &out_of_memory) return;
+    free(s->text);
+    free(s);
 }

@@ -10,12 +10,15 @@ size_t decoder_bytes(const struct network *net, size_t sequences, size_t capacit
 status decoder_create(struct decoder **out, const struct network *net, size_t sequences, size_t capacity,
                       int lane_index);
 void decoder_destroy(struct decoder *decoder);
-void decoder_reset(struct decoder *decoder);
+void decoder_reset(struct decoder *decoder); /* to position 0, where a new decoder is too */
+struct lane *decoder_lane(struct decoder *decoder);
 
-/* Feeds one token per sequence; logits (sequences, V) after the softcap. */
+/* Feeds one token per sequence, at most `capacity` times; logits (sequences, V) after the softcap. repeats_on stays
+ * what it was at position 0. */
 void decoder_step(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *ids, real *logits);
 
 /* Draws tokens (count, time): the first uniform over the vocabulary, then sampled at the temperature. Sequences run
- * in fixed groups on any lanes; draws come from streams named by sequence. */
+ * in fixed groups on any lanes; draws come from streams named by sequence ("calibration sequence 0"). weights are
+ * effective ones. */
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
                       double temperature, uint64_t seed, int32_t *tokens);

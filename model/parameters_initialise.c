@@ -2,7 +2,6 @@
  *
  * Tensors are drawn side by side. A tensor's values depend on (seed, its name) alone; LAPACK runs inside a thread of
  * the team, where OpenBLAS keeps to one thread, so the bits do not depend on the number of threads. */
-#include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,9 +22,10 @@ static void orthonormal_columns(double *q, int high, int low, double *tau, doubl
     int size = low * QR_BLOCK, info;
     dgeqrf_(&high, &low, q, &high, tau, work, &size, &info);
     double *sign = work + size;
-    for (int j = 0; j < low; j++) sign[j] = q[(size_t)j * (size_t)high + (size_t)j] < 0 ? -1.0 : 1.0;
+    for (size_t j = 0; j < (size_t)low; j++) sign[j] = q[j * (size_t)high + j] < 0 ? -1.0 : 1.0;
     dorgqr_(&high, &low, &low, q, &high, tau, work, &size, &info);
-    for (int j = 0; j < low; j++) cblas_dscal(high, sign[j], q + (size_t)j * (size_t)high, 1);
+    for (size_t j = 0; j < (size_t)low; j++)
+        for (size_t i = 0; i < (size_t)high; i++) q[j * (size_t)high + i] *= sign[j];
 }
 
 /* Columns of LAPACK's Q are the rows of a wide matrix and the columns of a tall one. */

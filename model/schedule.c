@@ -44,6 +44,12 @@ void schedule_build(struct schedule *schedule, const struct config *config, bool
     pair_skips(schedule, config);
 }
 
+bool schedule_is_popped(const struct schedule *schedule, int layer) {
+    for (int i = layer + 1; i < schedule->count; i++)
+        if (schedule->layers[i].skip_source == layer) return true;
+    return false;
+}
+
 int schedule_skip_rows(const struct config *config) {
     return config->model_skips == SKIPS_NONE ? 0 : (int)(config->model_layers / 2);
 }

@@ -24,6 +24,9 @@ struct schedule {
 /* repeats_on: false before recurrence.start. */
 void schedule_build(struct schedule *schedule, const struct config *config, bool repeats_on);
 
+/* Does a later layer add the output of this one? */
+bool schedule_is_popped(const struct schedule *schedule, int layer);
+
 /* Rows of skip_weights: min(floor(L/2), ceil(L/2)); 0 without skips. */
 int schedule_skip_rows(const struct config *config);
 

@@ -62,12 +62,6 @@ static void lay_out_layer(struct layer_tape *layer, bool attention, const struct
     layer->mlp = arena_reals(arena, wide);
 }
 
-static bool is_popped(const struct schedule *schedule, int layer) {
-    for (int i = layer + 1; i < schedule->count; i++)
-        if (schedule->layers[i].skip_source == layer) return true;
-    return false;
-}
-
 /* The residual stream through the layers: training keeps every stage of it, evaluation only what a skip needs. */
 static void lay_out_stream(struct workspace *ws, const struct schedule *schedule, struct layer_tape *layers,
                            const struct extent *e, struct arena *arena) {
@@ -75,7 +69,7 @@ static void lay_out_stream(struct workspace *ws, const struct schedule *schedule
     const real *before = ws->x0;
     for (int i = 0; i < schedule->count; i++) {
         int source = schedule->layers[i].skip_source;
-        bool popped = is_popped(schedule, i);
+        bool popped = schedule_is_popped(schedule, i);
         struct layer_tape *layer = &layers[i];
         layer->before = before;
         layer->skip = source < 0 ? NULL : layers[source].out;

@@ -1,0 +1,309 @@
+/* decoder: the model one token at a time; see decoder.h. */
+#include "model/decoder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/network_shapes.h"
+#include "model/tape.h"
+
+struct layer_state {
+    real *out; /* (sequences, D): the stream, or kept for the skip that pops it */
+    union {
+        struct mamba_state mamba;
+        struct {
+            real *k, *v; /* (sequences, capacity, kv_heads, hd) */
+        } cache;
+    };
+};
+
+struct decoder {
+    const struct network *net;
+    struct arena arena;
+    struct lane lane;
+    size_t sequences, capacity, position;
+    struct extent extent;           /* of one token of each sequence */
+    real *rope_cosine, *rope_sine;  /* (capacity, rope_dims/2) */
+    int32_t *ids, *buckets;         /* (sequences, 2) pairs of a token and the one before it */
+    real *bigram;                   /* (sequences, bigram_dim) */
+    real *embedded, *smeared;       /* (sequences, 2, D) pairs */
+    real *x0, *stream, *u, *branch; /* (sequences, D) */
+    real *inv;                      /* (sequences) */
+    real *fc, *act, *proj, *inner;  /* the layers' own rows */
+    struct layer_state *layers[2];  /* of net->plain and net->repeated; NULL while counting */
+};
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void lay_out_state(struct decoder *d, struct layer_state *layer, const struct virtual_layer *at, bool popped,
+                          struct arena *arena) {
+    const struct mamba_shape *m = &d->extent.mamba;
+    const struct attention_shape *a = &d->extent.attention;
+    size_t heads = d->sequences * m->heads, cache = d->sequences * d->capacity * a->kv_heads * a->head_dim;
+    layer->out = popped ? arena_reals(arena, d->extent.rows * d->extent.dim) : d->stream;
+    if (is_attention(d->net, at->physical)) {
+        layer->cache.k = arena_reals(arena, cache);
+        layer->cache.v = arena_reals(arena, cache);
+        return;
+    }
+    layer->mamba.s = arena_reals(arena, heads * m->head_dim * m->state);
+    layer->mamba.phase = arena_reals(arena, heads * m->angles);
+    layer->mamba.b_before = arena_reals(arena, heads * m->state);
+    layer->mamba.x_before = arena_reals(arena, heads * m->head_dim);
+}
+
+/* Both schedules share the memory, as in a workspace: a sequence is decoded under one of them. */
+static void lay_out_states(struct decoder *d, struct arena *arena) {
+    size_t start = arena->used, end = start;
+    for (int repeats_on = 0; repeats_on < 2; repeats_on++) {
+        const struct schedule *schedule = schedule_of(d->net, repeats_on);
+        struct layer_state unused;
+        arena->used = start;
+        for (int i = 0; i < schedule->count; i++)
+            lay_out_state(d, d->layers[0] ? &d->layers[repeats_on][i] : &unused, &schedule->layers[i],
+                          schedule_is_popped(schedule, i), arena);
+        end = larger(end, arena->used);
+    }
+    arena->used = end;
+}
+
+static void lay_out_mixer_rows(struct decoder *d, struct arena *arena) {
+    const struct extent *e = &d->extent;
+    size_t proj = 0, inner = 0, scratch = 0;
+    if (uses_attention(d->net)) {
+        inner = e->attention.heads * e->attention.head_dim;
+        proj = inner + 2 * e->attention.kv_heads * e->attention.head_dim;
+        scratch = attention_scratch(&e->attention);
+    }
+    if (uses_mamba(d->net)) {
+        inner = larger(inner, e->inner);
+        proj = larger(proj, mamba_columns(&e->mamba).width);
+        scratch = larger(scratch, mamba_prepare_scratch(&e->mamba));
+    }
+    d->proj = arena_reals(arena, e->rows * proj);
+    d->inner = arena_reals(arena, e->rows * inner);
+    d->lane.scratch = arena_take(arena, scratch);
+    d->lane.scratch_bytes = scratch;
+}
+
+static void lay_out(struct decoder *d, struct arena *arena) {
+    const struct config *config = &d->net->config;
+    size_t rows = d->extent.rows, wide = rows * d->extent.dim;
+    size_t angles = d->capacity * (size_t)config->attention_rope_dims / 2;
+    d->rope_cosine = angles ? arena_reals(arena, angles) : NULL;
+    d->rope_sine = angles ? arena_reals(arena, angles) : NULL;
+    d->ids = arena_take(arena, 2 * rows * sizeof *d->ids);
+    d->buckets = arena_take(arena, 2 * rows * sizeof *d->buckets);
+    d->bigram = arena_reals(arena, rows * (size_t)config->model_bigram_dim);
+    d->embedded = arena_reals(arena, 2 * wide);
+    d->smeared = arena_reals(arena, 2 * wide);
+    d->x0 = arena_reals(arena, wide);
+    d->stream = arena_reals(arena, wide);
+    d->u = arena_reals(arena, wide);
+    d->branch = arena_reals(arena, wide);
+    d->inv = arena_reals(arena, rows);
+    d->fc = arena_reals(arena, rows * d->extent.hidden);
+    d->act = arena_reals(arena, rows * d->extent.hidden);
+    lay_out_mixer_rows(d, arena);
+    lay_out_states(d, arena);
+}
+
+static struct decoder decoder_of(const struct network *net, size_t sequences, size_t capacity) {
+    return (struct decoder){
+        .net = net, .sequences = sequences, .capacity = capacity, .extent = extent_of(&net->config, sequences, 1)};
+}
+
+size_t decoder_bytes(const struct network *net, size_t sequences, size_t capacity) {
+    struct decoder d = decoder_of(net, sequences, capacity);
+    struct arena counter = {0};
+    lay_out(&d, &counter);
+    return counter.used;
+}
+
+status decoder_create(struct decoder **out, const struct network *net, size_t sequences, size_t capacity,
+                      int lane_index) {
+    size_t plain = (size_t)net->plain.count, repeated = (size_t)net->repeated.count;
+    struct decoder *d = malloc(sizeof *d);
+    struct layer_state *layers = calloc(plain + repeated, sizeof *layers);
+    if (!d || !layers) {
+        free(d);
+        free(layers);
+        return status_new(STATUS_SYSTEM, "no memory for a decoder of %zu layers", repeated);
+    }
+    *d = decoder_of(net, sequences, capacity);
+    d->layers[0] = layers;
+    d->layers[1] = layers + plain;
+    status s = arena_create(&d->arena, decoder_bytes(net, sequences, capacity), "the decoder");
+    if (s) {
+        decoder_destroy(d);
+        return s;
+    }
+    lay_out(d, &d->arena);
+    d->lane.index = lane_index;
+    if (d->rope_cosine)
+        net->ops->rope_table(&d->lane, d->rope_cosine, d->rope_sine, capacity, (size_t)net->config.attention_rope_dims,
+                             net->config.attention_rope_base);
+    *out = d;
+    return NULL;
+}
+
+void decoder_destroy(struct decoder *decoder) {
+    if (!decoder) return;
+    arena_destroy(&decoder->arena);
+    free(decoder->layers[0]);
+    free(decoder);
+}
+
+static void clear(real *x, size_t count) { memset(x, 0, count * sizeof *x); }
+
+static void clear_mamba(struct decoder *d, struct mamba_state *state) {
+    const struct mamba_shape *m = &d->extent.mamba;
+    size_t heads = d->sequences * m->heads;
+    clear(state->s, heads * m->head_dim * m->state);
+    clear(state->phase, heads * m->angles);
+    clear(state->b_before, heads * m->state);
+    clear(state->x_before, heads * m->head_dim);
+}
+
+/* A cache holds nothing before position 0, so it needs no clearing. */
+void decoder_reset(struct decoder *d) {
+    d->position = 0;
+    memset(d->ids, 0, 2 * d->sequences * sizeof *d->ids);
+    clear(d->embedded, 2 * d->sequences * d->extent.dim);
+    for (int repeats_on = 0; repeats_on < 2; repeats_on++) {
+        const struct schedule *schedule = schedule_of(d->net, repeats_on);
+        for (int i = 0; i < schedule->count; i++)
+            if (!is_attention(d->net, schedule->layers[i].physical)) clear_mamba(d, &d->layers[repeats_on][i].mamba);
+    }
+}
+
+/* One decoder_step, as its parts see it. */
+struct step {
+    struct decoder *d;
+    const struct backend *ops;
+    const real *weights;
+    struct layer_state *layers;
+};
+
+static const real *weight(const struct step *step, int layer, enum tensor_role role) {
+    return step->weights + offset_of(step->d->net, layer, role);
+}
+
+static void linear(const struct step *step, real *y, const real *x, int layer, enum tensor_role role) {
+    const struct tensor *w = parameters_get(&step->d->net->parameters, layer, role);
+    step->ops->linear_forward(&step->d->lane, y, x, step->weights + w->offset, step->d->sequences, w->shape[0],
+                              w->shape[1]);
+}
+
+/* In a pair, row 0 is the token before and row 1 this one, so that the ops over time serve a single step too. */
+static void next_pairs(struct decoder *d, const int32_t *ids) {
+    size_t dim = d->extent.dim;
+    for (size_t s = 0; s < d->sequences; s++) {
+        d->ids[2 * s] = d->ids[2 * s + 1];
+        d->ids[2 * s + 1] = ids[s];
+        memcpy(d->embedded + 2 * s * dim, d->embedded + (2 * s + 1) * dim, dim * sizeof *d->embedded);
+    }
+}
+
+static void add_bigram(const struct step *step) {
+    struct decoder *d = step->d;
+    const struct config *config = &d->net->config;
+    step->ops->bigram_ids(&d->lane, d->buckets, d->ids, d->sequences, 2, (size_t)config->model_bigram_buckets);
+    for (size_t s = 0; s < d->sequences; s++) d->buckets[s] = d->buckets[2 * s + 1];
+    step->ops->embedding_forward(&d->lane, d->bigram, d->buckets, weight(step, -1, ROLE_BIGRAM_TABLE), d->sequences,
+                                 (size_t)config->model_bigram_dim);
+    linear(step, d->branch, d->bigram, -1, ROLE_BIGRAM_PROJ);
+    step->ops->add_into(&d->lane, d->stream, d->branch, d->sequences * d->extent.dim);
+}
+
+static void smear(const struct step *step) {
+    struct decoder *d = step->d;
+    size_t dim = d->extent.dim, bytes = dim * sizeof(real);
+    for (size_t s = 0; s < d->sequences; s++) memcpy(d->embedded + (2 * s + 1) * dim, d->stream + s * dim, bytes);
+    step->ops->smear_forward(&d->lane, d->smeared, d->embedded, weight(step, -1, ROLE_SMEAR_GATE), d->sequences, 2,
+                             dim);
+    for (size_t s = 0; s < d->sequences; s++) memcpy(d->stream + s * dim, d->smeared + (2 * s + 1) * dim, bytes);
+}
+
+static void embed(const struct step *step, const int32_t *ids) {
+    struct decoder *d = step->d;
+    size_t rows = d->sequences, dim = d->extent.dim;
+    next_pairs(d, ids);
+    step->ops->embedding_forward(&d->lane, d->stream, ids, weight(step, -1, ROLE_EMBEDDING), rows, dim);
+    if (d->net->config.model_bigram_buckets) add_bigram(step);
+    if (d->net->config.model_smear) smear(step);
+    step->ops->rms_norm_forward(&d->lane, d->x0, d->inv, d->stream, rows, dim);
+}
+
+static void mamba(const struct step *step, struct layer_state *layer, int physical) {
+    struct decoder *d = step->d;
+    struct mamba_weights weights = mamba_weights_at(d->net, step->weights, physical);
+    linear(step, d->proj, d->u, physical, ROLE_MAMBA_IN_PROJ);
+    step->ops->mamba_decode(&d->lane, d->inner, &layer->mamba, d->proj, &weights, &d->extent.mamba);
+    linear(step, d->branch, d->inner, physical, ROLE_MAMBA_OUT_PROJ);
+}
+
+static void attention(const struct step *step, struct layer_state *layer, int physical) {
+    struct decoder *d = step->d;
+    const struct attention_shape *shape = &d->extent.attention;
+    real *q = d->proj, *k = q + d->sequences * shape->heads * shape->head_dim;
+    real *v = k + d->sequences * shape->kv_heads * shape->head_dim;
+    linear(step, q, d->u, physical, ROLE_ATTN_Q);
+    linear(step, k, d->u, physical, ROLE_ATTN_K);
+    linear(step, v, d->u, physical, ROLE_ATTN_V);
+    step->ops->attention_decode(&d->lane, d->inner, layer->cache.k, layer->cache.v, q, k, v,
+                                weight(step, physical, ROLE_ATTN_Q_GAIN), d->rope_cosine, d->rope_sine, d->position,
+                                d->capacity, shape);
+    linear(step, d->branch, d->inner, physical, ROLE_ATTN_PROJ);
+}
+
+static void mlp(const struct step *step, const struct virtual_layer *at) {
+    struct decoder *d = step->d;
+    linear(step, d->fc, d->u, at->physical, fc_role(d->net, at));
+    step->ops->leaky_relu_squared_forward(&d->lane, d->act, d->fc, d->sequences * d->extent.hidden);
+    linear(step, d->branch, d->act, at->physical, proj_role(d->net, at));
+}
+
+/* x is where the layer's input stands: the stream, x0 or an output that was kept. */
+static void block(const struct step *step, struct layer_state *layer, const struct virtual_layer *at, const real *x) {
+    struct decoder *d = step->d;
+    const struct backend *ops = step->ops;
+    size_t rows = d->sequences, dim = d->extent.dim;
+    if (at->skip_source >= 0) {
+        const real *scale = weight(step, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim;
+        ops->scaled_add_forward(&d->lane, d->stream, x, scale, step->layers[at->skip_source].out, rows, dim);
+        x = d->stream;
+    }
+    ops->residual_mix_forward(&d->lane, d->stream, x, d->x0, weight(step, at->physical, ROLE_RESID_MIX), rows, dim);
+    ops->rms_norm_forward(&d->lane, d->u, d->inv, d->stream, rows, dim);
+    if (is_attention(d->net, at->physical))
+        attention(step, layer, at->physical);
+    else
+        mamba(step, layer, at->physical);
+    ops->scaled_add_forward(&d->lane, d->stream, d->stream, weight(step, at->physical, ROLE_MIXER_SCALE), d->branch,
+                            rows, dim);
+    ops->rms_norm_forward(&d->lane, d->u, d->inv, d->stream, rows, dim);
+    mlp(step, at);
+    ops->scaled_add_forward(&d->lane, layer->out, d->stream, weight(step, at->physical, ROLE_MLP_SCALE), d->branch,
+                            rows, dim);
+}
+
+void decoder_step(struct decoder *d, const real *weights, bool repeats_on, const int32_t *ids, real *logits) {
+    const struct schedule *schedule = schedule_of(d->net, repeats_on);
+    struct step step = {.d = d, .ops = d->net->ops, .weights = weights, .layers = d->layers[repeats_on]};
+    size_t vocab = (size_t)d->net->config.model_vocab_size;
+    embed(&step, ids);
+    const real *x = d->x0;
+    for (int i = 0; i < schedule->count; i++) {
+        block(&step, &step.layers[i], &schedule->layers[i], x);
+        x = step.layers[i].out;
+    }
+    step.ops->rms_norm_forward(&d->lane, d->u, d->inv, x, d->sequences, d->extent.dim);
+    linear(&step, logits, d->u, -1, ROLE_EMBEDDING);
+    step.ops->softcap(&d->lane, logits, logits, d->sequences * vocab, d->net->config.model_softcap);
+    d->position++;
+}
+
+struct lane *decoder_lane(struct decoder *decoder) {
+    return &decoder->lane;
+}

@@ -1,8 +1,9 @@
-/* op_case: one row per op and shape; each row yields finite differences, agreement and a timing.
+/* op_case: one row per op and shape; each row yields finite differences, the contract's promises and a timing.
  *
  * A case registers its tensors once; then forward reads inputs and writes outputs, and backward reads the outputs'
  * gradients and fills the inputs' gradients. test_ops.c checks every row against central differences (built with
- * double) and bench_ops.c times it against the machine's limits, so a new op needs one row and no new test code. */
+ * double) and bench_ops.c times it against the machine's limits, so a new op needs one row and no new test code.
+ * An op whose backward adds (+=) to a gradient registers that input with op_parameter, all others with op_input. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +16,10 @@ struct op_tensor {
     const char *name;
     size_t count;
     real *data, *gradient;
+    bool accumulates; /* backward adds to gradient instead of writing it */
 };
+
+struct op_block; /* memory that goes with the run */
 
 struct op_run {
     struct op_tensor inputs[OP_CASE_TENSORS], outputs[OP_CASE_TENSORS];
@@ -25,6 +29,7 @@ struct op_run {
     double backward_flops, backward_bytes; /* 0 when the op has no backward */
     uint64_t seed;
     void *state; /* whatever the case keeps between setup and teardown */
+    struct op_block *blocks;
 };
 
 struct op_case {
@@ -40,8 +45,13 @@ struct op_case {
 
 /* For setup: registered, allocated, filled with N(0, scale^2) for inputs; the driver frees them. */
 real *op_input(struct op_run *run, const char *name, size_t count, double scale);
+real *op_parameter(struct op_run *run, const char *name, size_t count, double scale);
 real *op_output(struct op_run *run, const char *name, size_t count);
 void *op_memory(struct op_run *run, size_t bytes); /* zeroed, freed with the run */
+
+/* For the drivers: sets the row up; frees everything. */
+void op_run_start(struct op_run *run, const struct op_case *row, uint64_t seed);
+void op_run_end(struct op_run *run);
 
 extern const struct op_case sequence_cases[]; /* attention, Mamba: tests/kernels/sequence_cases.c */
 extern const size_t sequence_case_count;

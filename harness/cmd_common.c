@@ -1,0 +1,155 @@
+/* cmd_common: suites by name, plans ready to print or run, run numbers. */
+#include "harness/cmd_common.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool has_ending(const char *name, const char *ending) {
+    size_t length = strlen(name), tail = strlen(ending);
+    return length > tail && strcmp(name + length - tail, ending) == 0;
+}
+
+static int is_yaml(const struct dirent *entry) { return has_ending(entry->d_name, ".yaml"); }
+
+size_t yaml_names(const char *folder, char ***names) {
+    struct dirent **entries;
+    int count = scandir(folder, &entries, is_yaml, alphasort);
+    *names = count > 0 ? calloc((size_t)count, sizeof **names) : NULL;
+    size_t used = 0;
+    for (int i = 0; i < count; i++) {
+        char *name = strndup(entries[i]->d_name, strlen(entries[i]->d_name) - strlen(".yaml"));
+        if (*names && name)
+            (*names)[used++] = name;
+        else
+            free(name);
+        free(entries[i]);
+    }
+    if (count >= 0) free(entries);
+    return used;
+}
+
+void names_free(char **names, size_t count) {
+    for (size_t i = 0; i < count; i++) free(names[i]);
+    free(names);
+}
+
+static bool is_path(const char *argument) { return strchr(argument, '/') || has_ending(argument, ".yaml"); }
+
+static status unknown_suite(const char *argument) {
+    char **names;
+    size_t count = yaml_names(SUITES_FOLDER, &names);
+    const char *near = nearest_word(argument, (const char *const *)names, count);
+    status failed;
+    if (near)
+        failed = status_new(STATUS_USAGE, "there is no suite '%s' in %s/; nearest is '%s'", argument, SUITES_FOLDER, near);
+    else
+        failed = status_new(STATUS_USAGE, "there is no suite '%s' in %s/; hinge list names them", argument,
+                            SUITES_FOLDER);
+    names_free(names, count);
+    return failed;
+}
+
+status suite_find(const char *argument, char path[4096]) {
+    char found[4096];
+    int length = is_path(argument) ? snprintf(found, sizeof found, "%s", argument)
+                                   : snprintf(found, sizeof found, SUITES_FOLDER "/%s.yaml", argument);
+    if (length >= (int)sizeof found) return status_new(STATUS_USAGE, "the suite's path is longer than a path can be");
+    if (access(found, R_OK) != 0) {
+        if (!is_path(argument) && errno == ENOENT) return unknown_suite(argument);
+        return errno == ENOENT ? status_new(STATUS_USAGE, "%s: there is no such file", found) : status_errno("%s", found);
+    }
+    memcpy(path, found, (size_t)length + 1);
+    return NULL;
+}
+
+status suite_name(const char *argument, char name[NAME_CAPACITY]) {
+    if (!is_path(argument)) {
+        snprintf(name, NAME_CAPACITY, "%s", argument);
+        return NULL;
+    }
+    char path[4096];
+    TRY(suite_find(argument, path));
+    struct suite suite = {0};
+    TRY(suite_load(&suite, &(struct suite_request){.path = path}));
+    memcpy(name, suite.name, NAME_CAPACITY);
+    suite_free(&suite);
+    return NULL;
+}
+
+const char *suite_title(const char *name, const char *scale, char out[256]) {
+    snprintf(out, 256, "%s%s%s%s", name, *scale ? " (scale " : "", scale, *scale ? ")" : "");
+    return out;
+}
+
+status load_suite(const struct invocation *in, struct suite *suite) {
+    char path[4096];
+    TRY(suite_find(in->arguments[0], path));
+    const char *settings[CLI_REPEATS];
+    int count = cli_repeated(in, "set", settings);
+    const struct suite_request request = {
+        .path = path, .scale = cli_text(in, "scale"), .settings = settings, .setting_count = count};
+    return suite_load(suite, &request);
+}
+
+/* A missing database is no error here: nothing is done yet. */
+static status open_when_there(const char *path, struct store **store) {
+    *store = NULL;
+    if (access(path, F_OK) != 0 && errno == ENOENT) return NULL;
+    return store_open(store, path, STORE_READ);
+}
+
+static status prepare_parts(const struct invocation *in, struct prepared *p) {
+    TRY(load_suite(in, &p->suite));
+    TRY(open_when_there(cli_text(in, "db"), &p->store));
+    TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
+    TRY(plan_create(&p->plan, &p->suite, &p->datasets, backend_find("cpu")));
+    if (p->store) {
+        TRY(store_check_declaration(p->store, &p->plan, &p->datasets));
+        TRY(plan_refresh(&p->plan, p->store));
+    }
+    return plan_estimate(&p->plan, p->store, &p->estimate);
+}
+
+status prepare(const struct invocation *in, struct prepared *prepared) {
+    *prepared = (struct prepared){0};
+    status failed = prepare_parts(in, prepared);
+    if (failed) prepared_free(prepared);
+    return failed;
+}
+
+void prepared_free(struct prepared *prepared) {
+    plan_free(&prepared->plan);
+    datasets_close(&prepared->datasets);
+    store_close(prepared->store);
+    suite_free(&prepared->suite);
+    *prepared = (struct prepared){0};
+}
+
+status run_number(const struct invocation *in, int64_t *run) {
+    const char *text = in->arguments[0];
+    char *end;
+    errno = 0;
+    *run = strtoll(text, &end, 10);
+    if (*end || end == text || errno || *run < 1)
+        return status_new(STATUS_USAGE, "RUN is a run's number, the first column of hinge status SUITE; not '%s'", text);
+    return NULL;
+}
+
+bool significance_warning(const struct prepared *prepared, char text[512]) {
+    const struct plan_estimate *e = &prepared->estimate;
+    const struct design *design = &prepared->suite.design;
+    *text = 0;
+    if (e->can_be_significant) return false;
+    int used = snprintf(text, 512,
+                        "no difference can be significant: with %d seeds the smallest p of %s is %.3g, corrected (%s) "
+                        "over %d comparisons at alpha %g",
+                        prepared->suite.seed_count, test_name(design->test), e->attainable_p,
+                        correction_name(design->correction), e->family, design->alpha);
+    if (e->needed_seeds) snprintf(text + used, 512 - (size_t)used, "; %zu seeds are needed", e->needed_seeds);
+    return true;
+}

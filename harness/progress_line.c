@@ -1,0 +1,140 @@
+/* progress_line: what the runner reports, drawn on standard error. */
+#include "harness/progress_line.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "harness/interrupt.h"
+#include "harness/terminal.h"
+#include "harness/units.h"
+
+static const double seconds_between_plain_lines = 10;
+
+struct progress_line {
+    int jobs;
+    bool terminal, drawn, announced_stop;
+    double last_printed;
+    struct runner_progress *workers; /* (jobs): the last report of each; run 0 before the first */
+};
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static const char *unit_of(enum run_part part) {
+    switch (run_part_kind(part)) {
+    case STAGE_TRAIN: return "step";
+    case STAGE_EVALUATE: return "window";
+    default: return "";
+    }
+}
+
+/* "train · step 120/600" or "quantise · 34 %". */
+static size_t put_stage(char *out, size_t size, const struct runner_progress *p) {
+    const char *part = run_part_name(p->part), *unit = unit_of(p->part);
+    if (p->stage_ended) return (size_t)snprintf(out, size, "%s done", part);
+    if (p->total <= 0) return (size_t)snprintf(out, size, "%s", part);
+    if (*unit) return (size_t)snprintf(out, size, "%s · %s %" PRId64 "/%" PRId64, part, unit, p->done, p->total);
+    return (size_t)snprintf(out, size, "%s · %.0f %%", part, 100.0 * (double)p->done / (double)p->total);
+}
+
+const char *progress_text(const struct runner_progress *p, char out[512]) {
+    enum { SIZE = 512 };
+    char run_left[UNITS_CAPACITY], suite_left[UNITS_CAPACITY];
+    size_t used = (size_t)snprintf(out, SIZE, "run %d of %d · %s · seed %" PRId64 " · ", p->run, p->run_count,
+                                   p->variant, p->seed);
+    used += put_stage(out + used, SIZE - used, p);
+    if (isfinite(p->loss)) used += (size_t)snprintf(out + used, SIZE - used, " · loss %.4f", p->loss);
+    if (isfinite(p->tokens_per_second))
+        used += (size_t)snprintf(out + used, SIZE - used, " · %.0f tokens/s", p->tokens_per_second);
+    snprintf(out + used, SIZE - used, " · left: run %s, suite %s", format_duration(p->run_seconds_left, run_left),
+             format_duration(p->suite_seconds_left, suite_left));
+    return out;
+}
+
+/* Several workers share the line: "none 42 train · step 3/9 | no-rope 42 ... · suite 3 min left". */
+static void put_workers(const struct progress_line *line, const struct runner_progress *latest, char *out, size_t size) {
+    char left[UNITS_CAPACITY];
+    size_t used = (size_t)snprintf(out, size, "%d runs · suite %s left", latest->run_count,
+                                   format_duration(latest->suite_seconds_left, left));
+    for (int w = 0; w < line->jobs && used < size; w++) {
+        const struct runner_progress *p = &line->workers[w];
+        if (!p->run) continue;
+        used += (size_t)snprintf(out + used, size - used, " | %s %" PRId64 " ", p->variant, p->seed);
+        if (used < size) used += put_stage(out + used, size - used, p);
+    }
+}
+
+static void erase(struct progress_line *line) {
+    if (line->drawn) fputs("\r\033[K", stderr);
+    line->drawn = false;
+}
+
+static void draw(struct progress_line *line, const char *text) {
+    size_t width = (size_t)terminal_width(stderr);
+    int bytes = (int)text_prefix(text, width > 1 ? width - 1 : width);
+    fprintf(stderr, "\r%.*s\033[K", bytes, text);
+    fflush(stderr);
+    line->drawn = true;
+}
+
+static void on_progress(void *context, const struct runner_progress *progress) {
+    struct progress_line *line = context;
+    char text[2048];
+    if (progress->worker >= 0 && progress->worker < line->jobs) line->workers[progress->worker] = *progress;
+    bool due = progress->stage_ended || now() - line->last_printed >= seconds_between_plain_lines;
+    if (!line->terminal && !due) return;
+    line->last_printed = now();
+    if (line->terminal && line->jobs > 1)
+        put_workers(line, progress, text, sizeof text);
+    else
+        progress_text(progress, text);
+    if (line->terminal)
+        draw(line, text);
+    else
+        fprintf(stderr, "%s\n", text);
+}
+
+static void on_message(void *context, const char *text) {
+    erase(context);
+    fprintf(stderr, "hinge: %s\n", text);
+}
+
+static bool on_stop(void *context) {
+    struct progress_line *line = context;
+    if (!interrupt_requested()) return false;
+    if (!line->announced_stop) {
+        line->announced_stop = true;
+        on_message(line, "stopping after this step; Ctrl-C again ends at once");
+    }
+    return true;
+}
+
+struct progress_line *progress_line_new(int jobs) {
+    struct progress_line *line = calloc(1, sizeof *line);
+    if (!line) return NULL;
+    *line = (struct progress_line){.jobs = jobs, .terminal = terminal_is(stderr), .last_printed = now()};
+    line->workers = calloc((size_t)jobs, sizeof *line->workers);
+    if (!line->workers) {
+        free(line);
+        return NULL;
+    }
+    return line;
+}
+
+struct runner_callbacks progress_line_callbacks(struct progress_line *line) {
+    return (struct runner_callbacks){
+        .context = line, .progress = on_progress, .message = on_message, .stop = on_stop};
+}
+
+void progress_line_free(struct progress_line *line) {
+    if (!line) return;
+    erase(line);
+    free(line->workers);
+    free(line);
+}

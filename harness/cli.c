@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/cli_help.h"
+#include "harness/units.h"
 
 /* --- values of a parsed flag --- */
 
@@ -196,13 +197,12 @@ static const struct verb *find_verb(const struct program *program, int count, ch
 
 /* "prepare, add" for the group "data"; empty when word is no group. */
 static void group_members(const struct program *program, const char *word, char *out, size_t size) {
-    size_t length = strlen(word), used = 0;
+    size_t length = strlen(word);
     *out = 0;
     for (const struct verb *const *verb = program->verbs; *verb; verb++) {
         const char *name = (*verb)->name;
         if (strncmp(name, word, length) != 0 || name[length] != ' ') continue;
-        used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "", name + length + 1);
-        if (used >= size) return;
+        text_append(out, size, "%s%s", *out ? ", " : "", name + length + 1);
     }
 }
 

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/units.h"
+
 static bool has_ending(const char *name, const char *ending) {
     size_t length = strlen(name), tail = strlen(ending);
     return length > tail && strcmp(name + length - tail, ending) == 0;
@@ -46,10 +48,11 @@ static status unknown_suite(const char *argument) {
     const char *near = nearest_word(argument, (const char *const *)names, count);
     status failed;
     if (near)
-        failed = status_new(STATUS_USAGE, "there is no suite '%s' in %s/; nearest is '%s'", argument, SUITES_FOLDER, near);
+        failed =
+            status_new(STATUS_USAGE, "there is no suite '%s' in %s/; nearest is '%s'", argument, SUITES_FOLDER, near);
     else
-        failed = status_new(STATUS_USAGE, "there is no suite '%s' in %s/; hinge list names them", argument,
-                            SUITES_FOLDER);
+        failed =
+            status_new(STATUS_USAGE, "there is no suite '%s' in %s/; hinge list names them", argument, SUITES_FOLDER);
     names_free(names, count);
     return failed;
 }
@@ -61,7 +64,8 @@ status suite_find(const char *argument, char path[4096]) {
     if (length >= (int)sizeof found) return status_new(STATUS_USAGE, "the suite's path is longer than a path can be");
     if (access(found, R_OK) != 0) {
         if (!is_path(argument) && errno == ENOENT) return unknown_suite(argument);
-        return errno == ENOENT ? status_new(STATUS_USAGE, "%s: there is no such file", found) : status_errno("%s", found);
+        return errno == ENOENT ? status_new(STATUS_USAGE, "%s: there is no such file", found)
+                               : status_errno("%s", found);
     }
     memcpy(path, found, (size_t)length + 1);
     return NULL;
@@ -136,7 +140,8 @@ status run_number(const struct invocation *in, int64_t *run) {
     errno = 0;
     *run = strtoll(text, &end, 10);
     if (*end || end == text || errno || *run < 1)
-        return status_new(STATUS_USAGE, "RUN is a run's number, the first column of hinge status SUITE; not '%s'", text);
+        return status_new(STATUS_USAGE, "RUN is a run's number, the first column of hinge status SUITE; not '%s'",
+                          text);
     return NULL;
 }
 
@@ -145,11 +150,11 @@ bool significance_warning(const struct prepared *prepared, char text[512]) {
     const struct design *design = &prepared->suite.design;
     *text = 0;
     if (e->can_be_significant) return false;
-    int used = snprintf(text, 512,
-                        "no difference can be significant: with %d seeds the smallest p of %s is %.3g, corrected (%s) "
-                        "over %d comparisons at alpha %g",
-                        prepared->suite.seed_count, test_name(design->test), e->attainable_p,
-                        correction_name(design->correction), e->family, design->alpha);
-    if (e->needed_seeds) snprintf(text + used, 512 - (size_t)used, "; %zu seeds are needed", e->needed_seeds);
+    snprintf(text, 512,
+             "no difference can be significant: with %d seeds the smallest p of %s is %.3g, corrected (%s) over %d "
+             "comparisons at alpha %g",
+             prepared->suite.seed_count, test_name(design->test), e->attainable_p, correction_name(design->correction),
+             e->family, design->alpha);
+    if (e->needed_seeds) text_append(text, 512, "; %zu seeds are needed", e->needed_seeds);
     return true;
 }

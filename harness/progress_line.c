@@ -28,45 +28,50 @@ static double now(void) {
 
 static const char *unit_of(enum run_part part) {
     switch (run_part_kind(part)) {
-    case STAGE_TRAIN: return "step";
-    case STAGE_EVALUATE: return "window";
-    default: return "";
+    case STAGE_TRAIN:
+        return "step";
+    case STAGE_EVALUATE:
+        return "window";
+    default:
+        return "";
     }
 }
 
 /* "train · step 120/600" or "quantise · 34 %". */
-static size_t put_stage(char *out, size_t size, const struct runner_progress *p) {
+static void put_stage(char *out, size_t size, const struct runner_progress *p) {
     const char *part = run_part_name(p->part), *unit = unit_of(p->part);
-    if (p->stage_ended) return (size_t)snprintf(out, size, "%s done", part);
-    if (p->total <= 0) return (size_t)snprintf(out, size, "%s", part);
-    if (*unit) return (size_t)snprintf(out, size, "%s · %s %" PRId64 "/%" PRId64, part, unit, p->done, p->total);
-    return (size_t)snprintf(out, size, "%s · %.0f %%", part, 100.0 * (double)p->done / (double)p->total);
+    if (p->stage_ended)
+        text_append(out, size, "%s done", part);
+    else if (p->total <= 0)
+        text_append(out, size, "%s", part);
+    else if (*unit)
+        text_append(out, size, "%s · %s %" PRId64 "/%" PRId64, part, unit, p->done, p->total);
+    else
+        text_append(out, size, "%s · %.0f %%", part, 100.0 * (double)p->done / (double)p->total);
 }
 
-const char *progress_text(const struct runner_progress *p, char out[512]) {
-    enum { SIZE = 512 };
+const char *progress_text(const struct runner_progress *p, char *out, size_t size) {
     char run_left[UNITS_CAPACITY], suite_left[UNITS_CAPACITY];
-    size_t used = (size_t)snprintf(out, SIZE, "run %d of %d · %s · seed %" PRId64 " · ", p->run, p->run_count,
-                                   p->variant, p->seed);
-    used += put_stage(out + used, SIZE - used, p);
-    if (isfinite(p->loss)) used += (size_t)snprintf(out + used, SIZE - used, " · loss %.4f", p->loss);
-    if (isfinite(p->tokens_per_second))
-        used += (size_t)snprintf(out + used, SIZE - used, " · %.0f tokens/s", p->tokens_per_second);
-    snprintf(out + used, SIZE - used, " · left: run %s, suite %s", format_duration(p->run_seconds_left, run_left),
-             format_duration(p->suite_seconds_left, suite_left));
+    snprintf(out, size, "run %d of %d · %s · seed %" PRId64 " · ", p->run, p->run_count, p->variant, p->seed);
+    put_stage(out, size, p);
+    if (isfinite(p->loss)) text_append(out, size, " · loss %.4f", p->loss);
+    if (isfinite(p->tokens_per_second)) text_append(out, size, " · %.0f tokens/s", p->tokens_per_second);
+    text_append(out, size, " · left: run %s, suite %s", format_duration(p->run_seconds_left, run_left),
+                format_duration(p->suite_seconds_left, suite_left));
     return out;
 }
 
-/* Several workers share the line: "none 42 train · step 3/9 | no-rope 42 ... · suite 3 min left". */
-static void put_workers(const struct progress_line *line, const struct runner_progress *latest, char *out, size_t size) {
+/* Several workers share the line: "9 runs · suite 3 min left | none 42 train · step 3/9 | no-rope 42 ...". */
+static void put_workers(const struct progress_line *line, const struct runner_progress *latest, char *out,
+                        size_t size) {
     char left[UNITS_CAPACITY];
-    size_t used = (size_t)snprintf(out, size, "%d runs · suite %s left", latest->run_count,
-                                   format_duration(latest->suite_seconds_left, left));
-    for (int w = 0; w < line->jobs && used < size; w++) {
+    snprintf(out, size, "%d runs · suite %s left", latest->run_count,
+             format_duration(latest->suite_seconds_left, left));
+    for (int w = 0; w < line->jobs; w++) {
         const struct runner_progress *p = &line->workers[w];
         if (!p->run) continue;
-        used += (size_t)snprintf(out + used, size - used, " | %s %" PRId64 " ", p->variant, p->seed);
-        if (used < size) used += put_stage(out + used, size - used, p);
+        text_append(out, size, " | %s %" PRId64 " ", p->variant, p->seed);
+        put_stage(out, size, p);
     }
 }
 
@@ -93,7 +98,7 @@ static void on_progress(void *context, const struct runner_progress *progress) {
     if (line->terminal && line->jobs > 1)
         put_workers(line, progress, text, sizeof text);
     else
-        progress_text(progress, text);
+        progress_text(progress, text, sizeof text);
     if (line->terminal)
         draw(line, text);
     else
@@ -128,8 +133,7 @@ struct progress_line *progress_line_new(int jobs) {
 }
 
 struct runner_callbacks progress_line_callbacks(struct progress_line *line) {
-    return (struct runner_callbacks){
-        .context = line, .progress = on_progress, .message = on_message, .stop = on_stop};
+    return (struct runner_callbacks){.context = line, .progress = on_progress, .message = on_message, .stop = on_stop};
 }
 
 void progress_line_free(struct progress_line *line) {

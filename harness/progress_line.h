@@ -1,5 +1,5 @@
-/* progress_line: the runner's callbacks as one line on standard error, redrawn on a terminal; in a file, a plain line at
- * the end of every stage and now and then. Ctrl-C asks the runner to stop. */
+/* progress_line: the runner's callbacks as one line on standard error, redrawn on a terminal; in a file, a plain line
+ * at the end of every stage and now and then. Ctrl-C asks the runner to stop. */
 #pragma once
 #include "harness/runner.h"
 
@@ -10,4 +10,4 @@ struct runner_callbacks progress_line_callbacks(struct progress_line *line);
 void progress_line_free(struct progress_line *line); /* takes the line off the terminal; NULL is fine */
 
 /* The text of one line: "run 2 of 9 · none · seed 42 · train · step 120/600 · ...". Returns out. */
-const char *progress_text(const struct runner_progress *progress, char out[512]);
+const char *progress_text(const struct runner_progress *progress, char *out, size_t size);

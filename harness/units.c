@@ -2,6 +2,7 @@
 #include "harness/units.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -48,4 +49,13 @@ const char *format_count(long long count, char out[UNITS_CAPACITY]) {
     }
     out[used] = 0;
     return out;
+}
+
+void text_append(char *out, size_t size, const char *format, ...) {
+    size_t used = strlen(out);
+    if (used + 1 >= size) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(out + used, size - used, format, args);
+    va_end(args);
 }

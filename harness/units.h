@@ -1,4 +1,4 @@
-/* units: durations, sizes and rates as people read them. */
+/* units: durations, sizes and counts as people read them, and text put together piece by piece. */
 #pragma once
 #include <stddef.h>
 
@@ -12,3 +12,6 @@ const char *format_bytes(double bytes, char out[UNITS_CAPACITY]);
 
 /* "26,216,040". */
 const char *format_count(long long count, char out[UNITS_CAPACITY]);
+
+/* Appends to the text in out, cut where size ends. */
+__attribute__((format(printf, 3, 4))) void text_append(char *out, size_t size, const char *format, ...);

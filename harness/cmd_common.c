@@ -85,8 +85,8 @@ status suite_name(const char *argument, char name[NAME_CAPACITY]) {
     return NULL;
 }
 
-const char *suite_title(const char *name, const char *scale, char out[256]) {
-    snprintf(out, 256, "%s%s%s%s", name, *scale ? " (scale " : "", scale, *scale ? ")" : "");
+const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPACITY]) {
+    snprintf(out, TITLE_CAPACITY, "%s%s%s%s", name, *scale ? " (scale " : "", scale, *scale ? ")" : "");
     return out;
 }
 

@@ -6,6 +6,7 @@
 #include "harness/suite.h"
 
 #define SUITES_FOLDER "suites"
+enum { TITLE_CAPACITY = NAME_CAPACITY + 64 };
 
 /* The file of a SUITE argument: a path, or the name of suites/NAME.yaml. Unknown: STATUS_USAGE naming the nearest. */
 status suite_find(const char *argument, char path[4096]);
@@ -19,7 +20,7 @@ void names_free(char **names, size_t count);
 status suite_name(const char *argument, char name[NAME_CAPACITY]);
 
 /* The name of scale for messages: "demo" or "demo (scale tiny)". */
-const char *suite_title(const char *name, const char *scale, char out[256]);
+const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPACITY]);
 
 /* A suite with everything that planning it needs. The parts point into each other: do not copy it. */
 struct prepared {

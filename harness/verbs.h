@@ -2,4 +2,11 @@
 #pragma once
 #include "harness/cli.h"
 
+extern const struct verb verb_plan;
+extern const struct verb verb_run;
+extern const struct verb verb_list;
+extern const struct verb verb_status;
+extern const struct verb verb_show;
+extern const struct verb verb_reproduce;
+extern const struct verb verb_export;
 extern const struct verb verb_verify;

@@ -1,0 +1,207 @@
+/* cmd_plan: what a suite would do, what is done already, the time and memory it takes, and what it could show. */
+#include "harness/cmd_plan.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "harness/json_out.h"
+#include "harness/table.h"
+#include "harness/terminal.h"
+#include "harness/units.h"
+#include "harness/verbs.h"
+
+static double seconds_of_kind(const struct plan *plan, enum stage_kind kind) {
+    double sum = 0;
+    for (int i = 0; i < plan->stage_count; i++)
+        if (plan->stages[i].kind == kind && plan->stages[i].state != STAGE_DONE) sum += plan->stages[i].seconds;
+    return sum;
+}
+
+static double run_seconds_left(const struct plan *plan, const struct plan_run *run) {
+    double sum = 0;
+    for (int part = 0; part < PART_COUNT; part++) {
+        const struct plan_stage *stage = &plan->stages[run->stages[part]];
+        if (stage->state != STAGE_DONE) sum += stage->seconds;
+    }
+    return sum;
+}
+
+static void print_runs(const struct plan *plan) {
+    static const struct table_column columns[] = {
+        {"variant", ALIGN_LEFT, true},   {"seed", ALIGN_RIGHT, false},    {"train", ALIGN_LEFT, false},
+        {"raw", ALIGN_LEFT, false},      {"average", ALIGN_LEFT, false},  {"averaged", ALIGN_LEFT, false},
+        {"quantise", ALIGN_LEFT, false}, {"artifact", ALIGN_LEFT, false}, {"time left", ALIGN_RIGHT, false},
+    };
+    struct table *table = table_new(columns, (int)(sizeof columns / sizeof *columns));
+    char left[UNITS_CAPACITY];
+    for (int i = 0; i < plan->run_count; i++) {
+        const struct plan_run *run = &plan->runs[i];
+        table_cell(table, "%s", plan->suite->variants[run->variant].name);
+        table_cell(table, "%" PRId64, run->seed);
+        for (int part = 0; part < PART_COUNT; part++)
+            table_cell(table, "%s", stage_state_name(plan->stages[run->stages[part]].state));
+        table_cell(table, "%s", format_duration(run_seconds_left(plan, run), left));
+    }
+    table_print(table, stdout, 2);
+    table_free(table);
+}
+
+static void print_stages(const struct prepared *prepared) {
+    static const struct table_column columns[] = {{"stage", ALIGN_LEFT, false},
+                                                  {"all", ALIGN_RIGHT, false},
+                                                  {"done", ALIGN_RIGHT, false},
+                                                  {"to do", ALIGN_RIGHT, false},
+                                                  {"time left", ALIGN_RIGHT, false}};
+    const struct plan_estimate *e = &prepared->estimate;
+    struct table *table = table_new(columns, 5);
+    char left[UNITS_CAPACITY];
+    for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++) {
+        table_cell(table, "%s", stage_name(kind));
+        table_cell(table, "%d", e->stages[kind]);
+        table_cell(table, "%d", e->done[kind]);
+        table_cell(table, "%d", e->stages[kind] - e->done[kind]);
+        table_cell(table, "%s", format_duration(seconds_of_kind(&prepared->plan, kind), left));
+    }
+    table_print(table, stdout, 2);
+    table_free(table);
+}
+
+static void print_time(const struct plan_estimate *e) {
+    char left[UNITS_CAPACITY], total[UNITS_CAPACITY], memory[UNITS_CAPACITY];
+    printf("time      about %s left of %s, one job at a time", format_duration(e->seconds_left, left),
+           format_duration(e->seconds_total, total));
+    if (e->runs_done == e->runs)
+        printf("; everything is done\n");
+    else if (e->measured)
+        printf(", from the rates of stored stages\n");
+    else
+        printf(",\n          from counted operations at %.0f %% of %.0f GFLOP/s measured now\n", 100 * e->efficiency,
+               e->gflops);
+    printf("memory    %s a job\n", format_bytes((double)e->memory_bytes, memory));
+}
+
+static void print_power(const struct prepared *prepared) {
+    const struct design *design = &prepared->suite.design;
+    const struct plan_estimate *e = &prepared->estimate;
+    printf("test      %s of %s against %s, %s over %d comparison%s, alpha %g, margin %g\n", test_name(design->test),
+           prepared->suite.metric, design->baseline, correction_name(design->correction), e->family,
+           e->family == 1 ? "" : "s", design->alpha, design->margin);
+    if (e->attainable_p > 0)
+        printf("smallest  p = %.4g with %d seeds, before correction\n", e->attainable_p, prepared->suite.seed_count);
+    char warning[512];
+    if (significance_warning(prepared, warning))
+        printf("%swarning%s   %s\n", terminal_style(stdout, STYLE_WARN), terminal_style(stdout, STYLE_PLAIN), warning);
+}
+
+void plan_print(const struct prepared *prepared) {
+    const struct suite *suite = &prepared->suite;
+    const struct plan_estimate *e = &prepared->estimate;
+    char title[TITLE_CAPACITY];
+    printf("%s%s%s: %s\n\n", terminal_style(stdout, STYLE_BOLD), suite_title(suite->name, suite->scale, title),
+           terminal_style(stdout, STYLE_PLAIN), suite->question);
+    printf("runs      %d variants x %d seeds = %d, %d done\n", suite->variant_count, suite->seed_count, e->runs,
+           e->runs_done);
+    if (*suite->settings) printf("set       %s\n", suite->settings);
+    print_time(e);
+    print_power(prepared);
+    putchar('\n');
+    print_stages(prepared);
+    putchar('\n');
+    print_runs(&prepared->plan);
+}
+
+static json_t *stages_json(const struct plan_estimate *e) {
+    json_t *stages = json_object();
+    for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++)
+        json_object_set_new(stages, stage_name(kind),
+                            json_pack("{s:i, s:i}", "all", e->stages[kind], "done", e->done[kind]));
+    return stages;
+}
+
+static json_t *run_json(const struct plan *plan, const struct plan_run *run) {
+    json_t *object = json_object(), *stages = json_object();
+    json_object_set_new(object, "variant", json_text(plan->suite->variants[run->variant].name));
+    json_object_set_new(object, "seed", json_integer(run->seed));
+    json_object_set_new(object, "key", json_text(run->key));
+    for (int part = 0; part < PART_COUNT; part++) {
+        const struct plan_stage *stage = &plan->stages[run->stages[part]];
+        json_t *entry = json_object();
+        json_object_set_new(entry, "key", json_text(stage->key));
+        json_object_set_new(entry, "state", json_text(stage_state_name(stage->state)));
+        json_object_set_new(entry, "seconds", json_number(stage->seconds));
+        json_object_set_new(entry, "shared_by", json_integer(stage->uses));
+        json_object_set_new(stages, run_part_name(part), entry);
+    }
+    json_object_set_new(object, "stages", stages);
+    json_object_set_new(object, "seconds_left", json_number(run_seconds_left(plan, run)));
+    return object;
+}
+
+static json_t *estimate_json(const struct plan_estimate *e) {
+    json_t *object = json_object();
+    json_object_set_new(object, "runs", json_integer(e->runs));
+    json_object_set_new(object, "runs_done", json_integer(e->runs_done));
+    json_object_set_new(object, "stages", stages_json(e));
+    json_object_set_new(object, "seconds_total", json_number(e->seconds_total));
+    json_object_set_new(object, "seconds_left", json_number(e->seconds_left));
+    json_object_set_new(object, "from_stored_rates", json_boolean(e->measured));
+    json_object_set_new(object, "gflops", json_number(e->gflops));
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)e->memory_bytes));
+    json_object_set_new(object, "comparisons", json_integer(e->family));
+    json_object_set_new(object, "attainable_p", json_number(e->attainable_p));
+    json_object_set_new(object, "needed_seeds", json_integer((json_int_t)e->needed_seeds));
+    json_object_set_new(object, "can_be_significant", json_boolean(e->can_be_significant));
+    return object;
+}
+
+status plan_print_json(const struct prepared *prepared) {
+    const struct suite *suite = &prepared->suite;
+    json_t *root = json_object(), *runs = json_array();
+    json_object_set_new(root, "suite", json_text(suite->name));
+    json_object_set_new(root, "scale", json_text(suite->scale));
+    json_object_set_new(root, "question", json_text(suite->question));
+    json_object_set_new(root, "settings", json_text(suite->settings));
+    json_object_set_new(root, "baseline", json_text(suite->design.baseline));
+    json_object_set_new(root, "metric", json_text(suite->metric));
+    json_object_set_new(root, "test", json_text(test_name(suite->design.test)));
+    json_object_set_new(root, "correction", json_text(correction_name(suite->design.correction)));
+    json_object_set_new(root, "alpha", json_number(suite->design.alpha));
+    json_object_set_new(root, "margin", json_number(suite->design.margin));
+    json_object_set_new(root, "estimate", estimate_json(&prepared->estimate));
+    for (int i = 0; i < prepared->plan.run_count; i++)
+        json_array_append_new(runs, run_json(&prepared->plan, &prepared->plan.runs[i]));
+    json_object_set_new(root, "runs", runs);
+    return json_print(stdout, root);
+}
+
+static status run(const struct invocation *in) {
+    struct prepared prepared;
+    TRY(prepare(in, &prepared));
+    status failed = NULL;
+    if (cli_switch(in, "json"))
+        failed = plan_print_json(&prepared);
+    else
+        plan_print(&prepared);
+    prepared_free(&prepared);
+    return failed;
+}
+
+static const struct flag_row flags[] = {FLAG_ROWS_OF_A_SUITE, FLAG_ROW_JSON, FLAGS_END};
+
+static const char *const examples[] = {
+    "hinge plan demo",
+    "hinge plan suites/demo.yaml --scale tiny --set train.steps=50",
+    NULL,
+};
+
+const struct verb verb_plan = {
+    .name = "plan",
+    .purpose = "what a suite would do: runs, stages done, time, memory, attainable p",
+    .arguments = "SUITE",
+    .least = 1,
+    .most = 1,
+    .flags = flags,
+    .examples = examples,
+    .run = run,
+};

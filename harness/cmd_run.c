@@ -1,0 +1,115 @@
+/* cmd_run: does what a suite asks for and the database does not have yet. */
+#include <stdio.h>
+
+#include "harness/cmd_plan.h"
+#include "harness/interrupt.h"
+#include "harness/progress_line.h"
+#include "harness/runner.h"
+#include "harness/units.h"
+#include "harness/verbs.h"
+
+static void announce(const struct prepared *prepared) {
+    char title[TITLE_CAPACITY], left[UNITS_CAPACITY], memory[UNITS_CAPACITY], warning[512];
+    const struct plan_estimate *e = &prepared->estimate;
+    int to_do = 0;
+    for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++) to_do += e->stages[kind] - e->done[kind];
+    fprintf(stderr, "%s: %d runs, %d done; %d stages to do",
+            suite_title(prepared->suite.name, prepared->suite.scale, title), e->runs, e->runs_done, to_do);
+    if (to_do)
+        fprintf(stderr, ", about %s for one job, %s of memory a job", format_duration(e->seconds_left, left),
+                format_bytes((double)e->memory_bytes, memory));
+    fputc('\n', stderr);
+    if (to_do && significance_warning(prepared, warning)) fprintf(stderr, "warning: %s\n", warning);
+}
+
+static void print_summary(const struct suite *suite, const struct runner_summary *s) {
+    char took[UNITS_CAPACITY];
+    printf("%d of %d runs done, %d failed; %d stages done now, %d before; %s\n", s->done, s->runs, s->failed,
+           s->stages_run, s->stages_reused, format_duration(s->seconds, took));
+    const char *scale = *suite->scale ? " --scale " : "";
+    printf("next: hinge compare %s%s%s, hinge report %s%s%s\n", suite->name, scale, suite->scale, suite->name, scale,
+           suite->scale);
+}
+
+static status run_plan(const struct invocation *in, const struct prepared *prepared, struct runner_summary *summary) {
+    int jobs = (int)cli_int(in, "jobs");
+    struct progress_line *line = progress_line_new(jobs);
+    if (!line) return status_new(STATUS_SYSTEM, "out of memory");
+    const struct runner_request request = {
+        .database = cli_text(in, "db"),
+        .data_root = cli_text(in, "data"),
+        .plan = &prepared->plan,
+        .jobs = jobs,
+        .checkpoint_seconds = cli_real(in, "checkpoint"),
+        .retry_failed = cli_switch(in, "retry"),
+        .callbacks = progress_line_callbacks(line),
+    };
+    interrupt_install();
+    status failed = runner_run(&request, summary);
+    progress_line_free(line);
+    return failed;
+}
+
+static status run_prepared(const struct invocation *in, struct prepared *prepared) {
+    if (cli_switch(in, "dry-run")) {
+        plan_print(prepared);
+        return NULL;
+    }
+    announce(prepared);
+    store_close(prepared->store);
+    prepared->store = NULL;
+    struct runner_summary summary = {0};
+    TRY(run_plan(in, prepared, &summary));
+    print_summary(&prepared->suite, &summary);
+    if (summary.failed == 0) return NULL;
+    return status_new(STATUS_DIVERGED, "%d of %d runs failed; hinge status %s says why, --retry tries them again",
+                      summary.failed, summary.runs, prepared->suite.name);
+}
+
+static status run(const struct invocation *in) {
+    struct prepared prepared;
+    TRY(prepare(in, &prepared));
+    status failed = run_prepared(in, &prepared);
+    prepared_free(&prepared);
+    return failed;
+}
+
+static const struct flag_row flags[] = {
+    FLAG_ROWS_OF_A_SUITE,
+    {.name = "jobs",
+     .letter = 'j',
+     .type = FLAG_INT,
+     .value_name = "N",
+     .initial = "1",
+     .low = 1,
+     .high = 256,
+     .help = "runs at a time, each with its share of the cores"},
+    {.name = "checkpoint",
+     .type = FLAG_REAL,
+     .value_name = "SECONDS",
+     .initial = "30",
+     .low = 0.001,
+     .high = 86400,
+     .help = "time between two checkpoints"},
+    {.name = "retry", .type = FLAG_SWITCH, .help = "try runs again that failed before"},
+    {.name = "dry-run", .type = FLAG_SWITCH, .help = "print the plan and change nothing"},
+    FLAGS_END,
+};
+
+static const char *const examples[] = {
+    "hinge run suites/demo.yaml",
+    "hinge run demo --scale tiny --jobs 2",
+    "hinge run recurrence --set train.steps=200 --dry-run",
+    NULL,
+};
+
+const struct verb verb_run = {
+    .name = "run",
+    .purpose = "train, average, quantise and evaluate what is not done yet; Ctrl-C stops, the same command goes on",
+    .arguments = "SUITE",
+    .least = 1,
+    .most = 1,
+    .flags = flags,
+    .examples = examples,
+    .run = run,
+};

@@ -59,7 +59,7 @@ COLUMN(steps, integer(s->run->steps))
 COLUMN(parameters, integer(s->run->parameter_count))
 COLUMN(train_seconds, real_number(s->run->train_seconds))
 COLUMN(tokens_per_second, real_number(s->run->tokens_per_second))
-COLUMN(loss_final, real_number(s->run->step_count ? s->run->trace[s->run->step_count - 1].loss : NAN))
+COLUMN(loss_final, real_number(s->run->final_loss))
 COLUMN(bpb_raw, bpb(&s->run->raw))
 COLUMN(bpb_averaged, bpb(&s->run->averaged))
 COLUMN(bpb_artifact, bpb(&s->run->artifact))
@@ -264,11 +264,12 @@ static void export_evaluations(struct writer *writer, const struct source *of) {
 static const struct topic {
     const char *name;
     const struct column *columns;
+    enum results_detail detail;
     void (*export)(struct writer *writer, const struct source *of);
 } topics[] = {
-    {"runs", run_columns, export_run},
-    {"steps", step_columns, export_steps},
-    {"evaluations", evaluation_columns, export_evaluations},
+    {"runs", run_columns, RESULTS_FIGURES, export_run},
+    {"steps", step_columns, RESULTS_ALL, export_steps},
+    {"evaluations", evaluation_columns, RESULTS_FIGURES, export_evaluations},
 };
 enum { TOPICS = sizeof topics / sizeof *topics };
 
@@ -288,7 +289,7 @@ static status find_topic(const char *name, const struct topic **topic) {
 static status export_suite(struct store *store, const char *suite, const char *scale, const struct topic *topic,
                            struct writer *writer) {
     struct results results = {0};
-    TRY(store_load_results(store, suite, scale, &results));
+    TRY(store_load_results_at(store, suite, scale, topic->detail, &results));
     for (int i = 0; i < results.run_count; i++)
         topic->export(writer, &(struct source){.results = &results, .run = &results.runs[i]});
     results_free(&results);

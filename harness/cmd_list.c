@@ -1,4 +1,4 @@
-/* cmd_list: what there is: suites, the variants of one, options, strategies, presets, ops. */
+/* cmd_list: what there is: suites, the variants of one, options, strategies, presets, metrics, ops. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +69,8 @@ static status list_options(const struct invocation *in) {
     return list ? json_print(stdout, list) : NULL;
 }
 
-/* --- strategies, ops ------------------------------------------------------------------------------------------ */
+/* --- strategies, metrics, ops
+ * ------------------------------------------------------------------------------------------ */
 
 /* Rows of texts under their headings, as a table or as JSON objects. */
 static status print_texts(const struct invocation *in, const struct table_column *columns, int column_count,
@@ -100,6 +101,20 @@ static status list_strategies(const struct invocation *in) {
         cells[count++] = strategy_rows[i].name;
         cells[count++] = strategy_rows[i].settings;
         cells[count++] = strategy_rows[i].help;
+    }
+    return print_texts(in, columns, 3, cells, count);
+}
+
+static status list_metrics(const struct invocation *in) {
+    enum { MOST = 32 };
+    static const struct table_column columns[] = {
+        {"metric", ALIGN_LEFT, false}, {"unit", ALIGN_LEFT, false}, {"meaning", ALIGN_LEFT, true}};
+    const char *cells[3 * MOST];
+    int count = 0;
+    for (size_t i = 0; i < metric_row_count && i < MOST; i++) {
+        cells[count++] = metric_rows[i].name;
+        cells[count++] = metric_rows[i].unit;
+        cells[count++] = metric_rows[i].help;
     }
     return print_texts(in, columns, 3, cells, count);
 }
@@ -310,7 +325,11 @@ static status list_variants(const struct invocation *in) {
 static const struct topic {
     const char *flag;
     status (*list)(const struct invocation *in);
-} topics[] = {{"options", list_options}, {"strategies", list_strategies}, {"presets", list_presets}, {"ops", list_ops}};
+} topics[] = {{"options", list_options},
+              {"strategies", list_strategies},
+              {"presets", list_presets},
+              {"metrics", list_metrics},
+              {"ops", list_ops}};
 
 static status run(const struct invocation *in) {
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++)
@@ -322,6 +341,7 @@ static const struct flag_row flags[] = {
     {.name = "options", .type = FLAG_SWITCH, .help = "every option: type, bounds, default, stage, help, source"},
     {.name = "strategies", .type = FLAG_SWITCH, .help = "the named quantisation strategies"},
     {.name = "presets", .type = FLAG_SWITCH, .help = "the presets and their sizes"},
+    {.name = "metrics", .type = FLAG_SWITCH, .help = "what a suite can declare as its metric"},
     {.name = "ops", .type = FLAG_SWITCH, .help = "the ops of a backend: mathematics, shapes, order of sums"},
     FLAG_ROW_SCALE,
     FLAG_ROW_SET,
@@ -335,7 +355,7 @@ static const char *const examples[] = {
 
 const struct verb verb_list = {
     .name = "list",
-    .purpose = "the suites, or the variants of one; also options, strategies, presets, ops",
+    .purpose = "the suites, or the variants of one; also options, strategies, presets, metrics, ops",
     .arguments = "[SUITE]",
     .least = 0,
     .most = 1,

@@ -50,7 +50,7 @@ static void print_head(const struct shown *shown) {
     printf("training    %" PRId64 " steps", run->steps);
     if (isfinite(run->train_seconds)) printf(", %s", format_duration(run->train_seconds, took));
     if (isfinite(run->tokens_per_second)) printf(", %.0f tokens/s", run->tokens_per_second);
-    if (run->step_count) printf(", last loss %.4f", run->trace[run->step_count - 1].loss);
+    if (isfinite(run->final_loss)) printf(", last loss %.4f", run->final_loss);
     printf("\nweights     %s\ntrace       %s\n", *run->weights_sha256 ? run->weights_sha256 : "-",
            *run->trace_sha256 ? run->trace_sha256 : "-");
 }

@@ -10,3 +10,4 @@ extern const struct verb verb_show;
 extern const struct verb verb_reproduce;
 extern const struct verb verb_export;
 extern const struct verb verb_verify;
+extern const struct verb verb_doctor;

@@ -1,9 +1,10 @@
 /* arena: bump allocation out of one block; see arena.h. */
 #include "kernels/arena.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -12,18 +13,34 @@
 #define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
 #endif
 
-enum { ALIGNMENT = 64, RED_ZONE = 64 };
+enum { ALIGNMENT = 64, RED_ZONE = 64, HUGE_PAGE = 2 << 20 };
 
-static size_t padded(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + RED_ZONE; }
+static size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+/* Some machines promise more memory than they have and end the process that believes them: so this asks first. */
+static double machine_bytes(void) { return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE); }
+
+static void *huge_page_memory(size_t size) {
+    void *memory = aligned_alloc(HUGE_PAGE, size);
+#ifdef MADV_HUGEPAGE
+    if (memory) madvise(memory, size, MADV_HUGEPAGE); /* only speed depends on it */
+#endif
+    return memory;
+}
 
 status arena_create(struct arena *arena, size_t bytes, const char *what) {
-    size_t size = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    *arena = (struct arena){aligned_alloc(ALIGNMENT, size ? size : ALIGNMENT), size, 0};
-    if (!arena->base)
+    *arena = (struct arena){0};
+    if ((double)bytes > machine_bytes())
+        return status_new(STATUS_SYSTEM, "%s needs %.1f MB of memory, this machine has %.1f MB", what,
+                          (double)bytes / 1e6, machine_bytes() / 1e6);
+    size_t unit = bytes < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE, size = rounded_up(bytes ? bytes : 1, unit);
+    void *memory = unit == HUGE_PAGE ? huge_page_memory(size) : aligned_alloc(ALIGNMENT, size);
+    if (!memory)
         return status_new(STATUS_SYSTEM, "%s needs %.1f MB of memory, which this machine refused", what,
                           (double)size / 1e6);
-    memset(arena->base, 0, size);
-    ASAN_POISON_MEMORY_REGION(arena->base, size);
+    *arena = (struct arena){.base = memory, .size = size};
+    memset(memory, 0, size);
+    ASAN_POISON_MEMORY_REGION(memory, size);
     return NULL;
 }
 
@@ -35,7 +52,7 @@ void arena_destroy(struct arena *arena) {
 
 void *arena_take(struct arena *arena, size_t bytes) {
     size_t start = arena->used;
-    arena->used += padded(bytes);
+    arena->used += rounded_up(bytes, ALIGNMENT) + RED_ZONE;
     if (!arena->base) return NULL;
     if (arena->used > arena->size) abort();
     ASAN_UNPOISON_MEMORY_REGION(arena->base + start, bytes);

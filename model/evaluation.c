@@ -1,0 +1,211 @@
+/* evaluation: scores the validation split window by window; see evaluation.h.
+ *
+ * Windows go to the lanes in parcels whose size depends on the options alone, so that each parcel's forward pass has
+ * the same shape and the same bits on any machine; a round of parcels is then summed in token order. */
+#include "model/evaluation.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "model/windows.h"
+
+enum { PARCELS_PER_LANE = 4 };
+
+struct evaluator {
+    struct network net;
+    const struct dataset *dataset;
+    struct window_plan windows;
+    size_t parcel_windows, parcel_count;
+    struct workspace **workspaces; /* one per lane */
+    int lane_count;
+    size_t first_parcel; /* of the round being run */
+
+    struct arena arena;
+    struct lane *lanes;
+    real *effective;
+    int32_t **ids, **targets; /* one per lane, (parcel_windows, T) */
+    double **nll;             /* one per parcel of a round, (parcel_windows, T) */
+};
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static int round_parcels(const struct evaluator *e) { return e->lane_count * PARCELS_PER_LANE; }
+
+/* --- memory ------------------------------------------------------------------------------------------------------ */
+
+/* Pointers to `count` pieces; the pointers of a counting arena are not there to be written. */
+static void **take_pieces(struct arena *arena, int count, size_t bytes) {
+    void **pieces = arena_take(arena, (size_t)count * sizeof *pieces);
+    for (int i = 0; i < count; i++) {
+        void *piece = arena_take(arena, bytes);
+        if (pieces) pieces[i] = piece;
+    }
+    return pieces;
+}
+
+static void lay_out(struct evaluator *e, struct arena *arena) {
+    size_t tokens = e->parcel_windows * e->windows.time;
+    e->lanes = arena_take(arena, (size_t)e->lane_count * sizeof *e->lanes);
+    e->effective = arena_reals(arena, e->net.parameters.total);
+    e->ids = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
+    e->targets = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
+    e->nll = (double **)take_pieces(arena, round_parcels(e), tokens * sizeof(double));
+}
+
+static status create_lanes(struct evaluator *e) {
+    e->workspaces = calloc((size_t)e->lane_count, sizeof(struct workspace *));
+    if (!e->workspaces) return status_new(STATUS_SYSTEM, "no memory left for %d lanes", e->lane_count);
+    for (int i = 0; i < e->lane_count; i++) {
+        TRY(workspace_create(&e->workspaces[i], &e->net, false, i));
+        e->lanes[i] = *workspace_lane(e->workspaces[i]);
+    }
+    return NULL;
+}
+
+static void evaluator_destroy(struct evaluator *e) {
+    for (int i = 0; e->workspaces && i < e->lane_count; i++)
+        if (e->workspaces[i]) workspace_destroy(e->workspaces[i]);
+    free(e->workspaces);
+    arena_destroy(&e->arena);
+    network_destroy(&e->net);
+}
+
+/* --- parcels ----------------------------------------------------------------------------------------------------- */
+
+/* A window shorter than T, which only the last can be, is a parcel of its own. */
+static size_t full_windows(const struct window_plan *windows) {
+    bool short_tail = window_plan_at(windows, windows->count - 1).time < windows->time;
+    return windows->count - short_tail;
+}
+
+static void plan_parcels(struct evaluator *e, size_t slice_tokens) {
+    size_t slice = slice_tokens / e->windows.time;
+    e->parcel_windows = least(slice ? slice : 1, e->windows.count);
+    size_t full = full_windows(&e->windows);
+    e->parcel_count = (full + e->parcel_windows - 1) / e->parcel_windows + (e->windows.count - full);
+}
+
+struct parcel {
+    size_t first, count; /* windows */
+};
+
+static struct parcel parcel_at(const struct evaluator *e, size_t index) {
+    size_t first = index * e->parcel_windows, full = full_windows(&e->windows);
+    if (first >= full) return (struct parcel){full, 1};
+    return (struct parcel){first, least(e->parcel_windows, full - first)};
+}
+
+static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, int32_t *targets) {
+    for (size_t i = 0; i < parcel.count; i++) {
+        struct window window = window_plan_at(&e->windows, parcel.first + i);
+        const uint16_t *tokens = e->dataset->validation.tokens + window.start;
+        for (size_t t = 0; t < window.time; t++) {
+            ids[i * window.time + t] = tokens[t];
+            targets[i * window.time + t] = tokens[t + 1];
+        }
+    }
+}
+
+static void run_parcel(void *context, int piece, struct lane *lane) {
+    struct evaluator *e = context;
+    struct parcel parcel = parcel_at(e, e->first_parcel + (size_t)piece);
+    fill(e, parcel, e->ids[lane->index], e->targets[lane->index]);
+    network_forward(&e->net, e->workspaces[lane->index],
+                    &(struct forward_request){.weights = e->effective,
+                                              .ids = e->ids[lane->index],
+                                              .targets = e->targets[lane->index],
+                                              .sequences = parcel.count,
+                                              .time = window_plan_at(&e->windows, parcel.first).time,
+                                              .repeats_on = e->net.config.recurrence_layers.count > 0,
+                                              .temperature = e->net.config.eval_temperature,
+                                              .nll = e->nll[piece]});
+}
+
+/* --- sums -------------------------------------------------------------------------------------------------------- */
+
+static void score(const struct evaluator *e, struct evaluation *out, size_t target, double nll) {
+    const uint16_t *tokens = e->dataset->validation.tokens;
+    unsigned bytes = token_byte_count(e->dataset, tokens[target + 1], tokens[target]);
+    size_t place = (size_t)((unsigned __int128)target * EVALUATION_BLOCKS / e->windows.scored);
+    struct evaluation_block *block = &out->blocks[place];
+    block->nll += nll;
+    block->bytes += bytes;
+    block->tokens++;
+    out->nll += nll;
+    out->bytes += bytes;
+    out->tokens++;
+}
+
+static void score_parcel(const struct evaluator *e, struct evaluation *out, struct parcel parcel, const double *nll) {
+    for (size_t i = 0; i < parcel.count; i++) {
+        struct window window = window_plan_at(&e->windows, parcel.first + i);
+        for (size_t t = window.first; t < window.time; t++) score(e, out, window.start + t, nll[i * window.time + t]);
+    }
+}
+
+static status run_rounds(struct evaluator *e, evaluation_progress progress, void *context, struct evaluation *out) {
+    for (e->first_parcel = 0; e->first_parcel < e->parcel_count; e->first_parcel += (size_t)round_parcels(e)) {
+        size_t done = parcel_at(e, e->first_parcel).first;
+        if (progress && progress(context, done, e->windows.count))
+            return status_new(STATUS_INTERRUPTED, "evaluation stopped after %zu of %zu windows", done,
+                              e->windows.count);
+        int parcels = (int)least((size_t)round_parcels(e), e->parcel_count - e->first_parcel);
+        e->net.ops->for_each(e->lanes, e->lane_count, parcels, run_parcel, e);
+        for (int i = 0; i < parcels; i++) score_parcel(e, out, parcel_at(e, e->first_parcel + (size_t)i), e->nll[i]);
+    }
+    if (progress) progress(context, e->windows.count, e->windows.count);
+    return NULL;
+}
+
+static status finish(struct evaluation *out) {
+    if (!isfinite(out->nll))
+        return status_new(STATUS_DIVERGED, "the loss over %lld validation tokens is %g: the weights are no model",
+                          (long long)out->tokens, out->nll);
+    if (out->bytes == 0)
+        return status_new(STATUS_DATA, "the %lld scored tokens stand for no text", (long long)out->tokens);
+    out->nll_per_token = out->nll / (double)out->tokens;
+    out->bpb = out->nll / log(2.0) / (double)out->bytes;
+    return NULL;
+}
+
+/* --- evaluate ---------------------------------------------------------------------------------------------------- */
+
+static status check_vocabulary(const struct config *config, const struct dataset *dataset) {
+    if ((size_t)config->model_vocab_size == dataset->vocab_size) return NULL;
+    return status_new(STATUS_DATA, "model.vocab_size = %lld, but the tokenizer of %s has %zu pieces",
+                      (long long)config->model_vocab_size, dataset->name, dataset->vocab_size);
+}
+
+static status evaluator_prepare(struct evaluator *e, const real *weights) {
+    struct arena counter = {0};
+    lay_out(e, &counter);
+    TRY(arena_create(&e->arena, counter.used, "the evaluation"));
+    lay_out(e, &e->arena);
+    TRY(create_lanes(e));
+    network_effective(&e->net, e->lanes, e->lane_count, e->effective, weights, VIEW_MASTER);
+    return NULL;
+}
+
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+status evaluate(const struct config *config, const struct backend *ops, const real *weights,
+                const struct dataset *dataset, evaluation_progress progress, void *context, struct evaluation *out) {
+    struct evaluator e = {.dataset = dataset, .lane_count = ops->lane_count()};
+    double start = seconds_now();
+    *out = (struct evaluation){0};
+    TRY(check_vocabulary(config, dataset));
+    TRY(window_plan_create(&e.windows, config, dataset->validation.count));
+    plan_parcels(&e, (size_t)config->train_slice_tokens);
+    TRY(network_create(&e.net, config, ops, e.parcel_windows, e.windows.time));
+    status s = evaluator_prepare(&e, weights);
+    if (!s) s = run_rounds(&e, progress, context, out);
+    if (!s) s = finish(out);
+    evaluator_destroy(&e);
+    out->seconds = seconds_now() - start;
+    return s;
+}

@@ -20,15 +20,21 @@ enum metric {
 
 /* In the order of enum metric. */
 const struct metric_row metric_rows[] = {
-    {"bpb.raw", "bits per byte", "of the weights as training left them"},
-    {"bpb.averaged", "bits per byte", "of the averaged weights"},
-    {"bpb.artifact", "bits per byte", "of the model read back from its artifact"},
-    {"artifact_bytes", "bytes", "of the artifact's file"},
-    {"train_seconds", "seconds", "of the training, summed over its steps"},
-    {"tokens_per_second", "tokens/s", "of the training"},
-    {"loss.final", "nats per token", "of the last step's batch"},
+    {"bpb.raw", "bits per byte", "of the weights as training left them", false},
+    {"bpb.averaged", "bits per byte", "of the averaged weights", false},
+    {"bpb.artifact", "bits per byte", "of the model read back from its artifact", false},
+    {"artifact_bytes", "bytes", "of the artifact's file", false},
+    {"train_seconds", "seconds", "of the training, summed over its steps", false},
+    {"tokens_per_second", "tokens/s", "of the training", true},
+    {"loss.final", "nats per token", "of the last step's batch", false},
 };
 const size_t metric_row_count = sizeof metric_rows / sizeof *metric_rows;
+
+const struct metric_row *metric_find(const char *name) {
+    for (size_t i = 0; i < metric_row_count; i++)
+        if (strcmp(metric_rows[i].name, name) == 0) return &metric_rows[i];
+    return NULL;
+}
 
 static void free_texts(struct result_text *texts, int count) {
     for (int i = 0; i < count; i++) {

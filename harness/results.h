@@ -73,12 +73,14 @@ struct results {
 
 void results_free(struct results *results);
 
-/* What a suite may declare as its metric; lower is better for each but tokens_per_second. */
+/* What a suite may declare as its metric. */
 struct metric_row {
     const char *name, *unit, *help;
+    bool higher_is_better;
 };
 extern const struct metric_row metric_rows[];
 extern const size_t metric_row_count;
+const struct metric_row *metric_find(const char *name); /* NULL when there is none */
 
 /* The metric of a run by its name in metric_rows. NAN when the run does not have it. Unknown name: the status names the
  * known ones and the nearest. */

@@ -152,7 +152,7 @@ static double correlation(const double *x, const double *y, size_t n) {
     return n >= 2 && xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
 }
 
-static double share_below(const double *d, size_t n) {
+static double share_below(const double *d, size_t n) { /* ties half */
     double below = 0.0;
     for (size_t i = 0; i < n; i++) below += d[i] < 0.0 ? 1.0 : d[i] == 0.0 ? 0.5 : 0.0;
     return below / (double)n;
@@ -177,7 +177,8 @@ static void fill_pairs(const struct design *design, const struct pairing *p, str
     for (int k = 0; k < TEST_KINDS; k++) row->p_of[k] = test_rows[k].p(&data);
     row->p = row->p_of[design->test];
     row->hedges_g = hedges_gz(d, p->n);
-    row->superiority = share_below(d, p->n);
+    double below = share_below(d, p->n);
+    row->superiority = design->higher_is_better ? 1.0 - below : below;
     if (design->margin > 0.0) {
         row->p_margin = p_beyond_margin(d, p->n, design->margin);
         row->p_tost = p_equivalent(d, p->n, design->margin);
@@ -273,7 +274,8 @@ static enum verdict judge(const struct design *design, const struct comparison *
     if (row->pairs < 2) return VERDICT_TOO_FEW;
     if (row->p_adjusted < design->alpha) {
         bool by_margin = row->p_margin_adjusted < design->alpha;
-        if (row->delta < 0.0) return by_margin ? VERDICT_BETTER_BY_MARGIN : VERDICT_BETTER;
+        bool better = row->delta < 0.0 ? !design->higher_is_better : design->higher_is_better;
+        if (better) return by_margin ? VERDICT_BETTER_BY_MARGIN : VERDICT_BETTER;
         return by_margin ? VERDICT_WORSE_BY_MARGIN : VERDICT_WORSE;
     }
     if (row->p_tost_adjusted < design->alpha) return VERDICT_EQUIVALENT;

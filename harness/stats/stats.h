@@ -1,7 +1,7 @@
 /* stats: are the differences real? Pure functions on numbers; no store, no printing.
  *
- * One seed is one unit. Lower is better for every metric. delta = variant - baseline, so a negative delta is an
- * improvement. Distribution functions come from GSL. Sources: Student t on paired differences (assumes that they are
+ * One seed is one unit. delta = variant - baseline; a negative delta is an improvement, unless the design says that
+ * higher is better. Distribution functions come from GSL. Sources: Student t on paired differences (assumes that they are
  * roughly normal); exact sign-flip permutation (Phipson & Smyth, arXiv 1603.05766; assumes that they are symmetric
  * under the null); Holm 1979; Benjamini & Hochberg 1995; Hedges g (Hedges 1981); TOST (Lakens 2017); Bouthillier et
  * al. arXiv 2103.03098 and Colas et al. arXiv 1806.08295 on seeds as units.
@@ -35,6 +35,7 @@ struct design {
     enum correction correction;
     double alpha;
     double margin; /* smallest difference that matters; 0: none declared */
+    bool higher_is_better;
     uint64_t seed; /* of resampling, when a permutation test is sampled */
 };
 
@@ -70,7 +71,7 @@ struct comparison {
     double p_margin, p_margin_adjusted; /* one-sided, in delta's direction against the margin; NAN without one */
     double p_tost, p_tost_adjusted;     /* equivalence within +-margin; NAN without one */
     double hedges_g;                    /* g_z of the pairs, small-sample corrected; NAN under three pairs or at sd 0 */
-    double superiority;                 /* share of pairs in which the variant is lower, ties half */
+    double superiority;                 /* share of pairs in which the variant is better, ties half */
     double attainable_p;                /* least p that the declared test can give at this n; 0 for t */
     double attainable_adjusted;         /* the same after correction, if every test of the family gave its least p */
     double mde80;        /* difference that paired t finds with 80 % power at this n and sd, family adjusted */

@@ -247,6 +247,18 @@ static void a_worse_variant_mirrors_a_better_one(void **state) {
     comparison_table_free(&mirrored);
 }
 
+static void higher_can_be_declared_better(void **state) {
+    (void)state;
+    struct observation o[25];
+    struct comparison_table t;
+    struct design design = by_t;
+    design.higher_is_better = true;
+    assert_compares(&design, o, study(o, 5), &t);
+    assert_int_equal(row_of(&t, "lower")->verdict, VERDICT_WORSE_BY_MARGIN);
+    assert_near(row_of(&t, "lower")->superiority, 0.0, 0.0);
+    comparison_table_free(&t);
+}
+
 static void the_order_of_the_values_changes_nothing(void **state) {
     (void)state;
     struct observation o[25], reversed[25];
@@ -397,6 +409,7 @@ int main(void) {
         cmocka_unit_test(attainable_p_says_how_many_seeds_a_first_rejection_needs),
         cmocka_unit_test(verdicts_claim_what_the_numbers_allow),
         cmocka_unit_test(a_worse_variant_mirrors_a_better_one),
+        cmocka_unit_test(higher_can_be_declared_better),
         cmocka_unit_test(the_order_of_the_values_changes_nothing),
         cmocka_unit_test(sign_flip_with_three_seeds_is_not_attainable),
         cmocka_unit_test(failed_and_infinite_seeds_are_counted_and_not_paired),

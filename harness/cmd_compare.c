@@ -1,0 +1,294 @@
+/* cmd_compare: which differences are real, from a suite in the store or from any CSV of variant, seed and value. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/json_out.h"
+#include "harness/report/sentences.h"
+#include "harness/stats/csv.h"
+#include "harness/store.h"
+#include "harness/suite_argument.h"
+#include "harness/table.h"
+#include "harness/verbs.h"
+
+/* What is compared, wherever it came from. */
+struct comparand {
+    struct results results;
+    struct csv_observations csv;
+    struct observation *stored;
+    const struct observation *observations;
+    size_t count;
+    struct design design;
+    const char *title, *metric, *unit;
+    bool undeclared; /* the command line asked for another test than the suite declared */
+};
+
+static void comparand_free(struct comparand *c) {
+    results_free(&c->results);
+    csv_free(&c->csv);
+    free(c->stored);
+}
+
+static status override_design(const struct invocation *in, struct comparand *c) {
+    static const char *const decisions[] = {"baseline", "test", "correction", "alpha", "margin"};
+    struct design *d = &c->design;
+    const char *text;
+    if ((text = cli_text(in, "baseline"))) d->baseline = text;
+    if ((text = cli_text(in, "test"))) test_find(text, &d->test);
+    if ((text = cli_text(in, "correction"))) correction_find(text, &d->correction);
+    if (cli_given(in, "alpha")) d->alpha = cli_real(in, "alpha");
+    if (cli_given(in, "margin")) d->margin = cli_real(in, "margin");
+    d->higher_is_better |= cli_switch(in, "higher-is-better");
+    for (size_t i = 0; i < sizeof decisions / sizeof *decisions; i++) c->undeclared |= cli_given(in, decisions[i]);
+    return NULL;
+}
+
+static status load_csv(const struct invocation *in, struct comparand *c) {
+    if (in->count) return status_new(STATUS_USAGE, "give either a suite or --csv, not both");
+    if (!cli_text(in, "baseline")) return status_new(STATUS_USAGE, "--csv needs --baseline NAME, one of its variants");
+    TRY(csv_read(cli_text(in, "csv"), &c->csv));
+    c->observations = c->csv.rows;
+    c->count = c->csv.count;
+    c->design = (struct design){.alpha = 0.05};
+    c->title = cli_text(in, "csv");
+    c->metric = "value";
+    c->unit = "";
+    TRY(override_design(in, c));
+    c->undeclared = false;
+    return NULL;
+}
+
+static status load_results(const struct invocation *in, struct results *results) {
+    char name[NAME_CAPACITY];
+    struct store *store;
+    TRY(suite_argument_name(in->arguments[0], name));
+    TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
+    status failure = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, results);
+    store_close(store);
+    return failure;
+}
+
+static status load_suite(const struct invocation *in, struct comparand *c) {
+    if (!in->count) return status_new(STATUS_USAGE, "name a suite, or a file with --csv FILE --baseline NAME");
+    TRY(load_results(in, &c->results));
+    c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
+    TRY(results_observations(&c->results, c->metric, &c->stored, &c->count));
+    if (!c->count)
+        return status_new(STATUS_DATA, "suite '%s' has no finished run yet; hinge run %s", c->results.suite,
+                          in->arguments[0]);
+    c->observations = c->stored;
+    c->title = c->results.suite;
+    c->unit = metric_find(c->metric)->unit;
+    c->design = c->results.design;
+    c->design.higher_is_better = metric_find(c->metric)->higher_is_better;
+    TRY(override_design(in, c));
+    c->undeclared |= strcmp(c->metric, c->results.metric) != 0;
+    return NULL;
+}
+
+static void print_design(const struct comparand *c) {
+    printf("%s: %s against %s, %s, %s correction, alpha %g", c->title, c->metric, c->design.baseline,
+           test_name(c->design.test), correction_name(c->design.correction), c->design.alpha);
+    if (c->design.margin > 0.0) printf(", margin %g", c->design.margin);
+    printf("\n");
+    if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
+    if (c->results.closed_early) printf("Not all planned runs are done: preliminary.\n");
+}
+
+static void table_p(struct table *table, double p) {
+    if (isnan(p)) table_cell(table, "-");
+    else if (p < 0.0001) table_cell(table, "<0.0001");
+    else table_cell(table, "%.4f", p);
+}
+
+static void add_row(struct table *table, const struct comparison *row, int decimals) {
+    table_cell(table, "%s%s", row->variant, row->late ? " (late)" : "");
+    if (row->summary.failed) table_cell(table, "%zu-%zu", row->summary.n + row->summary.failed, row->summary.failed);
+    else table_cell(table, "%zu", row->summary.n);
+    table_number(table, row->summary.mean, decimals);
+    table_number(table, row->summary.sd, decimals);
+    table_number(table, row->delta, decimals);
+    if (isnan(row->ci_low)) table_cell(table, "-");
+    else table_cell(table, "%.*f to %.*f", decimals, row->ci_low, decimals, row->ci_high);
+    table_p(table, row->p);
+    table_p(table, row->p_adjusted);
+    table_cell(table, "%s", verdict_name(row->verdict));
+}
+
+static void print_table(const struct comparand *c, const struct comparison_table *t) {
+    char interval[32], adjusted[32];
+    snprintf(interval, sizeof interval, "%g %% interval", 100.0 * (1.0 - c->design.alpha));
+    bool holm = c->design.correction == CORRECT_HOLM;
+    snprintf(adjusted, sizeof adjusted, "%s", holm ? "p Holm" : c->design.correction == CORRECT_BH ? "p BH" : "p");
+    const struct table_column columns[] = {
+        {"variant", ALIGN_LEFT, true},   {"n", ALIGN_RIGHT, false},       {"mean", ALIGN_RIGHT, false},
+        {"sd", ALIGN_RIGHT, false},      {"delta", ALIGN_RIGHT, false},   {interval, ALIGN_RIGHT, false},
+        {"p", ALIGN_RIGHT, false},       {adjusted, ALIGN_RIGHT, false},  {"verdict", ALIGN_LEFT, true},
+    };
+    struct table *table = table_new(columns, sizeof columns / sizeof *columns);
+    int decimals = wording_decimals(t);
+    for (int v = 0; v < t->count; v++) add_row(table, &t->rows[v], decimals);
+    table_print(table, stdout, 0);
+    table_free(table);
+}
+
+static void print_sentences(const struct comparand *c, const struct comparison_table *t) {
+    struct wording wording = {&c->design, c->unit, wording_decimals(t)};
+    for (int v = 1; v < t->count; v++) {
+        struct text sentence = {0};
+        sentence_verdict(&sentence, &wording, &t->rows[v]);
+        printf("\n%s\n", text_of(&sentence));
+        text_free(&sentence);
+    }
+}
+
+/* A figure of a row that JSON shows under its own name. */
+struct json_figure {
+    const char *name;
+    size_t offset;
+};
+
+#define FIGURE(name) {#name, offsetof(struct comparison, name)}
+static const struct json_figure figures[] = {
+    {"mean", offsetof(struct comparison, summary.mean)},
+    {"sd", offsetof(struct comparison, summary.sd)},
+    {"median", offsetof(struct comparison, summary.median)},
+    {"min", offsetof(struct comparison, summary.min)},
+    {"max", offsetof(struct comparison, summary.max)},
+    FIGURE(delta),
+    FIGURE(ci_low),
+    FIGURE(ci_high),
+    FIGURE(sd_delta),
+    FIGURE(rho),
+    FIGURE(p),
+    FIGURE(p_adjusted),
+    FIGURE(p_margin),
+    FIGURE(p_margin_adjusted),
+    FIGURE(p_tost),
+    FIGURE(p_tost_adjusted),
+    FIGURE(hedges_g),
+    FIGURE(superiority),
+    FIGURE(attainable_p),
+    FIGURE(attainable_adjusted),
+    FIGURE(mde80),
+};
+
+static void add_tests(const struct design *design, const struct comparison *row, json_t *out) {
+    static const char *const prefixes[CORRECTION_KINDS] = {"holm", "bh", "uncorrected"};
+    for (int k = 0; k < TEST_KINDS; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "p_%s", test_name((enum test_kind)k));
+        for (char *c = name; *c; c++) *c = *c == '-' ? '_' : *c;
+        json_object_set_new(out, name, json_number(row->p_of[k]));
+        char adjusted[96];
+        snprintf(adjusted, sizeof adjusted, "%s_%s", prefixes[design->correction], name);
+        json_object_set_new(out, adjusted, json_number(row->adjusted_of[k]));
+    }
+}
+
+static json_t *row_json(const struct comparand *c, const struct comparison *row) {
+    json_t *out = json_object();
+    json_object_set_new(out, "variant", json_text(row->variant));
+    json_object_set_new(out, "late", json_boolean(row->late));
+    json_object_set_new(out, "n", json_integer((json_int_t)row->summary.n));
+    json_object_set_new(out, "failed", json_integer((json_int_t)row->summary.failed));
+    json_object_set_new(out, "pairs", json_integer((json_int_t)row->pairs));
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        json_object_set_new(out, figures[i].name, json_number(*(const double *)((const char *)row + figures[i].offset)));
+    add_tests(&c->design, row, out);
+    json_object_set_new(out, "family", json_integer(row->family));
+    json_object_set_new(out, "needed_n", json_integer((json_int_t)row->needed_n));
+    json_object_set_new(out, "seeds_needed", row->seeds_needed ? json_integer((json_int_t)row->seeds_needed) : json_null());
+    json_object_set_new(out, "verdict", json_text(verdict_name(row->verdict)));
+    return out;
+}
+
+static json_t *table_json(const struct comparand *c, const struct comparison_table *t) {
+    json_t *out = json_object(), *rows = json_array();
+    json_object_set_new(out, c->csv.text ? "file" : "suite", json_text(c->title));
+    json_object_set_new(out, "metric", json_text(c->metric));
+    json_object_set_new(out, "baseline", json_text(c->design.baseline));
+    json_object_set_new(out, "test", json_text(test_name(c->design.test)));
+    json_object_set_new(out, "correction", json_text(correction_name(c->design.correction)));
+    json_object_set_new(out, "alpha", json_number(c->design.alpha));
+    json_object_set_new(out, "margin", c->design.margin > 0.0 ? json_number(c->design.margin) : json_null());
+    json_object_set_new(out, "higher_is_better", json_boolean(c->design.higher_is_better));
+    json_object_set_new(out, "declared", c->csv.text ? json_null() : json_boolean(!c->undeclared));
+    json_object_set_new(out, "complete", c->csv.text ? json_null() : json_boolean(!c->results.closed_early));
+    json_object_set_new(out, "family", json_integer(t->family));
+    for (int v = 0; v < t->count; v++) json_array_append_new(rows, row_json(c, &t->rows[v]));
+    json_object_set_new(out, "variants", rows);
+    return out;
+}
+
+static status show(const struct invocation *in, const struct comparand *c) {
+    struct comparison_table table;
+    status failure = compare_variants(&c->design, c->observations, c->count, &table);
+    if (failure) return status_context(failure, "%s", c->title);
+    if (cli_switch(in, "json")) {
+        failure = json_print(stdout, table_json(c, &table));
+    } else {
+        print_design(c);
+        print_table(c, &table);
+        print_sentences(c, &table);
+    }
+    comparison_table_free(&table);
+    return failure;
+}
+
+static status run(const struct invocation *in) {
+    struct comparand c = {0};
+    status failure = cli_text(in, "csv") ? load_csv(in, &c) : load_suite(in, &c);
+    if (!failure) failure = show(in, &c);
+    comparand_free(&c);
+    return failure;
+}
+
+static const struct flag_row flags[] = {
+    FLAG_ROW_DB,
+    FLAG_ROW_SCALE,
+    {.name = "metric", .type = FLAG_TEXT, .value_name = "NAME", .help = "another metric than the suite's (exploratory)"},
+    {.name = "csv",
+     .type = FLAG_TEXT,
+     .value_name = "FILE",
+     .help = "compare a CSV with the columns variant, seed, value instead of a suite"},
+    {.name = "baseline", .type = FLAG_TEXT, .value_name = "NAME", .help = "what the others are compared with"},
+    {.name = "test", .type = FLAG_CHOICE, .value_name = "paired-t|sign-flip", .help = "paired-t unless declared"},
+    {.name = "correction",
+     .type = FLAG_CHOICE,
+     .value_name = "holm|benjamini-hochberg|none",
+     .help = "for several comparisons; holm unless declared"},
+    {.name = "alpha",
+     .type = FLAG_REAL,
+     .value_name = "A",
+     .low = 1e-9,
+     .high = 0.5,
+     .help = "error rate; 0.05 unless declared"},
+    {.name = "margin",
+     .type = FLAG_REAL,
+     .value_name = "M",
+     .low = 0.0,
+     .high = 1e12,
+     .help = "smallest difference that matters; none unless declared"},
+    {.name = "higher-is-better", .type = FLAG_SWITCH, .help = "a CSV's values: more is better"},
+    FLAG_ROW_JSON,
+    FLAGS_END,
+};
+
+static const char *const examples[] = {
+    "hinge compare demo",
+    "hinge compare demo --metric bpb.raw --json",
+    "hinge compare --csv losses.csv --baseline plain --margin 0.005 --alpha 0.01",
+    NULL,
+};
+
+const struct verb verb_compare = {
+    .name = "compare",
+    .purpose = "say which differences between variants are real",
+    .arguments = "[SUITE]",
+    .least = 0,
+    .most = 1,
+    .flags = flags,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,129 @@
+/* sentences: what a comparison says, in words; see sentences.h. */
+#include "harness/report/sentences.h"
+
+#include <math.h>
+
+enum { MOST_DECIMALS = 6 };
+
+static int digits_of(double spread) { return spread > 0.0 ? (int)ceil(1.0 - log10(spread)) : 0; }
+
+int wording_decimals(const struct comparison_table *table) {
+    double least = INFINITY;
+    for (int v = 0; v < table->count; v++) {
+        double candidates[] = {table->rows[v].sd_delta, table->rows[v].summary.sd};
+        for (int k = 0; k < 2; k++)
+            if (candidates[k] > 0.0) least = fmin(least, candidates[k]);
+    }
+    if (!isfinite(least)) return 4;
+    int digits = digits_of(least);
+    return digits < 0 ? 0 : digits > MOST_DECIMALS ? MOST_DECIMALS : digits;
+}
+
+static void add_size(struct text *t, const struct wording *w, double value) {
+    text_number(t, fabs(value), w->decimals);
+    if (*w->unit) text_add(t, " %s", w->unit);
+}
+
+static void add_signed(struct text *t, const struct wording *w, double value) { text_number(t, value, w->decimals); }
+
+static void add_evidence(struct text *t, const struct wording *w, const struct comparison *row) {
+    text_add(t, " (Δ = ");
+    add_signed(t, w, row->delta);
+    text_add(t, ", %g %% interval ", 100.0 * (1.0 - w->design->alpha));
+    add_signed(t, w, row->ci_low);
+    text_add(t, " to ");
+    add_signed(t, w, row->ci_high);
+    text_add(t, "; %s%s p ", test_name(w->design->test), w->design->correction == CORRECT_NONE ? "" : ", adjusted");
+    text_p(t, row->p_adjusted);
+    text_add(t, "; %zu paired seeds)", row->pairs);
+}
+
+static void add_margin(struct text *t, const struct wording *w, const struct comparison *row) {
+    if (!(w->design->margin > 0.0)) return;
+    bool passed = row->verdict == VERDICT_BETTER_BY_MARGIN || row->verdict == VERDICT_WORSE_BY_MARGIN;
+    if (passed)
+        text_add(t, ", and by more than the margin of %g (adjusted one-sided p ", w->design->margin);
+    else if (row->p_tost_adjusted < w->design->alpha)
+        text_add(t, ", but by less than the margin of %g that matters (adjusted TOST p ", w->design->margin);
+    else
+        text_add(t, "; that the margin of %g is exceeded is not shown (adjusted one-sided p ", w->design->margin);
+    bool inside = !passed && row->p_tost_adjusted < w->design->alpha;
+    text_p(t, inside ? row->p_tost_adjusted : row->p_margin_adjusted);
+    text_add(t, ")");
+}
+
+static void say_differs(struct text *t, const struct wording *w, const struct comparison *row) {
+    bool better = row->verdict == VERDICT_BETTER || row->verdict == VERDICT_BETTER_BY_MARGIN;
+    text_add(t, "%s is %s than %s by ", row->variant, better ? "better" : "worse", w->design->baseline);
+    add_size(t, w, row->delta);
+    add_evidence(t, w, row);
+    add_margin(t, w, row);
+    text_add(t, ".");
+    if (row->ci_low < 0.0 && row->ci_high > 0.0)
+        text_add(t, " The t interval nevertheless contains 0: the size of the difference is uncertain.");
+}
+
+static void say_equivalent(struct text *t, const struct wording *w, const struct comparison *row) {
+    text_add(t, "%s and %s are equivalent within ±%g", row->variant, w->design->baseline, w->design->margin);
+    add_evidence(t, w, row);
+    text_add(t, "; adjusted TOST p ");
+    text_p(t, row->p_tost_adjusted);
+    text_add(t, ".");
+}
+
+static void say_seeds_needed(struct text *t, const struct wording *w, const struct comparison *row) {
+    if (row->seeds_needed > row->pairs)
+        text_add(
+            t,
+            " At this spread about %zu seeds would be needed to find a difference of the margin, %g, with 80 %% power.",
+            row->seeds_needed, w->design->margin);
+    else if (row->seeds_needed)
+        text_add(t, " These seeds find a difference of the margin, %g, with 80 %% power.", w->design->margin);
+    if (!row->seeds_needed && isfinite(row->mde80)) {
+        text_add(t, " With these seeds only a difference of at least ");
+        add_size(t, w, row->mde80);
+        text_add(t, " is found with 80 %% power.");
+    }
+}
+
+static void say_inconclusive(struct text *t, const struct wording *w, const struct comparison *row) {
+    text_add(t, "%s is not shown to differ from %s", row->variant, w->design->baseline);
+    add_evidence(t, w, row);
+    text_add(t, ": inconclusive, which is not the same as equal.");
+    say_seeds_needed(t, w, row);
+}
+
+static void say_not_attainable(struct text *t, const struct wording *w, const struct comparison *row) {
+    text_add(t, "%s against %s cannot be decided by this design", row->variant, w->design->baseline);
+    add_evidence(t, w, row);
+    text_add(t,
+             ": with %zu paired seeds the least p that %s can give is %.4g, or %.4g after correction, which is not "
+             "under α = %g.",
+             row->pairs, test_name(w->design->test), row->attainable_p, row->attainable_adjusted, w->design->alpha);
+    if (row->needed_n) text_add(t, " At least %zu seeds are needed for a first rejection.", row->needed_n);
+}
+
+static void say_too_few(struct text *t, const struct wording *w, const struct comparison *row) {
+    text_add(t, "%s shares %s with %s; no test is possible with fewer than two.", row->variant,
+             row->pairs ? "only one finished seed" : "no finished seed", w->design->baseline);
+}
+
+void sentence_verdict(struct text *t, const struct wording *w, const struct comparison *row) {
+    static void (*const say[])(struct text *, const struct wording *, const struct comparison *) = {
+        [VERDICT_BETTER] = say_differs,
+        [VERDICT_BETTER_BY_MARGIN] = say_differs,
+        [VERDICT_WORSE] = say_differs,
+        [VERDICT_WORSE_BY_MARGIN] = say_differs,
+        [VERDICT_EQUIVALENT] = say_equivalent,
+        [VERDICT_INCONCLUSIVE] = say_inconclusive,
+        [VERDICT_NOT_ATTAINABLE] = say_not_attainable,
+        [VERDICT_TOO_FEW] = say_too_few,
+    };
+    if (row->verdict == VERDICT_BASELINE) return;
+    say[row->verdict](t, w, row);
+    if (row->summary.failed)
+        text_add(t,
+                 " %zu of its %zu seeds failed and could not be paired: the comparison rests on those that survived.",
+                 row->summary.failed, row->summary.failed + row->summary.n);
+    if (row->late) text_add(t, " It rests on runs added after the declaration (late) and is exploratory.");
+}

@@ -1,0 +1,284 @@
+/* text: growing text, and foreign text made harmless; see text.h. */
+#include "harness/report/text.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void text_free(struct text *t) {
+    free(t->data);
+    *t = (struct text){0};
+}
+
+const char *text_of(const struct text *t) { return t->data ? t->data : ""; }
+
+static bool reserve(struct text *t, size_t more) {
+    if (t->failed) return false;
+    size_t needed = t->size + more + 1;
+    if (needed <= t->capacity) return true;
+    size_t capacity = needed < 256 ? 256 : needed + needed / 2;
+    char *data = realloc(t->data, capacity);
+    if (!data) return t->failed = true, false;
+    t->data = data;
+    t->capacity = capacity;
+    return true;
+}
+
+void text_bytes(struct text *t, const char *bytes, size_t n) {
+    if (!reserve(t, n)) return;
+    memcpy(t->data + t->size, bytes, n);
+    t->data[t->size += n] = '\0';
+}
+
+static void append(struct text *t, const char *string) { text_bytes(t, string, strlen(string)); }
+
+void text_add(struct text *t, const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    if (n >= 0 && reserve(t, (size_t)n)) {
+        vsnprintf(t->data + t->size, (size_t)n + 1, format, again);
+        t->size += (size_t)n;
+    }
+    va_end(again);
+    va_end(args);
+}
+
+enum { BROKEN = 0xFFFD };
+
+/* The next character of a UTF-8 text; a broken byte counts as one character. */
+static uint32_t next_character(const char **at) {
+    const unsigned char *c = (const unsigned char *)*at;
+    int more = *c < 0x80 ? 0 : *c >= 0xF0 && *c < 0xF5 ? 3 : *c >= 0xE0 ? 2 : 1;
+    uint32_t value = more == 0 ? *c : more == 1 ? *c & 0x1Fu : more == 2 ? *c & 0x0Fu : *c & 0x07u;
+    ++*at;
+    if (more && (*c < 0xC2 || *c >= 0xF5)) return BROKEN;
+    for (int i = 1; i <= more; i++) {
+        if ((c[i] & 0xC0) != 0x80) return BROKEN;
+        value = value << 6 | (c[i] & 0x3Fu);
+    }
+    *at += more;
+    return value;
+}
+
+struct replacement {
+    uint32_t character;
+    const char *latex;
+};
+
+static const struct replacement replacements[] = {
+    {'\\', "\\textbackslash{}"},
+    {'{', "\\{"},
+    {'}', "\\}"},
+    {'$', "\\$"},
+    {'&', "\\&"},
+    {'#', "\\#"},
+    {'%', "\\%"},
+    {'_', "\\_"},
+    {'^', "\\textasciicircum{}"},
+    {'~', "\\textasciitilde{}"},
+    {'<', "\\textless{}"},
+    {'>', "\\textgreater{}"},
+    {'|', "\\textbar{}"},
+    {'"', "\\textquotedbl{}"},
+    {'\'', "\\textquotesingle{}"},
+    {'`', "\\textasciigrave{}"},
+    {0xA0, "~"},
+    {0xB1, "$\\pm$"},
+    {0xB5, "$\\mu$"},
+    {0xB7, "$\\cdot$"},
+    {0xD7, "$\\times$"},
+    {0x391, "A"},
+    {0x393, "$\\Gamma$"},
+    {0x394, "$\\Delta$"},
+    {0x398, "$\\Theta$"},
+    {0x39B, "$\\Lambda$"},
+    {0x3A3, "$\\Sigma$"},
+    {0x3A6, "$\\Phi$"},
+    {0x3A8, "$\\Psi$"},
+    {0x3A9, "$\\Omega$"},
+    {0x3B1, "$\\alpha$"},
+    {0x3B2, "$\\beta$"},
+    {0x3B3, "$\\gamma$"},
+    {0x3B4, "$\\delta$"},
+    {0x3B5, "$\\varepsilon$"},
+    {0x3B7, "$\\eta$"},
+    {0x3B8, "$\\theta$"},
+    {0x3BA, "$\\kappa$"},
+    {0x3BB, "$\\lambda$"},
+    {0x3BC, "$\\mu$"},
+    {0x3BD, "$\\nu$"},
+    {0x3BE, "$\\xi$"},
+    {0x3C0, "$\\pi$"},
+    {0x3C1, "$\\rho$"},
+    {0x3C3, "$\\sigma$"},
+    {0x3C4, "$\\tau$"},
+    {0x3C6, "$\\varphi$"},
+    {0x3C7, "$\\chi$"},
+    {0x3C8, "$\\psi$"},
+    {0x3C9, "$\\omega$"},
+    {0x2009, "\\,"},
+    {0x2013, "--"},
+    {0x2014, "---"},
+    {0x2018, "`"},
+    {0x2019, "'"},
+    {0x201C, "``"},
+    {0x201D, "''"},
+    {0x2026, "\\dots{}"},
+    {0x202F, "\\,"},
+    {0x2190, "$\\leftarrow$"},
+    {0x2192, "$\\rightarrow$"},
+    {0x2212, "$-$"},
+    {0x221E, "$\\infty$"},
+    {0x2248, "$\\approx$"},
+    {0x2260, "$\\neq$"},
+    {0x2264, "$\\leq$"},
+    {0x2265, "$\\geq$"},
+};
+
+static const char *replacement_of(uint32_t character) {
+    for (size_t i = 0; i < sizeof replacements / sizeof *replacements; i++)
+        if (replacements[i].character == character) return replacements[i].latex;
+    return NULL;
+}
+
+/* Latin letters that inputenc maps to T1 glyphs of Latin Modern. */
+static bool is_latin(uint32_t c) {
+    static const uint32_t lacking[] = {0x126, 0x127, 0x138, 0x13F, 0x140, 0x149, 0x14B, 0x166, 0x167, 0x17F};
+    for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++)
+        if (c == lacking[i]) return false;
+    return c >= 0xC0 && c <= 0x17F;
+}
+
+static void latex_character(struct text *t, uint32_t c, const char *start, size_t bytes, char next) {
+    const char *replacement = replacement_of(c);
+    if (replacement)
+        append(t, replacement);
+    else if (c == BROKEN)
+        append(t, "?");
+    else if (c < 0x20 || c == 0x7F)
+        append(t, " ");
+    else if (c < 0x7F || is_latin(c))
+        text_bytes(t, start, bytes);
+    else
+        text_add(t, "{\\footnotesize U+%04X}", (unsigned)c);
+    bool ligature = (c == '-' || c == ',' || c == '?' || c == '!') && (next == (char)c || next == '`');
+    if (ligature) append(t, "{}");
+}
+
+static bool breaks_after(uint32_t c) { return c < 0x80 && strchr("/_=,.;:+&)", (int)c) && c; }
+
+enum { LONG_WORD = 16 };
+
+void text_latex(struct text *t, const char *utf8) {
+    size_t word = 0;
+    while (*utf8) {
+        const char *start = utf8;
+        uint32_t c = next_character(&utf8);
+        latex_character(t, c, start, (size_t)(utf8 - start), *utf8);
+        word = c == ' ' ? 0 : word + 1;
+        bool inside = *utf8 && *utf8 != ' ';
+        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c)))) append(t, "\\allowbreak{}"), word = 0;
+    }
+}
+
+/* Characters as they are; control characters as spaces, broken bytes as '?', and `twice` doubled. */
+static void add_clean(struct text *t, const char *utf8, char twice) {
+    while (*utf8) {
+        const char *start = utf8;
+        uint32_t c = next_character(&utf8);
+        if (c == BROKEN)
+            append(t, "?");
+        else if (c < 0x20 || c == 0x7F)
+            append(t, " ");
+        else
+            text_bytes(t, start, (size_t)(utf8 - start));
+        if (c == (unsigned char)twice) text_bytes(t, &twice, 1);
+    }
+}
+
+void text_gnuplot(struct text *t, const char *utf8) {
+    append(t, "'");
+    add_clean(t, utf8, '\'');
+    append(t, "'");
+}
+
+void text_csv(struct text *t, const char *utf8) {
+    if (!utf8[strcspn(utf8, ",\"\r\n")]) {
+        append(t, utf8);
+        return;
+    }
+    append(t, "\"");
+    add_clean(t, utf8, '"');
+    append(t, "\"");
+}
+
+static size_t count_characters(const char *utf8) {
+    size_t n = 0;
+    for (; *utf8; n++) next_character(&utf8);
+    return n;
+}
+
+void text_short(struct text *t, const char *utf8, size_t characters) {
+    size_t n = count_characters(utf8), head = characters * 2 / 3, tail = characters - head - 1;
+    for (size_t i = 0; i < n; i++) {
+        const char *start = utf8;
+        next_character(&utf8);
+        bool kept = n <= characters || i < head || i >= n - tail;
+        if (kept)
+            text_bytes(t, start, (size_t)(utf8 - start));
+        else if (i == head)
+            append(t, "…");
+    }
+}
+
+void text_slug(struct text *t, const char *utf8) {
+    size_t start = t->size;
+    for (; *utf8 && t->size - start < 80; utf8++) {
+        bool kept = (*utf8 >= 'a' && *utf8 <= 'z') || (*utf8 >= 'A' && *utf8 <= 'Z') ||
+                    (*utf8 >= '0' && *utf8 <= '9') || *utf8 == '_' || *utf8 == '-' || (*utf8 == '.' && t->size > start);
+        text_bytes(t, kept ? utf8 : "-", 1);
+    }
+    if (t->size == start) append(t, "suite");
+}
+
+void text_number(struct text *t, double value, int decimals) {
+    char digits[64];
+    snprintf(digits, sizeof digits, "%.*f", decimals, fabs(value));
+    bool zero = strspn(digits, "0.") == strlen(digits);
+    if (!isfinite(value))
+        append(t, "–");
+    else
+        text_add(t, "%s%s", value < 0.0 && !zero ? "−" : "", digits);
+}
+
+void text_integer(struct text *t, double value) {
+    if (!isfinite(value)) {
+        append(t, "–");
+        return;
+    }
+    char digits[64];
+    int n = snprintf(digits, sizeof digits, "%.0f", fabs(value));
+    if (value < 0.0) append(t, "−");
+    for (int i = 0; i < n; i++) text_add(t, "%s%c", i && (n - i) % 3 == 0 ? "," : "", digits[i]);
+}
+
+void text_p(struct text *t, double p) {
+    if (p < 0.0001)
+        append(t, "< 0.0001");
+    else
+        text_add(t, "= %.4f", p);
+}
+
+status text_write(const struct text *t, const char *path) {
+    if (t->failed) return status_new(STATUS_SYSTEM, "%s: out of memory", path);
+    FILE *file = fopen(path, "wb");
+    if (!file) return status_errno("%s: cannot be written", path);
+    bool written = fwrite(text_of(t), 1, t->size, file) == t->size;
+    written = fclose(file) == 0 && written;
+    return written ? NULL : status_errno("%s: cannot be written", path);
+}

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/cmd_common.h"
 #include "harness/json_out.h"
 #include "harness/report/sentences.h"
 #include "harness/stats/csv.h"
 #include "harness/store.h"
-#include "harness/suite_argument.h"
 #include "harness/table.h"
 #include "harness/verbs.h"
 
@@ -61,14 +61,14 @@ static status load_csv(const struct invocation *in, struct comparand *c) {
 static status load_results(const struct invocation *in, struct results *results) {
     char name[NAME_CAPACITY];
     struct store *store;
-    TRY(suite_argument_name(in->arguments[0], name));
+    TRY(suite_name(in->arguments[0], name));
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status failure = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, results);
     store_close(store);
     return failure;
 }
 
-static status load_suite(const struct invocation *in, struct comparand *c) {
+static status load_declared(const struct invocation *in, struct comparand *c) {
     if (!in->count) return status_new(STATUS_USAGE, "name a suite, or a file with --csv FILE --baseline NAME");
     TRY(load_results(in, &c->results));
     c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
@@ -82,7 +82,10 @@ static status load_suite(const struct invocation *in, struct comparand *c) {
     c->design = c->results.design;
     c->design.higher_is_better = metric_find(c->metric)->higher_is_better;
     TRY(override_design(in, c));
-    c->undeclared |= strcmp(c->metric, c->results.metric) != 0;
+    if (strcmp(c->metric, c->results.metric) != 0) {
+        c->undeclared = true;
+        if (!cli_given(in, "margin")) c->design.margin = 0.0; /* the declared one is in another unit */
+    }
     return NULL;
 }
 
@@ -96,20 +99,27 @@ static void print_design(const struct comparand *c) {
 }
 
 static void table_p(struct table *table, double p) {
-    if (isnan(p)) table_cell(table, "-");
-    else if (p < 0.0001) table_cell(table, "<0.0001");
-    else table_cell(table, "%.4f", p);
+    if (isnan(p))
+        table_cell(table, "-");
+    else if (p < 0.0001)
+        table_cell(table, "<0.0001");
+    else
+        table_cell(table, "%.4f", p);
 }
 
 static void add_row(struct table *table, const struct comparison *row, int decimals) {
     table_cell(table, "%s%s", row->variant, row->late ? " (late)" : "");
-    if (row->summary.failed) table_cell(table, "%zu-%zu", row->summary.n + row->summary.failed, row->summary.failed);
-    else table_cell(table, "%zu", row->summary.n);
+    if (row->summary.failed)
+        table_cell(table, "%zu-%zu", row->summary.n + row->summary.failed, row->summary.failed);
+    else
+        table_cell(table, "%zu", row->summary.n);
     table_number(table, row->summary.mean, decimals);
     table_number(table, row->summary.sd, decimals);
     table_number(table, row->delta, decimals);
-    if (isnan(row->ci_low)) table_cell(table, "-");
-    else table_cell(table, "%.*f to %.*f", decimals, row->ci_low, decimals, row->ci_high);
+    if (isnan(row->ci_low))
+        table_cell(table, "-");
+    else
+        table_cell(table, "%.*f to %.*f", decimals, row->ci_low, decimals, row->ci_high);
     table_p(table, row->p);
     table_p(table, row->p_adjusted);
     table_cell(table, "%s", verdict_name(row->verdict));
@@ -121,9 +131,9 @@ static void print_table(const struct comparand *c, const struct comparison_table
     bool holm = c->design.correction == CORRECT_HOLM;
     snprintf(adjusted, sizeof adjusted, "%s", holm ? "p Holm" : c->design.correction == CORRECT_BH ? "p BH" : "p");
     const struct table_column columns[] = {
-        {"variant", ALIGN_LEFT, true},   {"n", ALIGN_RIGHT, false},       {"mean", ALIGN_RIGHT, false},
-        {"sd", ALIGN_RIGHT, false},      {"delta", ALIGN_RIGHT, false},   {interval, ALIGN_RIGHT, false},
-        {"p", ALIGN_RIGHT, false},       {adjusted, ALIGN_RIGHT, false},  {"verdict", ALIGN_LEFT, true},
+        {"variant", ALIGN_LEFT, true}, {"n", ALIGN_RIGHT, false},      {"mean", ALIGN_RIGHT, false},
+        {"sd", ALIGN_RIGHT, false},    {"delta", ALIGN_RIGHT, false},  {interval, ALIGN_RIGHT, false},
+        {"p", ALIGN_RIGHT, false},     {adjusted, ALIGN_RIGHT, false}, {"verdict", ALIGN_LEFT, false},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     int decimals = wording_decimals(t);
@@ -148,7 +158,8 @@ struct json_figure {
     size_t offset;
 };
 
-#define FIGURE(name) {#name, offsetof(struct comparison, name)}
+#define FIGURE(name) \
+    { #name, offsetof(struct comparison, name) }
 static const struct json_figure figures[] = {
     {"mean", offsetof(struct comparison, summary.mean)},
     {"sd", offsetof(struct comparison, summary.sd)},
@@ -194,11 +205,13 @@ static json_t *row_json(const struct comparand *c, const struct comparison *row)
     json_object_set_new(out, "failed", json_integer((json_int_t)row->summary.failed));
     json_object_set_new(out, "pairs", json_integer((json_int_t)row->pairs));
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        json_object_set_new(out, figures[i].name, json_number(*(const double *)((const char *)row + figures[i].offset)));
+        json_object_set_new(out, figures[i].name,
+                            json_number(*(const double *)((const char *)row + figures[i].offset)));
     add_tests(&c->design, row, out);
     json_object_set_new(out, "family", json_integer(row->family));
     json_object_set_new(out, "needed_n", json_integer((json_int_t)row->needed_n));
-    json_object_set_new(out, "seeds_needed", row->seeds_needed ? json_integer((json_int_t)row->seeds_needed) : json_null());
+    json_object_set_new(out, "seeds_needed",
+                        row->seeds_needed ? json_integer((json_int_t)row->seeds_needed) : json_null());
     json_object_set_new(out, "verdict", json_text(verdict_name(row->verdict)));
     return out;
 }
@@ -238,7 +251,7 @@ static status show(const struct invocation *in, const struct comparand *c) {
 
 static status run(const struct invocation *in) {
     struct comparand c = {0};
-    status failure = cli_text(in, "csv") ? load_csv(in, &c) : load_suite(in, &c);
+    status failure = cli_text(in, "csv") ? load_csv(in, &c) : load_declared(in, &c);
     if (!failure) failure = show(in, &c);
     comparand_free(&c);
     return failure;
@@ -247,7 +260,10 @@ static status run(const struct invocation *in) {
 static const struct flag_row flags[] = {
     FLAG_ROW_DB,
     FLAG_ROW_SCALE,
-    {.name = "metric", .type = FLAG_TEXT, .value_name = "NAME", .help = "another metric than the suite's (exploratory)"},
+    {.name = "metric",
+     .type = FLAG_TEXT,
+     .value_name = "NAME",
+     .help = "another metric than the suite's (exploratory)"},
     {.name = "csv",
      .type = FLAG_TEXT,
      .value_name = "FILE",

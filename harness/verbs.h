@@ -7,6 +7,8 @@ extern const struct verb verb_run;
 extern const struct verb verb_list;
 extern const struct verb verb_status;
 extern const struct verb verb_show;
+extern const struct verb verb_compare;
+extern const struct verb verb_report;
 extern const struct verb verb_reproduce;
 extern const struct verb verb_export;
 extern const struct verb verb_verify;

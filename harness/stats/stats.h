@@ -1,8 +1,8 @@
 /* stats: are the differences real? Pure functions on numbers; no store, no printing.
  *
  * One seed is one unit. delta = variant - baseline; a negative delta is an improvement, unless the design says that
- * higher is better. Distribution functions come from GSL. Sources: Student t on paired differences (assumes that they are
- * roughly normal); exact sign-flip permutation (Phipson & Smyth, arXiv 1603.05766; assumes that they are symmetric
+ * higher is better. Distribution functions come from GSL. Sources: Student t on paired differences (assumes that they
+ * are roughly normal); exact sign-flip permutation (Phipson & Smyth, arXiv 1603.05766; assumes that they are symmetric
  * under the null); Holm 1979; Benjamini & Hochberg 1995; Hedges g (Hedges 1981); TOST (Lakens 2017); Bouthillier et
  * al. arXiv 2103.03098 and Colas et al. arXiv 1806.08295 on seeds as units.
  *

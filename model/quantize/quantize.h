@@ -32,12 +32,16 @@ struct quantized_model {
 
 typedef bool (*quantize_progress)(void *context, const char *what, double fraction); /* true: stop */
 
-/* net, weights: the averaged model in master precision. dataset may be NULL unless quant.calibration is train. */
+/* By net->config's quant.* options. weights: the averaged model in master precision. dataset may be NULL unless
+ * quant.calibration is train. */
 status quantize_model(const struct network *net, const real *weights, const struct dataset *dataset, uint64_t seed,
                       quantize_progress progress, void *context, struct quantized_model *out);
 void quantized_model_free(struct quantized_model *model);
 
-/* The weights that a reader of the stored values gets. */
+/* Storage for every tensor as the config wants it, values still unset: for who fills it from a file. */
+status quantized_model_allocate(struct quantized_model *model, const struct network *net);
+
+/* The weights that a reader of the stored values gets: all of the buffer, gaps as zeros. */
 void quantized_model_decode(const struct quantized_model *model, real *weights);
 
 /* Is the tensor stored as integers under this config, and with how many bits (0: no)? */

@@ -1,0 +1,289 @@
+/* artifact: a quantised model as one compressed safetensors file, and back; see artifact.h. */
+#include "model/artifact.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/half.h"
+#include "model/files.h"
+#include "model/safetensors.h"
+#include "model/xz.h"
+
+enum { LENGTH_BYTES = 8, LONGEST_HEADER = 16 << 20 };
+static const char FORMAT[] = "hinge-artifact-1";
+
+/* --- the tensors of the file ------------------------------------------------------------------------------------- */
+
+static size_t scale_columns(const struct quantized_tensor *q) { return q->scale_count / q->tensor->shape[0]; }
+
+static struct stored_tensor entry(const struct quantized_tensor *q, const char *suffix, enum tensor_type type,
+                                  const void *data) {
+    struct stored_tensor stored = {.type = type,
+                                   .dims = q->tensor->dims,
+                                   .shape = {q->tensor->shape[0], q->tensor->shape[1]},
+                                   .count = q->tensor->count,
+                                   .data = data};
+    if (stored.dims == 1) stored.shape[1] = 0;
+    snprintf(stored.name, sizeof stored.name, "%s%s", q->tensor->name, suffix);
+    return stored;
+}
+
+/* The one or two entries under which a tensor is stored. */
+static int entries_of(const struct quantized_tensor *q, struct stored_tensor out[2]) {
+    if (q->storage == STORED_F32) return out[0] = entry(q, "", TYPE_F32, q->floats), 1;
+    if (q->storage == STORED_F16) return out[0] = entry(q, "", TYPE_F16, q->halves), 1;
+    out[0] = entry(q, ".q", TYPE_I8, q->integers);
+    out[1] = entry(q, ".scale", TYPE_F16, q->scales);
+    out[1].shape[1] = scale_columns(q);
+    out[1].count = q->scale_count;
+    return 2;
+}
+
+static size_t entry_bytes(const struct stored_tensor *stored) { return stored->count * tensor_type_size(stored->type); }
+
+static size_t stored_bytes(const struct quantized_tensor *q) {
+    struct stored_tensor entries[2];
+    size_t bytes = 0;
+    for (int i = entries_of(q, entries) - 1; i >= 0; i--) bytes += entry_bytes(&entries[i]);
+    return bytes;
+}
+
+/* --- writing ----------------------------------------------------------------------------------------------------- */
+
+struct metadata {
+    char (*values)[512];
+    struct metadata_entry *entries;
+    int count;
+};
+
+static void metadata_free(struct metadata *m) {
+    free(m->values);
+    free(m->entries);
+}
+
+static status metadata_of(const struct config *config, struct metadata *m) {
+    m->values = calloc(option_row_count, sizeof *m->values);
+    m->entries = calloc(option_row_count + 1, sizeof *m->entries);
+    m->count = (int)option_row_count + 1;
+    if (!m->values || !m->entries) {
+        metadata_free(m);
+        return status_new(STATUS_SYSTEM, "artifact: out of memory");
+    }
+    m->entries[0] = (struct metadata_entry){"format", FORMAT};
+    for (size_t i = 0; i < option_row_count; i++)
+        m->entries[i + 1] =
+            (struct metadata_entry){option_rows[i].key, option_text(&option_rows[i], config, m->values[i])};
+    return NULL;
+}
+
+static status build(const struct quantized_model *model, unsigned char **raw, size_t *raw_size) {
+    struct metadata metadata;
+    int count = 0;
+    struct stored_tensor *entries = calloc(2 * (size_t)model->count, sizeof *entries);
+    if (!entries) return status_new(STATUS_SYSTEM, "artifact: out of memory");
+    for (int i = 0; i < model->count; i++) count += entries_of(&model->tensors[i], entries + count);
+    status s = metadata_of(&model->network->config, &metadata);
+    if (!s) {
+        s = safetensors_build(entries, count, metadata.entries, metadata.count, raw, raw_size);
+        metadata_free(&metadata);
+    }
+    free(entries);
+    return s;
+}
+
+static void measure(const struct quantized_model *model, struct artifact_sizes *sizes) {
+    for (int i = 0; i < model->count; i++) {
+        const struct quantized_tensor *q = &model->tensors[i];
+        sizes->class_bytes[q->tensor->class] += stored_bytes(q);
+        sizes->class_parameters[q->tensor->class] += q->tensor->count;
+    }
+}
+
+status artifact_write(const struct quantized_model *model, const char *path, struct artifact_sizes *sizes) {
+    unsigned char *raw, *packed;
+    size_t raw_size, packed_size;
+    TRY(build(model, &raw, &raw_size));
+    status s = xz_compress(raw, raw_size, &packed, &packed_size);
+    free(raw);
+    if (s) return status_context(s, "%s", path);
+    *sizes = (struct artifact_sizes){.bytes = packed_size, .raw_bytes = raw_size};
+    measure(model, sizes);
+    bytes_sha256(packed, packed_size, sizes->sha256);
+    s = file_write_atomic(path, packed, packed_size);
+    free(packed);
+    return s;
+}
+
+/* --- reading: the declaration ------------------------------------------------------------------------------------ */
+
+struct reader {
+    const char *path;
+    struct xz_reader *xz;
+    unsigned char *head; /* length and JSON header */
+    size_t head_size;
+    struct network *net;
+    struct quantized_model model;
+    struct safetensors file;
+};
+
+static status damaged(const struct reader *r, const char *name, const char *problem) {
+    return status_new(STATUS_DATA, "%s: not a sound artifact: %s %s", r->path, name, problem);
+}
+
+static status read_head(struct reader *r) {
+    unsigned char length_bytes[LENGTH_BYTES];
+    TRY(xz_read(r->xz, length_bytes, LENGTH_BYTES));
+    uint64_t length = 0;
+    for (int i = LENGTH_BYTES - 1; i >= 0; i--) length = length << 8 | length_bytes[i];
+    if (length > LONGEST_HEADER) return damaged(r, "its header", "is longer than 16 MiB");
+    r->head_size = LENGTH_BYTES + (size_t)length;
+    r->head = malloc(r->head_size);
+    if (!r->head) return status_new(STATUS_SYSTEM, "%s: out of memory", r->path);
+    memcpy(r->head, length_bytes, LENGTH_BYTES);
+    return xz_read(r->xz, r->head + LENGTH_BYTES, (size_t)length);
+}
+
+static status config_from(const struct reader *r, const json_t *metadata, struct config *config) {
+    const char *format = json_string_value(json_object_get(metadata, "format"));
+    if (!format || strcmp(format, FORMAT) != 0) return damaged(r, "its metadata", "names another format");
+    if (json_object_size(metadata) != option_row_count + 1) return damaged(r, "its metadata", "has other options");
+    config_defaults(config);
+    for (size_t i = 0; i < option_row_count; i++) {
+        const char *value = json_string_value(json_object_get(metadata, option_rows[i].key));
+        if (!value) return damaged(r, option_rows[i].key, "is missing in its metadata");
+        status s = config_set(config, option_rows[i].key, value);
+        if (s) return status_context(s, "%s: metadata", r->path);
+    }
+    return status_context(config_check(config), "%s: metadata", r->path);
+}
+
+static status read_config(const struct reader *r, struct config *config) {
+    json_error_t error;
+    json_t *header =
+        json_loadb((const char *)r->head + LENGTH_BYTES, r->head_size - LENGTH_BYTES, JSON_REJECT_DUPLICATES, &error);
+    if (!header) return damaged(r, "its header:", error.text);
+    status s = config_from(r, json_object_get(header, "__metadata__"), config);
+    json_decref(header);
+    return s;
+}
+
+/* --- reading: the values ----------------------------------------------------------------------------------------- */
+
+/* A model that declares itself larger than the machine is refused before any room is made for it. */
+static status check_size(const struct reader *r, const struct config *config) {
+    struct parameters parameters;
+    TRY(parameters_create(&parameters, config));
+    double bytes = (double)parameters.total * (sizeof(real) + 2.0);
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    parameters_destroy(&parameters);
+    if (bytes <= have) return NULL;
+    return status_new(STATUS_DATA, "%s: declares a model of %.0f MB, this machine has %.0f MB", r->path, bytes / 1e6,
+                      have / 1e6);
+}
+
+/* As many bytes as the declared tensors need, no more. */
+static status read_rest(struct reader *r) {
+    size_t size = r->head_size;
+    for (int i = 0; i < r->model.count; i++) size += stored_bytes(&r->model.tensors[i]);
+    unsigned char *raw = malloc(size);
+    if (!raw) return status_new(STATUS_SYSTEM, "%s: %zu bytes of memory were refused", r->path, size);
+    memcpy(raw, r->head, r->head_size);
+    status s = xz_read(r->xz, raw + r->head_size, size - r->head_size);
+    if (!s) {
+        s = xz_close(r->xz);
+        r->xz = NULL;
+    }
+    if (!s) return safetensors_parse(&r->file, raw, size, r->path);
+    free(raw);
+    return s;
+}
+
+static status copy_entry(const struct reader *r, const struct stored_tensor *wanted) {
+    const struct stored_tensor *found = safetensors_find(&r->file, wanted->name);
+    if (!found) return damaged(r, wanted->name, "is missing");
+    if (found->type != wanted->type || found->dims != wanted->dims || found->count != wanted->count ||
+        memcmp(found->shape, wanted->shape, sizeof found->shape) != 0)
+        return damaged(r, wanted->name, "has another type or shape");
+    memcpy((void *)wanted->data, found->data, entry_bytes(wanted));
+    return NULL;
+}
+
+static bool halves_finite(const uint16_t *halves, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if ((halves[i] & 0x7C00) == 0x7C00) return false;
+    return true;
+}
+
+static status check_integers(const struct reader *r, const struct quantized_tensor *q) {
+    const int qmax = (1 << (q->bits - 1)) - 1;
+    for (size_t i = 0; i < q->tensor->count; i++)
+        if (q->integers[i] < -qmax || q->integers[i] > qmax)
+            return damaged(r, q->tensor->name, "has an integer beyond its bits");
+    for (size_t i = 0; i < q->scale_count; i++)
+        if (q->scales[i] == 0 || q->scales[i] > HALF_LARGEST)
+            return damaged(r, q->tensor->name, "has a scale that is not a positive number");
+    return NULL;
+}
+
+static status check_values(const struct reader *r, const struct quantized_tensor *q) {
+    if (q->storage == STORED_INT) return check_integers(r, q);
+    if (q->storage == STORED_F16 && !halves_finite(q->halves, q->tensor->count))
+        return damaged(r, q->tensor->name, "has a value that is not finite");
+    for (size_t i = 0; q->storage == STORED_F32 && i < q->tensor->count; i++)
+        if (!isfinite(q->floats[i])) return damaged(r, q->tensor->name, "has a value that is not finite");
+    return NULL;
+}
+
+static status fill_model(const struct reader *r) {
+    int entries_wanted = 0;
+    for (int i = 0; i < r->model.count; i++) {
+        struct stored_tensor entries[2];
+        int count = entries_of(&r->model.tensors[i], entries);
+        for (int k = 0; k < count; k++) TRY(copy_entry(r, &entries[k]));
+        TRY(check_values(r, &r->model.tensors[i]));
+        entries_wanted += count;
+    }
+    if (r->file.count == entries_wanted) return NULL;
+    return damaged(r, "it", "holds tensors that its model has not");
+}
+
+static status read_model(struct reader *r, const struct backend *ops, real **weights) {
+    struct config config;
+    TRY(read_head(r));
+    TRY(read_config(r, &config));
+    TRY(check_size(r, &config));
+    TRY(network_create(r->net, &config, ops, 1, (size_t)config.train_sequence));
+    TRY(quantized_model_allocate(&r->model, r->net));
+    TRY(read_rest(r));
+    TRY(fill_model(r));
+    *weights = malloc(r->net->parameters.total * sizeof **weights);
+    if (!*weights) return status_new(STATUS_SYSTEM, "%s: out of memory", r->path);
+    quantized_model_decode(&r->model, *weights);
+    return NULL;
+}
+
+static void release(struct reader *r) {
+    if (r->xz) xz_abandon(r->xz);
+    quantized_model_free(&r->model);
+    safetensors_free(&r->file);
+    free(r->head);
+}
+
+status artifact_read(const char *path, const struct backend *ops, struct network *net, real **weights) {
+    unsigned char *packed;
+    size_t packed_size;
+    struct reader reader = {.path = path, .net = net};
+    *net = (struct network){0};
+    *weights = NULL;
+    TRY(file_read(path, &packed, &packed_size));
+    status s = xz_open(&reader.xz, packed, packed_size, path);
+    if (!s) s = read_model(&reader, ops, weights);
+    release(&reader);
+    free(packed);
+    if (s && net->ops) network_destroy(net);
+    return s;
+}

@@ -1,0 +1,241 @@
+/* calibrate: gathers the Hessians of all layers in forward passes over the calibration sequences.
+ *
+ * Sequences run in slices; slice k adds into partial sum k mod P, in order, and at the end the partial sums are added
+ * as a binary tree. P depends on the model's size alone, so the bits do not depend on the number of lanes. */
+#include "model/quantize/calibrate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/decoder.h"
+
+enum { PARTIALS = 8 };
+#define PARTIAL_BYTES_LIMIT ((size_t)1 << 30) /* of all partial sums together; fewer of them beyond */
+
+struct job {
+    struct calibration *calibration;
+    struct network net; /* as large as a slice */
+    struct workspace *workspaces[PARTIALS];
+    struct lane lanes[PARTIALS];
+    int lane_count, partials;
+    double **partial; /* (partials, slots) */
+    const real *weights;
+    int32_t *ids; /* (sequences, time) */
+    size_t time, slice_sequences, slices;
+    size_t round;
+};
+
+/* --- which tensors share an H ------------------------------------------------------------------------------------ */
+
+/* The tensor whose input is taken for this one: k and v read what q reads. */
+static const struct tensor *input_owner(const struct parameters *parameters, const struct tensor *tensor) {
+    bool shares = tensor->role == ROLE_ATTN_K || tensor->role == ROLE_ATTN_V;
+    return shares ? parameters_get(parameters, tensor->layer, ROLE_ATTN_Q) : tensor;
+}
+
+static void assign_slots(struct calibration *c, const struct network *net) {
+    const struct parameters *p = &net->parameters;
+    for (int i = 0; i < p->count; i++) c->slot[i] = -1;
+    for (int i = 0; i < p->count; i++) {
+        const struct tensor *tensor = &p->tensors[i];
+        if (!tensor->linear || quantize_bits(&net->config, tensor) == 0) continue;
+        int owner = (int)(input_owner(p, tensor) - p->tensors);
+        if (c->slot[owner] < 0) {
+            c->slot_cols[c->slot_count] = tensor->shape[1];
+            c->slot[owner] = c->slot_count++;
+        }
+        c->slot[i] = c->slot[owner];
+    }
+}
+
+static status make_slots(struct calibration *c, const struct network *net) {
+    size_t count = (size_t)net->parameters.count;
+    c->slot = calloc(count, sizeof *c->slot);
+    c->slot_cols = calloc(count, sizeof *c->slot_cols);
+    if (!c->slot || !c->slot_cols) return status_new(STATUS_SYSTEM, "calibration: out of memory");
+    assign_slots(c, net);
+    return NULL;
+}
+
+/* --- memory ------------------------------------------------------------------------------------------------------ */
+
+static size_t hessian_bytes(const struct calibration *c) {
+    size_t bytes = 0;
+    for (int i = 0; i < c->slot_count; i++) bytes += c->slot_cols[i] * c->slot_cols[i] * sizeof(double);
+    return bytes;
+}
+
+static int partial_count(const struct calibration *c, size_t slices) {
+    int count = PARTIALS;
+    while (count > 1 && ((size_t)count > slices || (size_t)count * hessian_bytes(c) > PARTIAL_BYTES_LIMIT)) count /= 2;
+    return count;
+}
+
+static void lay_out(struct job *job, struct arena *arena) {
+    struct calibration *c = job->calibration;
+    job->ids = arena_take(arena, c->sequences * job->time * sizeof *job->ids);
+    job->partial = arena_take(arena, (size_t)(job->partials * c->slot_count) * sizeof *job->partial);
+    for (int i = 0; i < job->partials * c->slot_count; i++) {
+        size_t cols = c->slot_cols[i % c->slot_count];
+        double *h = arena_take(arena, cols * cols * sizeof *h);
+        if (job->partial) job->partial[i] = h;
+    }
+    c->hessians = job->partial; /* the first partial sums become the total */
+}
+
+static status prepare(struct job *job, const struct network *net) {
+    struct calibration *c = job->calibration;
+    job->time = (size_t)net->config.train_sequence;
+    size_t windows = (size_t)net->config.train_slice_tokens / job->time;
+    job->slice_sequences = windows < 1 ? 1 : windows > c->sequences ? c->sequences : windows;
+    job->slices = (c->sequences + job->slice_sequences - 1) / job->slice_sequences;
+    job->partials = partial_count(c, job->slices);
+    struct arena counting = {0};
+    lay_out(job, &counting);
+    TRY(arena_create(&c->arena, counting.used, "calibration"));
+    lay_out(job, &c->arena);
+    TRY(network_create(&job->net, &net->config, net->ops, job->slice_sequences, job->time));
+    int lanes = net->ops->lane_count();
+    for (int i = 0; i < job->partials && i < lanes; i++, job->lane_count++) {
+        TRY(workspace_create(&job->workspaces[i], &job->net, false, i));
+        job->lanes[i].index = i;
+    }
+    return NULL;
+}
+
+static void release(struct job *job) {
+    for (int i = 0; i < PARTIALS; i++)
+        if (job->workspaces[i]) workspace_destroy(job->workspaces[i]);
+    if (job->net.ops) network_destroy(&job->net);
+}
+
+/* --- forward passes ---------------------------------------------------------------------------------------------- */
+
+struct tap {
+    const struct job *job;
+    struct lane *lane;
+    double **hessians; /* (slots) of one partial sum */
+};
+
+static void accumulate(void *context, int tensor, const real *x, size_t rows, size_t cols) {
+    const struct tap *tap = context;
+    const struct calibration *c = tap->job->calibration;
+    int slot = c->slot[tensor];
+    const struct parameters *p = &tap->job->net.parameters;
+    if (slot < 0 || input_owner(p, &p->tensors[tensor]) != &p->tensors[tensor]) return;
+    tap->job->net.ops->hessian_accumulate(tap->lane, tap->hessians[slot], x, rows, cols);
+}
+
+static void run_slice(void *context, int piece, struct lane *lane) {
+    struct job *job = context;
+    size_t slice = job->round * (size_t)job->partials + (size_t)piece;
+    if (slice >= job->slices) return;
+    size_t first = slice * job->slice_sequences, left = job->calibration->sequences - first;
+    struct workspace *ws = job->workspaces[lane->index];
+    struct tap tap = {job, workspace_lane(ws), job->partial + piece * job->calibration->slot_count};
+    struct forward_request request = {.weights = job->weights,
+                                      .ids = job->ids + first * job->time,
+                                      .sequences = left < job->slice_sequences ? left : job->slice_sequences,
+                                      .time = job->time,
+                                      .repeats_on = true,
+                                      .temperature = 1,
+                                      .tap = accumulate,
+                                      .tap_context = &tap};
+    network_forward(&job->net, ws, &request);
+}
+
+static void add_up(struct job *job) {
+    struct calibration *c = job->calibration;
+    for (int slot = 0; slot < c->slot_count; slot++) {
+        size_t count = c->slot_cols[slot] * c->slot_cols[slot];
+        for (int stride = 1; stride < job->partials; stride *= 2)
+            for (int i = 0; i < job->partials; i += 2 * stride) {
+                double *to = job->partial[i * c->slot_count + slot];
+                const double *from = job->partial[(i + stride) * c->slot_count + slot];
+                for (size_t k = 0; k < count; k++) to[k] += from[k];
+            }
+        for (size_t k = 0; k < count; k++) c->hessians[slot][k] /= (double)c->sequences;
+    }
+}
+
+static status run_passes(struct job *job, quantize_progress progress, void *context) {
+    size_t rounds = (job->slices + (size_t)job->partials - 1) / (size_t)job->partials;
+    for (job->round = 0; job->round < rounds; job->round++) {
+        if (progress && progress(context, "calibrating", (double)job->round / (double)rounds))
+            return status_new(STATUS_INTERRUPTED, "stopped while calibrating");
+        job->net.ops->for_each(job->lanes, job->lane_count, job->partials, run_slice, job);
+    }
+    add_up(job);
+    return NULL;
+}
+
+/* --- the tokens -------------------------------------------------------------------------------------------------- */
+
+static status take_from_train(struct job *job, const struct dataset *dataset, uint64_t seed) {
+    if (!dataset)
+        return status_new(STATUS_USAGE, "quant.calibration = \"train\" needs the training text, which is not open");
+    size_t count = job->calibration->sequences;
+    int32_t *targets = malloc(count * job->time * sizeof *targets); /* batch_fill wants a place for them */
+    if (!targets) return status_new(STATUS_SYSTEM, "calibration: out of memory");
+    struct batch_plan plan;
+    status s = batch_plan_create(&plan, &dataset->train, job->time, count, DATA_SHUFFLED, seed);
+    if (!s) {
+        batch_fill(&plan, 0, job->ids, targets);
+        batch_plan_destroy(&plan);
+    }
+    free(targets);
+    return s;
+}
+
+static status gather_tokens(struct job *job, const struct dataset *dataset, uint64_t seed) {
+    const struct config *config = &job->net.config;
+    if (config->quant_calibration == CALIBRATION_TRAIN) return take_from_train(job, dataset, seed);
+    return decoder_sample(&job->net, job->weights, true, job->calibration->sequences, job->time,
+                          config->quant_calibration_temperature, seed, job->ids);
+}
+
+static status run(struct job *job, const struct network *net, const struct dataset *dataset, uint64_t seed,
+                  quantize_progress progress, void *context) {
+    TRY(make_slots(job->calibration, net));
+    if (job->calibration->slot_count == 0) return NULL;
+    TRY(prepare(job, net));
+    if (progress && progress(context, "sampling", 0)) return status_new(STATUS_INTERRUPTED, "stopped before sampling");
+    TRY(gather_tokens(job, dataset, seed));
+    return run_passes(job, progress, context);
+}
+
+/* Ternary models calculate with the ternary image of their weights. */
+static status make_effective(const struct network *net, const real *weights, real **effective) {
+    *effective = NULL;
+    if (net->config.model_linear != LINEAR_TERNARY) return NULL;
+    *effective = calloc(net->parameters.total, sizeof **effective);
+    if (!*effective) return status_new(STATUS_SYSTEM, "calibration: out of memory");
+    struct lane lane = {0};
+    network_effective(net, &lane, 1, *effective, weights, VIEW_MASTER);
+    return NULL;
+}
+
+status calibrate(const struct network *net, const real *weights, const struct dataset *dataset, uint64_t seed,
+                 quantize_progress progress, void *context, struct calibration *out) {
+    real *effective;
+    *out = (struct calibration){.sequences = (size_t)net->config.quant_calibration_sequences};
+    TRY(make_effective(net, weights, &effective));
+    struct job job = {.calibration = out, .weights = effective ? effective : weights};
+    status s = run(&job, net, dataset, seed, progress, context);
+    release(&job);
+    free(effective);
+    if (s) calibration_free(out);
+    return s;
+}
+
+void calibration_free(struct calibration *calibration) {
+    arena_destroy(&calibration->arena);
+    free(calibration->slot);
+    free(calibration->slot_cols);
+    *calibration = (struct calibration){0};
+}
+
+const double *calibration_hessian(const struct calibration *calibration, int tensor) {
+    if (!calibration->hessians || calibration->slot[tensor] < 0) return NULL;
+    return calibration->hessians[calibration->slot[tensor]];
+}

@@ -42,7 +42,7 @@ PROGRAM    := $(BUILD)/hinge
 TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c))
 TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(BUILD)/%)
 # Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
-support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/test_%.c %/bench_%.c,$(wildcard $(dir $1)*.c)))
+support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c)))
 
 .DEFAULT_GOAL := all
 .PHONY: all demo test check bench help packages test-packages check-packages clean tests format

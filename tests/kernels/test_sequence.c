@@ -161,7 +161,7 @@ static void decoding_token_by_token_equals_the_recurrence(void **state) {
     op_run_end(&m.run);
 }
 
-/* A float32 sum near 7500 radians moves in steps of 5e-4 and would be off by hundredths after 6000 tokens. What is
+/* A float32 sum going to 7500 radians moves in steps of 5e-4 and is off by some thousandths after 6000 tokens. What is
  * allowed is what the rounding of the rate itself makes: 6e-8 of 7500. */
 static void phases_stay_right_over_thousands_of_tokens(void **state) {
     (void)state;

@@ -325,7 +325,7 @@ static const char *const examples[] = {"hinge doctor", "hinge doctor --json", NU
 
 const struct verb verb_doctor = {
     .name = "doctor",
-    .purpose = "this machine, libraries, data, GPU: what is missing, what that costs, how to mend it",
+    .purpose = "this machine and its data: what is missing, what it costs, how to mend it",
     .arguments = "",
     .least = 0,
     .most = 0,

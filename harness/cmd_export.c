@@ -361,8 +361,8 @@ static const char *const examples[] = {
 
 const struct verb verb_export = {
     .name = "export",
-    .purpose = "runs, steps or evaluations as CSV or JSON; the columns are explained in results/README.md",
-    .arguments = "runs|steps|evaluations [SUITE]",
+    .purpose = "runs, steps or evaluations as CSV or JSON (columns: results/README.md)",
+    .arguments = "WHAT [SUITE]",
     .least = 1,
     .most = 2,
     .flags = flags,

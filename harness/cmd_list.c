@@ -72,51 +72,46 @@ static status list_options(const struct invocation *in) {
 /* --- strategies, metrics, ops
  * ------------------------------------------------------------------------------------------ */
 
-/* Rows of texts under their headings, as a table or as JSON objects. */
-static status print_texts(const struct invocation *in, const struct table_column *columns, int column_count,
-                          const char *const *cells, int cell_count) {
-    if (!cli_switch(in, "json")) {
-        struct table *table = table_new(columns, column_count);
-        for (int i = 0; i < cell_count; i++) table_cell(table, "%s", cells[i]);
-        table_print(table, stdout, 0);
-        table_free(table);
-        return NULL;
-    }
-    json_t *list = json_array();
-    for (int i = 0; i < cell_count; i += column_count) {
-        json_t *object = json_object();
-        for (int c = 0; c < column_count; c++) json_object_set_new(object, columns[c].heading, json_text(cells[i + c]));
-        json_array_append_new(list, object);
-    }
-    return json_print(stdout, list);
+static json_t *strategy_json(const struct strategy_row *row) {
+    json_t *object = json_object();
+    json_object_set_new(object, "strategy", json_text(row->name));
+    json_object_set_new(object, "settings", json_text(row->settings));
+    json_object_set_new(object, "help", json_text(row->help));
+    return object;
 }
 
 static status list_strategies(const struct invocation *in) {
-    enum { MOST = 64 };
-    static const struct table_column columns[] = {
-        {"strategy", ALIGN_LEFT, false}, {"settings", ALIGN_LEFT, false}, {"help", ALIGN_LEFT, true}};
-    const char *cells[3 * MOST];
-    int count = 0;
-    for (size_t i = 0; i < strategy_row_count && i < MOST; i++) {
-        cells[count++] = strategy_rows[i].name;
-        cells[count++] = strategy_rows[i].settings;
-        cells[count++] = strategy_rows[i].help;
+    json_t *list = cli_switch(in, "json") ? json_array() : NULL;
+    for (size_t i = 0; i < strategy_row_count; i++) {
+        const struct strategy_row *row = &strategy_rows[i];
+        if (list)
+            json_array_append_new(list, strategy_json(row));
+        else
+            printf("%s%s%s  %s\n    %s\n", terminal_style(stdout, STYLE_BOLD), row->name,
+                   terminal_style(stdout, STYLE_PLAIN), row->help, row->settings);
     }
-    return print_texts(in, columns, 3, cells, count);
+    return list ? json_print(stdout, list) : NULL;
+}
+
+static json_t *metric_json(const struct metric_row *row) {
+    json_t *object = json_object();
+    json_object_set_new(object, "metric", json_text(row->name));
+    json_object_set_new(object, "unit", json_text(row->unit));
+    json_object_set_new(object, "help", json_text(row->help));
+    return object;
 }
 
 static status list_metrics(const struct invocation *in) {
-    enum { MOST = 32 };
-    static const struct table_column columns[] = {
-        {"metric", ALIGN_LEFT, false}, {"unit", ALIGN_LEFT, false}, {"meaning", ALIGN_LEFT, true}};
-    const char *cells[3 * MOST];
-    int count = 0;
-    for (size_t i = 0; i < metric_row_count && i < MOST; i++) {
-        cells[count++] = metric_rows[i].name;
-        cells[count++] = metric_rows[i].unit;
-        cells[count++] = metric_rows[i].help;
+    json_t *list = cli_switch(in, "json") ? json_array() : NULL;
+    for (size_t i = 0; i < metric_row_count; i++) {
+        const struct metric_row *row = &metric_rows[i];
+        if (list)
+            json_array_append_new(list, metric_json(row));
+        else
+            printf("%s%s%s  %s\n    %s\n", terminal_style(stdout, STYLE_BOLD), row->name,
+                   terminal_style(stdout, STYLE_PLAIN), row->unit, row->help);
     }
-    return print_texts(in, columns, 3, cells, count);
+    return list ? json_print(stdout, list) : NULL;
 }
 
 static json_t *op_json(const struct op_row *row) {
@@ -355,7 +350,7 @@ static const char *const examples[] = {
 
 const struct verb verb_list = {
     .name = "list",
-    .purpose = "the suites, or the variants of one; also options, strategies, presets, metrics, ops",
+    .purpose = "suites, or the variants of one; options, strategies, presets, metrics, ops",
     .arguments = "[SUITE]",
     .least = 0,
     .most = 1,

@@ -75,7 +75,7 @@ static const char *const examples[] = {"hinge reproduce 3", NULL};
 
 const struct verb verb_reproduce = {
     .name = "reproduce",
-    .purpose = "train a finished run again and compare every loss and the weights, bit for bit",
+    .purpose = "train a finished run again and compare losses and weights bit for bit",
     .arguments = "RUN",
     .least = 1,
     .most = 1,

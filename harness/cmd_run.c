@@ -105,7 +105,7 @@ static const char *const examples[] = {
 
 const struct verb verb_run = {
     .name = "run",
-    .purpose = "train, average, quantise and evaluate what is not done yet; Ctrl-C stops, the same command goes on",
+    .purpose = "do what a suite asks for and is not done yet; Ctrl-C stops, repeat to go on",
     .arguments = "SUITE",
     .least = 1,
     .most = 1,

@@ -300,7 +300,7 @@ static const char *const examples[] = {"hinge show 3", "hinge show 3 --json", NU
 
 const struct verb verb_show = {
     .name = "show",
-    .purpose = "everything known of one run: options, stages, hashes, evaluations, artifact, provenance",
+    .purpose = "everything known of one run: options, stages, hashes, evaluations, artifact",
     .arguments = "RUN",
     .least = 1,
     .most = 1,

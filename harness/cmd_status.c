@@ -247,7 +247,7 @@ static const char *const examples[] = {
 
 const struct verb verb_status = {
     .name = "status",
-    .purpose = "what is done, running, failed and left: of all suites, or run by run of one",
+    .purpose = "what is done, running, failed and left: of all suites, or of one",
     .arguments = "[SUITE]",
     .least = 0,
     .most = 1,

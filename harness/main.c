@@ -12,8 +12,8 @@ static const struct verb *const verbs[] = {
 static const char notes[] = "`hinge help VERB` prints a verb's flags and examples. Exit status:\n"
                             "  0    good\n"
                             "  2    usage: the command line or a suite asks for something impossible\n"
-                            "  3    data: a file is missing, damaged, of another version or of another size\n"
-                            "  4    system: disk, memory, permission or a missing program\n"
+                            "  3    data: a file is damaged, of another version or of another size\n"
+                            "  4    system: disk, memory, permission, a missing file or program\n"
                             "  5    diverged: a run's numbers stopped being finite\n"
                             "  6    a check was made and did not hold (verify, reproduce)\n"
                             "  130  interrupted by Ctrl-C; everything done so far is kept\n";

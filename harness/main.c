@@ -5,8 +5,8 @@
 #include "harness/verbs.h"
 
 static const struct verb *const verbs[] = {
-    &verb_list,      &verb_plan,   &verb_run,    &verb_status, &verb_show,
-    &verb_reproduce, &verb_export, &verb_verify, &verb_doctor, NULL,
+    &verb_verify,
+    NULL,
 };
 
 static const char notes[] = "`hinge help VERB` prints a verb's flags and examples. Exit status:\n"

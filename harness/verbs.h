@@ -12,4 +12,7 @@ extern const struct verb verb_report;
 extern const struct verb verb_reproduce;
 extern const struct verb verb_export;
 extern const struct verb verb_verify;
+extern const struct verb verb_data_prepare;
+extern const struct verb verb_data_add;
+extern const struct verb verb_data_list;
 extern const struct verb verb_doctor;

@@ -68,7 +68,7 @@ status plan_create(struct plan *plan, const struct suite *suite, const struct da
 void plan_free(struct plan *plan);
 
 /* The declaration's canonical text: everything that was decided before the first run. Caller frees. */
-char *plan_declaration(const struct suite *suite, const struct dataset_list *datasets);
+char *plan_declaration(const struct plan *plan, const struct dataset_list *datasets);
 
 struct store;
 

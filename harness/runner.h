@@ -37,7 +37,6 @@ struct runner_request {
 };
 
 #define RUNNER_CHECKPOINT_SECONDS 30.0
-#define RUNNER_STALE_SECONDS 120.0 /* a heartbeat older than this is a dead worker's; it beats every few seconds */
 
 struct runner_summary {
     int runs, done, failed;

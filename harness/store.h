@@ -11,6 +11,8 @@
 
 #define STORE_VERSION 1 /* PRAGMA user_version; older databases are migrated, newer ones refused */
 
+#define STORE_STALE_SECONDS 120.0 /* a heartbeat from another host older than this is a dead worker's */
+
 struct store;
 
 enum store_mode {
@@ -86,17 +88,17 @@ status store_run_config(struct store *store, int64_t run, struct config *config)
 /* --- stages: used by plan and runner -------------------------------------------------------------------------- */
 
 struct worker {
-    char name[128], host[64]; /* name is unique: host, pid, start */
+    char name[128], host[64]; /* name is unique: host:pid:start of the process */
     int64_t pid;
 };
 void worker_current(struct worker *worker);
 
-enum claim { CLAIM_TAKEN, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
+enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
 
-/* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker is dead when its process
- * is gone on the same host, or its heartbeat is older than stale_seconds. A failed stage is taken again with retry. */
-status store_claim(struct store *store, const char *key, const struct worker *worker, double stale_seconds, bool retry,
-                   enum claim *claim);
+/* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker of this host is dead when
+ * its process is gone, one of another host when its heartbeat is old; its stage is taken over. A failed stage is taken
+ * again with retry. */
+status store_claim(struct store *store, const char *key, const struct worker *worker, bool retry, enum claim *claim);
 /* STATUS_DIFFERS when another worker took the stage over meanwhile. */
 status store_heartbeat(struct store *store, const char *key, const struct worker *worker);
 

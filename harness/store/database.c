@@ -1,0 +1,284 @@
+/* database: opening, statements, transactions and errors of SQLite; see database.h. */
+#include "harness/store/database.h"
+
+#include <errno.h>
+#include <math.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BUSY_MILLISECONDS = 60000, KEPT = 64 };
+
+struct database {
+    sqlite3 *handle;
+    char path[4096];
+    int kept_count;
+    struct {
+        const char *sql; /* compared by address: statements are string constants */
+        sqlite3_stmt *statement;
+    } kept[KEPT];
+};
+
+static enum status_kind kind_of(int code) {
+    switch (code & 0xff) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_MISMATCH:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_ERROR:
+        return STATUS_DATA;
+    default:
+        return STATUS_SYSTEM;
+    }
+}
+
+static const char *advice_of(int code) {
+    switch (code & 0xff) {
+    case SQLITE_NOTADB:
+        return "; it is no results database: name another file with --db";
+    case SQLITE_CORRUPT:
+        return "; the file is damaged: restore it, or start another with --db";
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+        return "; check the permissions of the file and its folder";
+    case SQLITE_FULL:
+        return "; free some space: everything committed so far is kept";
+    case SQLITE_BUSY:
+        return "; another process has held the database for a minute";
+    default:
+        return "";
+    }
+}
+
+static status failure(const struct database *db, const char *doing) {
+    int code = db->handle ? sqlite3_extended_errcode(db->handle) : SQLITE_NOMEM;
+    const char *text = db->handle ? sqlite3_errmsg(db->handle) : "out of memory";
+    return status_new(kind_of(code), "%s: %s: %s%s", db->path, doing, text, advice_of(code));
+}
+
+/* --- workers ------------------------------------------------------------------------------------------------------ */
+
+/* Start of a process in clock ticks since the machine's start: with the pid it names a process for good. */
+int64_t process_start(int64_t pid) {
+    char path[64], line[1024] = "";
+    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return -1;
+    bool read = fgets(line, sizeof line, file);
+    fclose(file);
+    const char *field = read ? strrchr(line, ')') : NULL; /* the name before it may hold spaces */
+    for (int i = 2; field && i < 22; i++) field = strchr(field + 1, ' ');
+    return field ? strtoll(field + 1, NULL, 10) : -1;
+}
+
+/* worker_alive(name, pid): does the process that called itself host:pid:start still run? */
+static void worker_alive(sqlite3_context *context, int count, sqlite3_value **values) {
+    (void)count;
+    const char *name = (const char *)sqlite3_value_text(values[0]);
+    const char *start = name ? strrchr(name, ':') : NULL;
+    int64_t pid = sqlite3_value_int64(values[1]);
+    sqlite3_result_int(context, start && pid > 0 && process_start(pid) == strtoll(start + 1, NULL, 10));
+}
+
+/* --- opening ----------------------------------------------------------------------------------------------------- */
+
+/* A path as a file: URI; only what a URI reads otherwise is escaped. */
+static void make_uri(const char *path, const char *parameters, char *out, size_t size) {
+    size_t used = (size_t)snprintf(out, size, "file:");
+    for (; *path && used + 4 < size; path++)
+        used += (size_t)snprintf(out + used, size - used, strchr("%?#", *path) ? "%%%02X" : "%c", *path);
+    snprintf(out + used, size - used, "%s", parameters);
+}
+
+static int open_handle(struct database *db, const char *parameters, int flags) {
+    char uri[3 * sizeof db->path];
+    make_uri(db->path, parameters, uri, sizeof uri);
+    if (db->handle) sqlite3_close(db->handle);
+    int code = sqlite3_open_v2(uri, &db->handle, flags | SQLITE_OPEN_URI, NULL);
+    if (code == SQLITE_OK) {
+        sqlite3_busy_timeout(db->handle, BUSY_MILLISECONDS);
+        sqlite3_create_function(db->handle, "worker_alive", 2, SQLITE_UTF8, NULL, worker_alive, NULL, NULL);
+        code = sqlite3_exec(db->handle, "PRAGMA foreign_keys=ON; SELECT count(*) FROM sqlite_master", NULL, NULL, NULL);
+    }
+    return code;
+}
+
+/* Reading beside a writer needs the shared-memory file; a folder that nobody can write to has no writer either. */
+static status open_reading(struct database *db) {
+    if (access(db->path, F_OK) != 0 && errno == ENOENT)
+        return status_new(STATUS_DATA, "%s: no such database; `hinge run` makes it", db->path);
+    int code = open_handle(db, "", SQLITE_OPEN_READONLY);
+    if (code != SQLITE_OK && (code & 0xff) != SQLITE_NOTADB && (code & 0xff) != SQLITE_CORRUPT)
+        code = open_handle(db, "?immutable=1", SQLITE_OPEN_READONLY);
+    return code == SQLITE_OK ? NULL : failure(db, "cannot be read");
+}
+
+static status open_writing(struct database *db) {
+    if (open_handle(db, "", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) != SQLITE_OK)
+        return failure(db, "cannot be opened for writing");
+    if (sqlite3_db_readonly(db->handle, "main") == 1)
+        return status_new(STATUS_SYSTEM, "%s: is read-only; check the permissions of the file and its folder",
+                          db->path);
+    return NULL;
+}
+
+status database_open(struct database **out, const char *path, bool write) {
+    struct database *db = calloc(1, sizeof *db);
+    *out = NULL;
+    if (!db) return status_new(STATUS_SYSTEM, "out of memory");
+    if (snprintf(db->path, sizeof db->path, "%s", path) >= (int)sizeof db->path) {
+        free(db);
+        return status_new(STATUS_USAGE, "the path of the database is too long");
+    }
+    status s = write ? open_writing(db) : open_reading(db);
+    if (s)
+        database_close(db);
+    else
+        *out = db;
+    return s;
+}
+
+void database_close(struct database *db) {
+    if (!db) return;
+    for (int i = 0; i < db->kept_count; i++) sqlite3_finalize(db->kept[i].statement);
+    sqlite3_close(db->handle);
+    free(db);
+}
+
+const char *database_path(const struct database *db) { return db->path; }
+
+/* --- statements --------------------------------------------------------------------------------------------------- */
+
+static status prepare(struct query *q, const char *sql) {
+    struct database *db = q->db;
+    sqlite3_stmt *statement;
+    q->kept = false;
+    for (int i = 0; i < db->kept_count; i++) {
+        if (db->kept[i].sql != sql || sqlite3_stmt_busy(db->kept[i].statement)) continue;
+        q->statement = db->kept[i].statement;
+        q->kept = true;
+        return NULL;
+    }
+    if (sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, NULL) != SQLITE_OK)
+        return failure(db, "a statement was refused");
+    q->statement = statement;
+    if (db->kept_count == KEPT) return NULL;
+    db->kept[db->kept_count].sql = sql;
+    db->kept[db->kept_count++].statement = statement;
+    q->kept = true;
+    return NULL;
+}
+
+static status bind(struct query *q, const char *types, va_list values) {
+    int code = SQLITE_OK;
+    for (int i = 1; types[i - 1] && code == SQLITE_OK; i++) {
+        if (types[i - 1] == 'i') code = sqlite3_bind_int64(q->statement, i, va_arg(values, int64_t));
+        if (types[i - 1] == 's')
+            code = sqlite3_bind_text(q->statement, i, va_arg(values, const char *), -1, SQLITE_TRANSIENT);
+        if (types[i - 1] == 'd') {
+            double value = va_arg(values, double);
+            code = isnan(value) ? sqlite3_bind_null(q->statement, i) : sqlite3_bind_double(q->statement, i, value);
+        }
+    }
+    return code == SQLITE_OK ? NULL : failure(q->db, "a value was refused");
+}
+
+static status open_query(struct query *q, struct database *db, const char *sql, const char *types, va_list values) {
+    *q = (struct query){.db = db};
+    TRY(prepare(q, sql));
+    status s = bind(q, types, values);
+    if (s) query_close(q);
+    return s;
+}
+
+status query_open(struct query *q, struct database *db, const char *sql, const char *types, ...) {
+    va_list values;
+    va_start(values, types);
+    status s = open_query(q, db, sql, types, values);
+    va_end(values);
+    return s;
+}
+
+status query_next(struct query *q, bool *row) {
+    int code = sqlite3_step(q->statement);
+    *row = code == SQLITE_ROW;
+    if (*row) return NULL;
+    status s = code == SQLITE_DONE ? NULL : failure(q->db, "a statement failed");
+    query_close(q);
+    return s;
+}
+
+void query_close(struct query *q) {
+    if (q->statement && q->kept) {
+        sqlite3_reset(q->statement);
+        sqlite3_clear_bindings(q->statement);
+    } else if (q->statement) {
+        sqlite3_finalize(q->statement);
+    }
+    q->statement = NULL;
+}
+
+int64_t query_int(const struct query *q, int column) { return sqlite3_column_int64(q->statement, column); }
+
+bool query_null(const struct query *q, int column) { return sqlite3_column_type(q->statement, column) == SQLITE_NULL; }
+
+double query_real(const struct query *q, int column) {
+    return query_null(q, column) ? (double)NAN : sqlite3_column_double(q->statement, column);
+}
+
+void query_text(const struct query *q, int column, char *out, size_t size) {
+    const char *text = (const char *)sqlite3_column_text(q->statement, column);
+    snprintf(out, size, "%s", text ? text : "");
+}
+
+char *query_copy(const struct query *q, int column) {
+    const char *text = (const char *)sqlite3_column_text(q->statement, column);
+    return strdup(text ? text : "");
+}
+
+status query_one_int(struct database *db, int64_t *value, bool *found, const char *sql, const char *types, ...) {
+    struct query q;
+    bool row;
+    va_list values;
+    va_start(values, types);
+    status s = open_query(&q, db, sql, types, values);
+    va_end(values);
+    TRY(s);
+    TRY(query_next(&q, &row));
+    if (found) *found = row;
+    if (!row) return NULL;
+    *value = query_int(&q, 0);
+    query_close(&q);
+    return NULL;
+}
+
+status database_run(struct database *db, const char *sql, const char *types, ...) {
+    struct query q;
+    va_list values;
+    va_start(values, types);
+    status s = open_query(&q, db, sql, types, values);
+    va_end(values);
+    for (bool row = true; !s && row;) s = query_next(&q, &row);
+    return s;
+}
+
+status database_script(struct database *db, const char *sql) {
+    return sqlite3_exec(db->handle, sql, NULL, NULL, NULL) == SQLITE_OK ? NULL : failure(db, "a script failed");
+}
+
+int64_t database_last_id(const struct database *db) { return sqlite3_last_insert_rowid(db->handle); }
+int64_t database_changes(const struct database *db) { return sqlite3_changes64(db->handle); }
+
+/* --- transactions ------------------------------------------------------------------------------------------------- */
+
+status database_begin(struct database *db) { return database_script(db, "BEGIN IMMEDIATE"); }
+
+status database_end(struct database *db, status s) {
+    if (!s) s = database_script(db, "COMMIT");
+    if (s) sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+    return s;
+}

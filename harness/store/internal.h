@@ -1,0 +1,26 @@
+/* internal: what the files of the store share. */
+#pragma once
+#include "harness/store.h"
+#include "harness/store/database.h"
+
+struct store {
+    struct database *db;
+    char directory[4096]; /* of the database: stored files lie below it */
+    char host[64];
+};
+
+/* Text of schema.sql, built into the program. */
+extern const char store_schema[];
+
+double store_now(void);              /* Unix seconds */
+void store_now_text(char out[32]);   /* ISO 8601, UTC, whole seconds */
+double store_oldest_heartbeat(void); /* of a worker on another host that still counts as alive */
+
+/* SQL that is true for a running stage `s` whose worker is gone; takes host and oldest heartbeat as "sd". */
+#define DEAD_WORKER "(CASE WHEN s.host = ? THEN NOT worker_alive(s.worker, s.pid) ELSE s.heartbeat < ? END)"
+
+/* Id of a suite; *found false when it is not stored. */
+status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found);
+
+/* Id of the stage if this worker holds it; STATUS_DIFFERS when it was taken over. */
+status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id);

@@ -1,0 +1,123 @@
+/* open: opening a store, its version and migration, its paths and clocks. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/store/internal.h"
+#include "model/files.h"
+
+/* "Hing": tells our databases from those of other programs. */
+#define APPLICATION_ID 0x48696e67
+
+/* migrations[v] turns a database of version v into one of version v + 1. */
+static const char *const migrations[STORE_VERSION] = {store_schema};
+
+/* --- versions ------------------------------------------------------------------------------------------------------
+ */
+
+static status check_owner(struct store *store, int64_t *version) {
+    int64_t application, tables;
+    const char *path = database_path(store->db);
+    TRY(query_one_int(store->db, version, NULL, "PRAGMA user_version", ""));
+    TRY(query_one_int(store->db, &application, NULL, "PRAGMA application_id", ""));
+    TRY(query_one_int(store->db, &tables, NULL, "SELECT count(*) FROM sqlite_master", ""));
+    if (tables > 0 && application != APPLICATION_ID)
+        return status_new(STATUS_DATA, "%s: a database of another program; name another file with --db", path);
+    if (*version > STORE_VERSION)
+        return status_new(STATUS_DATA,
+                          "%s: has version %lld, this program reads up to version %d; use the newer hinge, or another "
+                          "database with --db",
+                          path, (long long)*version, STORE_VERSION);
+    return NULL;
+}
+
+static status apply_migrations(struct store *store) {
+    char finish[128];
+    int64_t version;
+    TRY(check_owner(store, &version)); /* again: another process may have been first */
+    if (version == STORE_VERSION) return NULL;
+    for (; version < STORE_VERSION; version++) TRY(database_script(store->db, migrations[version]));
+    snprintf(finish, sizeof finish, "PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID,
+             STORE_VERSION);
+    return database_script(store->db, finish);
+}
+
+static status prepare_writing(struct store *store) {
+    int64_t version;
+    TRY(check_owner(store, &version));
+    TRY(database_script(store->db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL"));
+    if (version == STORE_VERSION) return NULL;
+    TRY(database_begin(store->db));
+    return database_end(store->db, apply_migrations(store));
+}
+
+static status prepare_reading(struct store *store) {
+    int64_t version;
+    TRY(check_owner(store, &version));
+    if (version == STORE_VERSION) return NULL;
+    return status_new(STATUS_DATA, "%s: has version %lld, expected %d; `hinge run` brings it up to date",
+                      database_path(store->db), (long long)version, STORE_VERSION);
+}
+
+/* --- opening -------------------------------------------------------------------------------------------------------
+ */
+
+static void directory_of(const char *path, char out[4096]) {
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        snprintf(out, 4096, ".");
+    else
+        snprintf(out, 4096, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+status store_open(struct store **out, const char *path, enum store_mode mode) {
+    struct store *store = calloc(1, sizeof *store);
+    *out = NULL;
+    if (!store) return status_new(STATUS_SYSTEM, "out of memory");
+    directory_of(path, store->directory);
+    gethostname(store->host, sizeof store->host - 1);
+    status s = mode == STORE_WRITE ? make_directories(store->directory) : NULL;
+    if (!s) s = database_open(&store->db, path, mode == STORE_WRITE);
+    if (!s) s = mode == STORE_WRITE ? prepare_writing(store) : prepare_reading(store);
+    if (s)
+        store_close(store);
+    else
+        *out = store;
+    return s;
+}
+
+void store_close(struct store *store) {
+    if (!store) return;
+    database_close(store->db);
+    free(store);
+}
+
+const char *store_path(const struct store *store) { return database_path(store->db); }
+
+status store_file(const struct store *store, const char *key, const char *name, bool make, char path[4096]) {
+    char folder[4096];
+    int length = snprintf(folder, sizeof folder, "%s/store/%.2s/%s", store->directory, key, key);
+    if (length >= (int)sizeof folder || snprintf(path, 4096, "%s/%s", folder, name) >= 4096)
+        return status_new(STATUS_SYSTEM, "%s: the path is too long", store->directory);
+    return make ? make_directories(folder) : NULL;
+}
+
+/* --- clocks --------------------------------------------------------------------------------------------------------
+ */
+
+double store_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void store_now_text(char out[32]) {
+    struct tm parts;
+    time_t now = time(NULL);
+    gmtime_r(&now, &parts);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
+}
+
+double store_oldest_heartbeat(void) { return store_now() - STORE_STALE_SECONDS; }

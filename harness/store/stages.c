@@ -1,0 +1,280 @@
+/* stages: claiming, heartbeats, steps and results of single stages. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness/store/internal.h"
+#include "model/files.h"
+
+void worker_current(struct worker *worker) {
+    *worker = (struct worker){.pid = getpid()};
+    gethostname(worker->host, sizeof worker->host - 1);
+    snprintf(worker->name, sizeof worker->name, "%s:%lld:%lld", worker->host, (long long)worker->pid,
+             (long long)process_start(worker->pid));
+}
+
+/* --- claiming ------------------------------------------------------------------------------------------------------
+ */
+
+static status unknown_stage(const char *key) { return status_new(STATUS_DATA, "stage %s is not in the database", key); }
+
+static enum claim decide(enum stage_state state, bool dead, bool retry) {
+    switch (state) {
+    case STAGE_DONE:
+        return CLAIM_DONE;
+    case STAGE_FAILED:
+        return retry ? CLAIM_TAKEN : CLAIM_FAILED;
+    case STAGE_RUNNING:
+        return dead ? CLAIM_TAKEN_OVER : CLAIM_BUSY;
+    default:
+        return CLAIM_TAKEN;
+    }
+}
+
+static status look(struct store *store, const char *key, bool retry, enum claim *claim) {
+    struct query q;
+    bool row;
+    char text[16];
+    enum stage_state state = STAGE_PENDING;
+    TRY(query_open(&q, store->db, "SELECT s.status, " DEAD_WORKER " FROM stages s WHERE s.key = ?", "sds", store->host,
+                   store_oldest_heartbeat(), key));
+    TRY(query_next(&q, &row));
+    if (!row) return unknown_stage(key);
+    query_text(&q, 0, text, sizeof text);
+    bool dead = query_int(&q, 1);
+    query_close(&q);
+    stage_state_find(text, &state);
+    *claim = decide(state, dead, retry);
+    return NULL;
+}
+
+static status take(struct store *store, const char *key, const struct worker *worker) {
+    char now[32];
+    store_now_text(now);
+    return database_run(store->db,
+                        "UPDATE stages SET status = 'running', worker = ?, host = ?, pid = ?, heartbeat = ?, "
+                        "started = coalesce(started, ?), error = NULL WHERE key = ?",
+                        "ssidss", worker->name, worker->host, worker->pid, store_now(), now, key);
+}
+
+status store_claim(struct store *store, const char *key, const struct worker *worker, bool retry, enum claim *claim) {
+    TRY(database_begin(store->db));
+    status s = look(store, key, retry, claim);
+    if (!s && (*claim == CLAIM_TAKEN || *claim == CLAIM_TAKEN_OVER)) s = take(store, key, worker);
+    return database_end(store->db, s);
+}
+
+status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id) {
+    bool found;
+    TRY(query_one_int(store->db, id, &found,
+                      "SELECT id FROM stages WHERE key = ? AND worker = ? AND status = 'running'", "ss", key,
+                      worker->name));
+    if (found) return NULL;
+    return status_new(STATUS_DIFFERS, "stage %.12s was taken over by another worker", key);
+}
+
+status store_heartbeat(struct store *store, const char *key, const struct worker *worker) {
+    TRY(database_run(store->db, "UPDATE stages SET heartbeat = ? WHERE key = ? AND worker = ? AND status = 'running'",
+                     "dss", store_now(), key, worker->name));
+    if (database_changes(store->db)) return NULL;
+    return status_new(STATUS_DIFFERS, "stage %.12s was taken over by another worker", key);
+}
+
+static status release(struct store *store, const char *key, const struct worker *worker, enum stage_state state,
+                      const char *error) {
+    char now[32];
+    int64_t id;
+    store_now_text(now);
+    TRY(store_held_stage(store, key, worker, &id));
+    return database_run(store->db, "UPDATE stages SET status = ?, error = ?, finished = ? WHERE id = ?", "sssi",
+                        stage_state_name(state), error, state == STAGE_FAILED ? now : NULL, id);
+}
+
+status store_release(struct store *store, const char *key, const struct worker *worker, enum stage_state state,
+                     const char *error) {
+    TRY(database_begin(store->db));
+    return database_end(store->db, release(store, key, worker, state, error));
+}
+
+status store_stage_state(struct store *store, const char *key, enum stage_state *state, double *seconds, bool *known) {
+    struct query q;
+    char text[16];
+    *state = STAGE_PENDING;
+    *seconds = NAN;
+    TRY(query_open(&q, store->db,
+                   "SELECT CASE WHEN s.status = 'running' AND " DEAD_WORKER
+                   " THEN 'interrupted' ELSE s.status END, s.seconds FROM stages s WHERE s.key = ?",
+                   "sds", store->host, store_oldest_heartbeat(), key));
+    TRY(query_next(&q, known));
+    if (!*known) return NULL;
+    query_text(&q, 0, text, sizeof text);
+    *seconds = query_real(&q, 1);
+    query_close(&q);
+    stage_state_find(text, state);
+    return NULL;
+}
+
+/* --- steps ---------------------------------------------------------------------------------------------------------
+ */
+
+static status put_steps(struct store *store, const char *key, const struct worker *worker, int64_t first,
+                        const struct step_record *steps, size_t count) {
+    int64_t id;
+    TRY(store_held_stage(store, key, worker, &id));
+    TRY(database_run(store->db, "DELETE FROM steps WHERE stage = ? AND step >= ?", "ii", id, first));
+    for (size_t i = 0; i < count; i++)
+        TRY(database_run(store->db, "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", "iidddi", id, steps[i].step,
+                         steps[i].loss, steps[i].multiplier, steps[i].milliseconds, steps[i].tokens));
+    return database_run(store->db, "UPDATE stages SET heartbeat = ? WHERE id = ?", "di", store_now(), id);
+}
+
+status store_put_steps(struct store *store, const char *key, const struct worker *worker, int64_t first,
+                       const struct step_record *steps, size_t count) {
+    TRY(database_begin(store->db));
+    return database_end(store->db, put_steps(store, key, worker, first, steps, count));
+}
+
+static status read_steps(struct query *q, struct step_record *steps, size_t capacity, size_t *count) {
+    for (bool row = true; row;) {
+        TRY(query_next(q, &row));
+        if (row && *count < capacity)
+            steps[(*count)++] = (struct step_record){.step = query_int(q, 0),
+                                                     .loss = query_real(q, 1),
+                                                     .multiplier = query_real(q, 2),
+                                                     .milliseconds = query_real(q, 3),
+                                                     .tokens = query_int(q, 4)};
+    }
+    return NULL;
+}
+
+status store_steps(struct store *store, const char *key, struct step_record **steps, size_t *count) {
+    struct query q;
+    int64_t id, capacity;
+    bool found;
+    *steps = NULL;
+    *count = 0;
+    TRY(query_one_int(store->db, &id, &found, "SELECT id FROM stages WHERE key = ?", "s", key));
+    if (!found) return unknown_stage(key);
+    TRY(query_one_int(store->db, &capacity, NULL, "SELECT count(*) FROM steps WHERE stage = ?", "i", id));
+    *steps = calloc((size_t)capacity + 1, sizeof **steps);
+    if (!*steps) return status_new(STATUS_SYSTEM, "out of memory");
+    TRY(query_open(&q, store->db,
+                   "SELECT step, loss, multiplier, milliseconds, tokens FROM steps WHERE stage = ? ORDER BY step", "i",
+                   id));
+    return read_steps(&q, *steps, (size_t)capacity, count);
+}
+
+/* --- results -------------------------------------------------------------------------------------------------------
+ */
+
+static status put_environment(struct store *store, const struct provenance *provenance, int64_t *id) {
+    char hash[65];
+    bool found;
+    struct digest *digest = digest_new();
+    for (int i = 0; i < provenance->count; i++) {
+        digest_add(digest, provenance->rows[i].name, strlen(provenance->rows[i].name) + 1);
+        digest_add(digest, provenance->rows[i].value, strlen(provenance->rows[i].value) + 1);
+    }
+    digest_finish(digest, hash);
+    TRY(query_one_int(store->db, id, &found, "SELECT id FROM environments WHERE sha256 = ?", "s", hash));
+    if (found) return NULL;
+    TRY(database_run(store->db, "INSERT INTO environments (sha256) VALUES (?)", "s", hash));
+    *id = database_last_id(store->db);
+    for (int i = 0; i < provenance->count; i++)
+        TRY(database_run(store->db, "INSERT INTO provenance VALUES (?, ?, ?, ?)", "iiss", *id, (int64_t)i,
+                         provenance->rows[i].name, provenance->rows[i].value));
+    return NULL;
+}
+
+static status put_evaluation(struct store *store, int64_t stage, const struct evaluation *e) {
+    TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", "idddiid", stage,
+                     e->bpb, e->nll, e->nll_per_token, e->bytes, e->tokens, e->seconds));
+    for (int i = 0; i < EVALUATION_BLOCKS; i++)
+        TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluation_blocks VALUES (?, ?, ?, ?, ?)", "iidii", stage,
+                         (int64_t)i, e->blocks[i].nll, e->blocks[i].bytes, e->blocks[i].tokens));
+    return NULL;
+}
+
+static status put_artifact(struct store *store, int64_t stage, const struct artifact_sizes *a) {
+    TRY(database_run(store->db, "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?)", "iiis", stage,
+                     (int64_t)a->bytes, (int64_t)a->raw_bytes, a->sha256));
+    for (int i = 0; i < CLASS_COUNT; i++)
+        TRY(database_run(store->db, "INSERT OR REPLACE INTO artifact_classes VALUES (?, ?, ?, ?)", "isii", stage,
+                         tensor_class_name((enum tensor_class)i), (int64_t)a->class_bytes[i],
+                         (int64_t)a->class_parameters[i]));
+    return NULL;
+}
+
+static const char *or_null(const char *text) { return *text ? text : NULL; }
+
+static status put_figures(struct store *store, int64_t stage, const struct stage_result *r, int64_t environment) {
+    char now[32];
+    store_now_text(now);
+    return database_run(
+        store->db,
+        "UPDATE stages SET status = 'done', error = NULL, finished = ?, seconds = ?, work = ?, steps = ?, "
+        "parameter_count = ?, final_loss = ?, tokens_per_second = ?, weights_sha256 = ?, averaged_sha256 = ?, "
+        "trace_sha256 = ?, quantise_seconds = ?, calibration_seconds = ?, environment = ? WHERE id = ?",
+        "sddiiddsssddii", now, r->seconds, r->work, r->steps, r->parameter_count, r->final_loss, r->tokens_per_second,
+        or_null(r->weights_sha256), or_null(r->averaged_sha256), or_null(r->trace_sha256), r->quantise_seconds,
+        r->calibration_seconds, environment, stage);
+}
+
+static status finish(struct store *store, const char *key, const struct worker *worker, const struct stage_result *r) {
+    int64_t id, environment;
+    TRY(store_held_stage(store, key, worker, &id));
+    TRY(put_environment(store, r->provenance, &environment));
+    if (r->evaluation) TRY(put_evaluation(store, id, r->evaluation));
+    if (r->sizes) TRY(put_artifact(store, id, r->sizes));
+    if (r->notes && *r->notes)
+        TRY(database_run(store->db, "INSERT OR REPLACE INTO stage_notes VALUES (?, ?)", "is", id, r->notes));
+    return put_figures(store, id, r, environment);
+}
+
+status store_finish(struct store *store, const char *key, const struct worker *worker,
+                    const struct stage_result *result) {
+    TRY(database_begin(store->db));
+    return database_end(store->db, finish(store, key, worker, result));
+}
+
+status store_stage_result(struct store *store, const char *key, struct stage_result *result) {
+    struct query q;
+    bool row;
+    *result = (struct stage_result){0};
+    TRY(query_open(&q, store->db,
+                   "SELECT seconds, work, parameter_count, steps, final_loss, tokens_per_second, quantise_seconds, "
+                   "calibration_seconds, weights_sha256, averaged_sha256, trace_sha256 FROM stages WHERE key = ?",
+                   "s", key));
+    TRY(query_next(&q, &row));
+    if (!row) return unknown_stage(key);
+    *result = (struct stage_result){.seconds = query_real(&q, 0),
+                                    .work = query_real(&q, 1),
+                                    .parameter_count = query_int(&q, 2),
+                                    .steps = query_int(&q, 3),
+                                    .final_loss = query_real(&q, 4),
+                                    .tokens_per_second = query_real(&q, 5),
+                                    .quantise_seconds = query_real(&q, 6),
+                                    .calibration_seconds = query_real(&q, 7)};
+    query_text(&q, 8, result->weights_sha256, sizeof result->weights_sha256);
+    query_text(&q, 9, result->averaged_sha256, sizeof result->averaged_sha256);
+    query_text(&q, 10, result->trace_sha256, sizeof result->trace_sha256);
+    query_close(&q);
+    return NULL;
+}
+
+/* The five stages nearest in work on a logarithmic scale, each scaled to the work asked for. */
+status store_predict_seconds(struct store *store, enum stage_kind kind, double work, double *seconds) {
+    struct query q;
+    bool row;
+    TRY(query_open(&q, store->db,
+                   "SELECT avg(seconds / work) FROM (SELECT seconds, work FROM stages WHERE status = 'done' AND "
+                   "kind = ?1 AND host = ?2 AND work BETWEEN ?3 / 10 AND ?3 * 10 "
+                   "ORDER BY max(work / ?3, ?3 / work) LIMIT 5)",
+                   "ssd", stage_name(kind), store->host, work));
+    TRY(query_next(&q, &row));
+    *seconds = row ? query_real(&q, 0) * work : (double)NAN;
+    query_close(&q);
+    return NULL;
+}

@@ -26,7 +26,7 @@ static real from_bits(real_bits bits) {
 }
 
 static size_t count_up_to(const real *w, size_t count, real bound) {
-    size_t found = 0;
+    real_bits found = 0; /* as wide as real, for the vector loop */
 #pragma omp simd reduction(+ : found)
     for (size_t i = 0; i < count; i++) found += real_abs(w[i]) <= bound;
     return found;
@@ -34,9 +34,9 @@ static size_t count_up_to(const real *w, size_t count, real bound) {
 
 /* The magnitude of that rank (0 the least), by bisection over the bits: exact, and needs no memory for sorting. */
 static real magnitude_of_rank(const real *w, size_t count, size_t rank) {
-    const real infinity = (real)INFINITY;
+    const real most = largest_magnitude(w, count);
     real_bits low = 0, high;
-    memcpy(&high, &infinity, sizeof high);
+    memcpy(&high, &most, sizeof high);
     while (low < high) {
         real_bits middle = low + (high - low) / 2;
         if (count_up_to(w, count, from_bits(middle)) > rank)
@@ -47,12 +47,22 @@ static real magnitude_of_rank(const real *w, size_t count, size_t rank) {
     return from_bits(low);
 }
 
+static real least_magnitude_above(const real *w, size_t count, real bound) {
+    real least = (real)INFINITY;
+#pragma omp simd reduction(min : least)
+    for (size_t i = 0; i < count; i++) {
+        real x = real_abs(w[i]);
+        least = x > bound && x < least ? x : least;
+    }
+    return least;
+}
+
 static double percentile_magnitude(const real *w, size_t count, double percentile) {
-    if (percentile >= 100) return (double)largest_magnitude(w, count);
-    double rank = percentile / 100 * (double)(count - 1), below = floor(rank);
-    double low = (double)magnitude_of_rank(w, count, (size_t)below);
-    if (rank <= below) return low;
-    return low + (rank - below) * ((double)magnitude_of_rank(w, count, (size_t)below + 1) - low);
+    const double rank = percentile / 100 * (double)(count - 1), whole = floor(rank);
+    if (whole >= (double)(count - 1)) return (double)largest_magnitude(w, count);
+    const real low = magnitude_of_rank(w, count, (size_t)whole);
+    if (rank <= whole || count_up_to(w, count, low) > (size_t)whole + 1) return (double)low;
+    return (double)low + (rank - whole) * ((double)least_magnitude_above(w, count, low) - (double)low);
 }
 
 /* Stored as half, but never 0 and never infinite, since w/s and q s must both be numbers. */

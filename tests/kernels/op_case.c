@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/random.h"
 
@@ -12,13 +13,18 @@ struct op_block {
     void *memory;
 };
 
-/* Exactly as many bytes as asked for, so that AddressSanitizer sees the first one beyond. */
+enum { CACHE_LINE = 64, HUGE_PAGE = 2 << 20 };
+
+/* Exactly as many bytes as asked for, so that AddressSanitizer sees the first one beyond; large ones on huge pages, as
+ * the arenas of training are. */
 void *op_memory(struct op_run *run, size_t bytes) {
     struct op_block *block = malloc(sizeof *block);
-    if (!block || posix_memalign(&block->memory, 64, bytes ? bytes : 1) != 0) {
+    size_t alignment = bytes < HUGE_PAGE ? CACHE_LINE : HUGE_PAGE;
+    if (!block || posix_memalign(&block->memory, alignment, bytes ? bytes : 1) != 0) {
         fprintf(stderr, "no memory for a test tensor of %zu bytes\n", bytes);
         abort();
     }
+    if (alignment == HUGE_PAGE) madvise(block->memory, bytes, MADV_HUGEPAGE);
     memset(block->memory, 0, bytes);
     block->next = run->blocks;
     run->blocks = block;

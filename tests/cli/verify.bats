@@ -1,8 +1,7 @@
 # verify: the golden files through the program, and files that are wrong.
 load helpers
 
-setup() { folder=$(mktemp -d "$BATS_TMPDIR/verify.XXXXXX"); }
-teardown() { rm -rf "$folder"; }
+setup() { folder=$BATS_TEST_TMPDIR; }
 
 @test "every golden file agrees" {
     [ "$(ls tests/golden/*.safetensors | wc -l)" -ge 5 ]

@@ -1,0 +1,182 @@
+# end_to_end: text to numbers to report, on the tiny scale of the demo suite.
+load helpers
+
+# One database for all tests of this file; each test stands on what the first one ran.
+setup_file() {
+    export folder=$BATS_FILE_TMPDIR
+    prepare_text "$folder"
+    hinge run suites/demo.yaml --scale tiny --db "$folder/r.db" --data "$folder/data" >"$folder/run.out" 2>"$folder/run.err" || {
+        cat "$folder/run.err"
+        return 1
+    }
+}
+
+reads() { hinge "$@" --db "$folder/r.db"; }
+
+@test "the tiny demo does at least 6 runs and says what comes next" {
+    [ "$(reads export runs | wc -l)" -ge 7 ]
+    [ "$(reads export runs demo --scale tiny --format json | json 'all(r["status"] == "done" for r in d)')" = True ]
+    grep -q "hinge compare demo --scale tiny" "$folder/run.out"
+}
+
+@test "the log of a run names run, seed, stage, steps, loss and time left" {
+    grep -Eq "run [0-9]+ of [0-9]+ · .* · seed -?[0-9]+ · train" "$folder/run.err"
+    grep -q "left: run" "$folder/run.err"
+}
+
+@test "the CSV has every promised column, and results/README.md explains each" {
+    local header column
+    for topic in runs steps evaluations; do
+        header=$(reads export $topic | head -n 1)
+        for column in ${header//,/ }; do
+            grep -q "^| \`$column\` |" results/README.md || { echo "$column is not explained"; return 1; }
+        done
+    done
+    header=,$(reads export runs | head -n 1),
+    for column in suite variant seed status steps train_seconds tokens_per_second bpb_raw bpb_averaged bpb_artifact \
+        artifact_bytes weights_sha256 trace_sha256; do
+        [[ $header == *",$column,"* ]] || { echo "no $column in $header"; return 1; }
+    done
+}
+
+@test "CSV and JSON hold the same rows and figures" {
+    for topic in runs steps evaluations; do
+        reads export $topic >"$folder/$topic.csv"
+        reads export $topic --format json -o "$folder/$topic.json"
+        python3 - "$folder/$topic" <<'PY'
+import csv, json, sys
+rows = list(csv.DictReader(open(sys.argv[1] + ".csv")))
+objects = json.load(open(sys.argv[1] + ".json"))
+assert len(rows) == len(objects) > 0
+for row, obj in zip(rows, objects):
+    assert list(row) == list(obj)
+    for key, value in obj.items():
+        text = row[key]
+        assert (value is None and text == "") or (type(value) is str and text == value) or float(text) == value, (key, text, value)
+PY
+    done
+}
+
+@test "figures are plausible: BPB above 0 and under that of random guessing, hashes are SHA-256, artifact smaller than floats" {
+    reads export runs --format json >"$folder/r.json"
+    [ "$(json 'all(0.2 < r["bpb_raw"] < 8 and 0.2 < r["bpb_artifact"] < 8 for r in d)' <"$folder/r.json")" = True ]
+    [ "$(json 'all(len(r["weights_sha256"]) == 64 and len(r["trace_sha256"]) == 64 for r in d)' <"$folder/r.json")" = True ]
+    [ "$(json 'all(0 < r["artifact_bytes"] < 4 * r["parameters"] for r in d)' <"$folder/r.json")" = True ]
+    [ "$(json 'len(set(r["trace_sha256"] for r in d)) >= 6' <"$folder/r.json")" = True ]
+}
+
+@test "strategies share a training: equal keys, equal weights" {
+    reads export runs --format json >"$folder/r.json"
+    [ "$(json 'len(set(r["train_key"] for r in d)) < len(d)' <"$folder/r.json")" = True ]
+    [ "$(json 'len(set((r["train_key"], r["weights_sha256"]) for r in d)) == len(set(r["train_key"] for r in d))' <"$folder/r.json")" = True ]
+}
+
+@test "each step has a loss, and the losses fall" {
+    reads export steps --format json >"$folder/s.json"
+    [ "$(json 'all(s["loss"] > 0 and s["tokens"] > 0 for s in d)' <"$folder/s.json")" = True ]
+    python3 - "$folder/s.json" <<'PY'
+import json, sys
+runs = {}
+for step in json.load(open(sys.argv[1])):
+    runs.setdefault(step["run"], []).append(step)
+for steps in runs.values():
+    assert [s["step"] for s in steps] == list(range(len(steps)))
+    assert steps[-1]["loss"] < steps[0]["loss"], steps
+PY
+}
+
+@test "a second run does nothing and changes nothing" {
+    reads export runs >"$folder/before.csv"
+    succeeds hinge run demo --scale tiny --db "$folder/r.db" --data "$folder/data"
+    [[ $output == *" 0 stages done now"* ]]
+    reads export runs | cmp - "$folder/before.csv"
+}
+
+@test "plan says that everything is done" {
+    succeeds hinge plan demo --scale tiny --db "$folder/r.db" --data "$folder/data"
+    [[ $output == *"everything is done"* ]]
+    hinge plan demo --scale tiny --db "$folder/r.db" --data "$folder/data" --json >"$folder/p.json"
+    is_json <"$folder/p.json"
+    [ "$(json 'd["estimate"]["runs"] == d["estimate"]["runs_done"] >= 6' <"$folder/p.json")" = True ]
+    [ "$(json 'd["estimate"]["seconds_left"] == 0' <"$folder/p.json")" = True ]
+}
+
+@test "plan warns before anything is computed when nothing could be significant" {
+    succeeds hinge plan demo --scale tiny --db "$folder/other.db" --data "$folder/data"
+    [ "$(hinge plan demo --scale tiny --db "$folder/other.db" --data "$folder/data" --json | json 'd["estimate"]["runs_done"]')" -eq 0 ]
+    [ ! -e "$folder/other.db" ]
+    sed 's/kind: paired-t/kind: sign-flip/' suites/demo.yaml >"$folder/flip.yaml"
+    ln -sfn "$PWD/suites/presets" "$folder/presets"
+    succeeds hinge plan "$folder/flip.yaml" --scale tiny --db "$folder/other.db" --data "$folder/data"
+    [[ $output == *"no difference can be significant"* ]]
+}
+
+@test "status lists the suites, and the runs of one" {
+    succeeds reads status
+    [[ $output == *demo*tiny* ]]
+    succeeds reads status demo --scale tiny
+    [[ $output == *recurrence* && $output == *" done"* ]]
+    reads status --json | is_json
+    [ "$(reads status demo --scale tiny --json | json 'd["done"] == len(d["runs"]) and d["seconds_left"] == 0')" = True ]
+    fails 2 "demo" reads status dmo
+}
+
+@test "show tells everything of a run, and refuses a run that there is not" {
+    local run
+    run=$(reads export runs --format json | json 'd[0]["run"]')
+    succeeds reads show "$run"
+    for part in options stages evaluations artifact provenance train.steps compiler; do
+        [[ $output == *"$part"* ]] || { echo "no $part in: $output"; return 1; }
+    done
+    reads show "$run" --json >"$folder/show.json"
+    is_json <"$folder/show.json"
+    [ "$(json 'len(d["options"])' <"$folder/show.json")" -ge "$(hinge list --options --json | json 'len(d)-1')" ]
+    [ "$(json 'sorted(d["evaluations"])' <"$folder/show.json")" = "['artifact', 'averaged', 'raw']" ]
+    [ "$(json 'sum(c["bytes"] for c in d["artifact"]["classes"].values()) <= d["artifact"]["raw_bytes"]' <"$folder/show.json")" = True ]
+    fails 2 "999999" reads show 999999
+}
+
+@test "reproduce trains a run again to the same bits" {
+    local run
+    run=$(reads export runs --format json | json 'd[0]["run"]')
+    succeeds hinge reproduce "$run" --db "$folder/r.db" --data "$folder/data"
+    [[ $output == *"every loss equal"* ]]
+    [ "$(hinge reproduce "$run" --json --db "$folder/r.db" --data "$folder/data" 2>/dev/null | json 'd["reproduced"]')" = True ]
+}
+
+@test "reproduce names the first step that differs, with status 6" {
+    local run
+    cp "$folder/r.db" "$folder/bent.db"
+    cp -r "$folder/store" "$folder/bent-store" 2>/dev/null || true
+    run=$(reads export runs --format json | json 'd[0]["run"]')
+    sqlite3 "$folder/bent.db" "UPDATE steps SET loss = loss + 1e-9 WHERE step = 2"
+    run --separate-stderr hinge reproduce "$run" --db "$folder/bent.db" --data "$folder/data"
+    [ "$status" -eq 6 ]
+    [[ $output == *"first at step 2"* ]]
+}
+
+@test "compare prints the table, as text and as JSON" {
+    succeeds reads compare demo --scale tiny
+    [[ $output == *none* && $output == *recurrence* ]]
+    reads compare demo --scale tiny --json | is_json
+}
+
+@test "report leaves a PDF" {
+    command -v pdflatex >/dev/null || skip "no pdflatex"
+    case $HINGE in *address*) skip "once is enough" ;; esac
+    succeeds hinge report demo --scale tiny --db "$folder/r.db" --data "$folder/data" -o "$folder/out" || succeeds reads report demo --scale tiny -o "$folder/out"
+    pdf=$(ls "$folder"/out/*.pdf)
+    pdfinfo "$pdf" | grep -Eq "Pages: +[1-9]"
+}
+
+@test "doctor finds runs possible, and says what stops them where there is no data" {
+    succeeds hinge doctor --db "$folder/r.db" --data "$folder/data"
+    [[ $output == *"data gcide"* && $output == *"GPU"* && $output == *"sqlite"* ]]
+    [ "$(hinge doctor --json --db "$folder/r.db" --data "$folder/data" | json 'd["runs_possible"]')" = True ]
+    fails 4 "hinge data prepare" hinge doctor --db "$folder/r.db" --data "$folder/nowhere"
+}
+
+@test "two strategies of --set change the runs, and the declaration notices" {
+    fails 2 "demo" hinge run demo --scale tiny --set train.ema=0.9 --db "$folder/r.db" --data "$folder/data"
+    [ "$(reads export runs | wc -l)" -eq "$(wc -l <"$folder/before.csv")" ]
+}

@@ -13,6 +13,7 @@
 #include "harness/json_out.h"
 #include "harness/process.h"
 #include "harness/provenance.h"
+#include "harness/store.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
 #include "harness/units.h"

@@ -8,6 +8,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/store.h"
 #include "harness/verbs.h"
 #include "model/files.h"
 

@@ -1,5 +1,6 @@
 /* cmd_plan: what a suite would do, what is done already, the time and memory it takes, and what it could show. */
 #include "harness/cmd_plan.h"
+#include "harness/cmd_common.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* cmd_plan: a plan as text or JSON; `hinge run --dry-run` prints the same. */
 #pragma once
-#include "harness/cmd_common.h"
+#include "harness/prepared.h"
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
 #define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_DB, FLAG_ROW_DATA

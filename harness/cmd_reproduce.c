@@ -7,6 +7,7 @@
 #include "harness/json_out.h"
 #include "harness/progress_line.h"
 #include "harness/runner.h"
+#include "harness/store.h"
 #include "harness/terminal.h"
 #include "harness/verbs.h"
 

@@ -1,6 +1,7 @@
 /* cmd_run: does what a suite asks for and the database does not have yet. */
 #include <stdio.h>
 
+#include "harness/cmd_common.h"
 #include "harness/cmd_plan.h"
 #include "harness/interrupt.h"
 #include "harness/progress_line.h"

@@ -6,6 +6,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/store.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
 #include "harness/units.h"

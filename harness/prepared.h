@@ -1,0 +1,22 @@
+/* prepared: a suite with its data, plan, store and estimate, ready to print or run. */
+#pragma once
+#include "harness/cli.h"
+#include "harness/plan.h"
+#include "harness/store.h"
+#include "harness/suite.h"
+
+/* A suite with everything that planning it needs. The parts point into each other: do not copy it. */
+struct prepared {
+    struct suite suite;
+    struct dataset_list datasets;
+    struct plan plan;
+    struct store *store; /* opened for reading; NULL when there is no database yet */
+    struct plan_estimate estimate;
+};
+
+/* From the first argument and --scale, --set, --db, --data. prepared_free takes a half-filled one, too. */
+status prepare(const struct invocation *in, struct prepared *prepared);
+void prepared_free(struct prepared *prepared);
+
+/* A sentence on what cannot come out significant; returns false, with text "", when all is well. */
+bool significance_warning(const struct prepared *prepared, char text[512]);

@@ -1,0 +1,321 @@
+/* Trainer: schedules, learning, equal bits on any number of lanes, averages, QAT, divergence, memory. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "model/trainer_state.h"
+#include "tests/model/toy.h"
+
+/* Everything that has a phase changes in these 12 steps: recurrence from 5, QAT near the end, EMA, clipping. */
+static const char BUSY[] =
+    "recurrence.layers=0 recurrence.start=0.4 train.qat_below=0.5 optim.clip=1 optim.row_norm=on";
+
+static struct trainer *new_trainer(const char *settings, int lanes) {
+    struct trainer *trainer;
+    struct config config = toy_config(settings);
+    assert_good(trainer_create(&trainer, &config, toy_backend(lanes), toy_dataset(), 42));
+    return trainer;
+}
+
+static struct step_record run(struct trainer *trainer, int steps) {
+    struct step_record record = {0};
+    for (int i = 0; i < steps; i++) assert_good(trainer_step(trainer, &record));
+    return record;
+}
+
+static size_t bytes_of(const struct trainer *trainer) { return trainer->net.parameters.total * sizeof(real); }
+
+static void the_multiplier_follows_its_definition(void **state) {
+    (void)state;
+    static const struct {
+        int steps, warmdown, shape, step;
+        double expected;
+    } rows[] = {
+        {100, 20, DECAY_LINEAR, 0, 1},
+        {100, 20, DECAY_LINEAR, 80, 1},
+        {100, 20, DECAY_LINEAR, 81, 0.95},
+        {100, 20, DECAY_LINEAR, 99, 0.05},
+        {100, 0, DECAY_LINEAR, 99, 1},
+        {100, 200, DECAY_LINEAR, 0, 0.5},
+        {100, 20, DECAY_COSINE, 80, 1},
+        {100, 20, DECAY_COSINE, 90, 0.5},
+        {100, 20, DECAY_COSINE, 95, 0.14644660940672624},
+        {100, 20, DECAY_LINEAR, 100, 0},
+        {1000, 3500, DECAY_LINEAR, 0, 1000.0 / 3500},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct config config = {
+            .train_steps = rows[i].steps, .train_warmdown = rows[i].warmdown, .train_decay_shape = rows[i].shape};
+        assert_float_equal(trainer_multiplier(&config, rows[i].step), rows[i].expected, 1e-12);
+    }
+}
+
+static void the_momentum_rises_linearly_to_its_end(void **state) {
+    (void)state;
+    struct config config = toy_config("");
+    assert_float_equal(muon_momentum_at(&config, 0), 0.85, 1e-12);
+    assert_float_equal(muon_momentum_at(&config, 250), 0.92, 1e-12);
+    assert_float_equal(muon_momentum_at(&config, 500), 0.99, 0);
+    assert_float_equal(muon_momentum_at(&config, 100000), 0.99, 0);
+    config.optim_muon_momentum_steps = 0;
+    assert_float_equal(muon_momentum_at(&config, 0), 0.99, 0);
+}
+
+static void a_structured_text_is_learnt_far_below_its_unigram_entropy(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("train.steps=250 train.warmdown=100 train.slice_tokens=32", 2);
+    assert_true(fabs(run(trainer, 1).loss - log(TOY_VOCAB)) < 0.1);
+    double loss = run(trainer, 249).loss;
+    if (!(loss < 0.5 * TOY_UNIGRAM)) fail_msg("loss %g", loss);
+    assert_true(trainer_finished(trainer));
+    struct step_record record;
+    assert_failure(trainer_step(trainer, &record), STATUS_USAGE, "finished");
+    trainer_destroy(trainer);
+}
+
+static void the_bits_are_the_same_on_one_two_and_four_lanes(void **state) {
+    (void)state;
+    char first[65], hex[65], first_trace[65], trace[65];
+    for (int lanes = 1; lanes <= 4; lanes *= 2) {
+        struct trainer *trainer = new_trainer(BUSY, lanes);
+        run(trainer, 12);
+        parameters_sha256(&trainer->net.parameters, trainer_averaged(trainer), hex);
+        trainer_trace_sha256(trainer, trace);
+        if (lanes == 1) memcpy(first, hex, sizeof hex), memcpy(first_trace, trace, sizeof trace);
+        assert_string_equal(hex, first);
+        assert_string_equal(trace, first_trace);
+        trainer_destroy(trainer);
+    }
+}
+
+static void seeds_differ_and_the_same_seed_repeats(void **state) {
+    (void)state;
+    char hex[3][65];
+    for (int i = 0; i < 3; i++) {
+        struct trainer *trainer;
+        struct config config = toy_config("");
+        assert_good(trainer_create(&trainer, &config, toy_backend(1), toy_dataset(), i < 2 ? 1 : 2));
+        run(trainer, 2);
+        trainer_trace_sha256(trainer, hex[i]);
+        trainer_destroy(trainer);
+    }
+    assert_string_equal(hex[0], hex[1]);
+    assert_string_not_equal(hex[0], hex[2]);
+}
+
+static void slices_change_memory_and_rounding_only(void **state) {
+    (void)state;
+    struct trainer *small = new_trainer("train.slice_tokens=1", 1), *whole = new_trainer("train.slice_tokens=1024", 1);
+    assert_int_equal(small->slice_sequences, 1);
+    assert_int_equal(whole->slice_sequences, 2);
+    for (int i = 0; i < 3; i++) assert_float_equal(run(small, 1).loss, run(whole, 1).loss, 1e-4);
+    trainer_destroy(small);
+    trainer_destroy(whole);
+}
+
+static void ema_starts_from_the_initial_weights_and_follows_its_formula(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("train.ema=0.9", 2);
+    size_t total = trainer->net.parameters.total;
+    double *expected = malloc(total * sizeof *expected);
+    for (size_t i = 0; i < total; i++) expected[i] = (double)trainer->weights[i];
+    assert_memory_equal(trainer_averaged(trainer), trainer->weights, bytes_of(trainer));
+    for (int step = 0; step < 5; step++) {
+        run(trainer, 1);
+        for (size_t i = 0; i < total; i++) expected[i] = 0.9 * expected[i] + 0.1 * (double)trainer->weights[i];
+    }
+    for (size_t i = 0; i < total; i++) assert_true(fabs((double)trainer_averaged(trainer)[i] - expected[i]) < 1e-5);
+    assert_memory_not_equal(trainer_averaged(trainer), trainer->weights, bytes_of(trainer));
+    free(expected);
+    trainer_destroy(trainer);
+}
+
+static void swa_is_the_mean_of_every_fiftieth_step_late_in_training(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("train.ema=0 train.steps=200 train.warmdown=150 train.batch_tokens=128", 2);
+    size_t total = trainer->net.parameters.total;
+    double *expected = calloc(total, sizeof *expected);
+    for (int done = 1; done <= 200; done++) {
+        run(trainer, 1);
+        if (done == 100) assert_ptr_equal(trainer_averaged(trainer), trainer->weights); /* multiplier 0.67 */
+        if (done < 150 || done % 50) continue;
+        for (size_t i = 0; i < total; i++) expected[i] += (double)trainer->weights[i] / 2;
+    }
+    assert_int_equal(trainer->average.included, 2);
+    for (size_t i = 0; i < total; i++) assert_true(fabs((double)trainer_averaged(trainer)[i] - expected[i]) < 1e-5);
+    free(expected);
+    trainer_destroy(trainer);
+}
+
+static void without_averages_the_last_weights_are_used_and_no_memory(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("train.ema=0 train.swa=off", 1);
+    run(trainer, 1);
+    assert_ptr_equal(trainer_averaged(trainer), trainer_weights(trainer));
+    assert_null(trainer->average.weights);
+    trainer_destroy(trainer);
+}
+
+/* mlp.fc of 512 x 160 is above the limit from which weights are quantised. */
+static void late_qat_begins_at_the_first_step_under_its_multiplier(void **state) {
+    (void)state;
+    static const char LARGE[] =
+        "model.dim=160 model.mlp_mult=4 model.layers=2 mamba.head_dim=32 train.batch_tokens=128 "
+        "train.steps=6 train.warmdown=4 train.qat_bits=3 ";
+    char with[256];
+    snprintf(with, sizeof with, "%s train.qat_below=0.8", LARGE);
+    struct trainer *qat = new_trainer(with, 2), *plain = new_trainer(LARGE, 2);
+    double multipliers[] = {1, 1, 1, 0.75, 0.5, 0.25};
+    for (int step = 0; step < 6; step++) {
+        struct step_record a = run(qat, 1), b = run(plain, 1);
+        assert_float_equal(a.multiplier, multipliers[step], 1e-12);
+        assert_int_equal(a.loss == b.loss, multipliers[step] >= 0.8);
+    }
+    trainer_destroy(qat);
+    trainer_destroy(plain);
+}
+
+static void the_layers_repeat_from_their_step_on(void **state) {
+    (void)state;
+    struct trainer *repeated = new_trainer("recurrence.layers=0 recurrence.start=0.25", 1), *plain = new_trainer("", 1);
+    for (int step = 0; step < 5; step++) assert_int_equal(run(repeated, 1).loss == run(plain, 1).loss, step < 3);
+    trainer_destroy(repeated);
+    trainer_destroy(plain);
+}
+
+static void ternary_models_train_too(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("model.linear=ternary train.steps=60 train.warmdown=20", 2);
+    double first = run(trainer, 1).loss, last = run(trainer, 59).loss;
+    if (!(last < first - 1)) fail_msg("from %g to %g", first, last);
+    trainer_destroy(trainer);
+}
+
+static void a_loss_that_is_not_finite_stops_before_the_weights_change(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("", 2);
+    struct step_record record;
+    run(trainer, 3);
+    trainer->weights[trainer->net.parameters.tensors[0].offset] = (real)NAN;
+    real *before = malloc(2 * bytes_of(trainer));
+    memcpy(before, trainer->weights, bytes_of(trainer));
+    memcpy(before + trainer->net.parameters.total, trainer->first, bytes_of(trainer));
+    assert_failure(trainer_step(trainer, &record), STATUS_DIVERGED, "step 3: the loss is");
+    assert_memory_equal(before, trainer->weights, bytes_of(trainer));
+    assert_memory_equal(before + trainer->net.parameters.total, trainer->first, bytes_of(trainer));
+    assert_int_equal(trainer_steps_done(trainer), 3);
+    free(before);
+    trainer_destroy(trainer);
+}
+
+static void the_announced_memory_is_what_is_taken(void **state) {
+    (void)state;
+    for (int lanes = 1; lanes <= 4; lanes *= 4) {
+        size_t announced;
+        struct config config = toy_config(BUSY);
+        assert_good(trainer_memory(&config, toy_backend(lanes), &announced));
+        struct trainer *trainer = new_trainer(BUSY, lanes);
+        assert_int_equal(trainer->workspace_count, lanes);
+        assert_int_equal(announced, trainer->arena.used + (size_t)lanes * workspace_bytes(&trainer->net, true));
+        assert_true(trainer->arena.used > 12 * bytes_of(trainer));
+        trainer_destroy(trainer);
+    }
+}
+
+static void a_tokenizer_of_another_size_is_refused(void **state) {
+    (void)state;
+    struct trainer *trainer;
+    struct config config = toy_config("model.vocab_size=65");
+    assert_failure(trainer_create(&trainer, &config, toy_backend(1), toy_dataset(), 1), STATUS_USAGE,
+                   "model.vocab_size = 65");
+}
+
+static void a_text_shorter_than_a_window_is_refused(void **state) {
+    (void)state;
+    struct trainer *trainer;
+    struct config config = toy_config("");
+    struct dataset dataset = *toy_dataset();
+    dataset.train.count = 10;
+    assert_failure(trainer_create(&trainer, &config, toy_backend(1), &dataset, 1), STATUS_DATA, "10 tokens");
+}
+
+static void a_run_by_the_clock_ends_by_the_clock(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer("train.seconds=1e-9 recurrence.layers=0", 1);
+    assert_float_equal(run(trainer, 1).multiplier, 1, 0);
+    assert_true(trainer_finished(trainer));
+    trainer->config.train_seconds = 1.25 * trainer->seconds; /* a quarter of a step is left of a warmdown of 6 */
+    assert_float_equal(run(trainer, 1).multiplier, 0.25 / 6, 1e-9);
+    trainer_destroy(trainer);
+}
+
+static void clipping_scales_to_the_limit_and_leaves_small_gradients_alone(void **state) {
+    (void)state;
+    struct tensor tensors[] = {{.count = 1, .offset = 0}, {.count = 1, .offset = 2}};
+    struct parameters parameters = {.count = 2, .tensors = tensors, .total = 4};
+    real g[4] = {3, 0, 4, 0};
+    assert_float_equal(clip_gradients(&parameters, g, 5), 5, 1e-12);
+    assert_float_equal(g[0], 3, 0);
+    assert_float_equal(clip_gradients(&parameters, g, 1), 5, 1e-12);
+    assert_float_equal(g[0], 0.6, 1e-6);
+    assert_float_equal(g[2], 0.8, 1e-6);
+}
+
+#ifndef __SANITIZE_ADDRESS__
+/* glibc's own names, so that the program's allocations can be counted on their way through. */
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *old, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+void *malloc(size_t size);
+static long allocations;
+void *malloc(size_t size) { return allocations++, __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { return allocations++, __libc_calloc(count, size); }
+void *realloc(void *old, size_t size) { return allocations++, __libc_realloc(old, size); }
+void *aligned_alloc(size_t alignment, size_t size) { return allocations++, __libc_memalign(alignment, size); }
+
+static void a_step_allocates_nothing(void **state) {
+    (void)state;
+    struct trainer *trainer = new_trainer(BUSY, 1);
+    run(trainer, 1);
+    long before = allocations;
+    run(trainer, 11);
+    assert_int_equal(allocations, before);
+    free(malloc(1));
+    assert_true(allocations > before);
+    trainer_destroy(trainer);
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_multiplier_follows_its_definition),
+        cmocka_unit_test(the_momentum_rises_linearly_to_its_end),
+        cmocka_unit_test(a_structured_text_is_learnt_far_below_its_unigram_entropy),
+        cmocka_unit_test(the_bits_are_the_same_on_one_two_and_four_lanes),
+        cmocka_unit_test(seeds_differ_and_the_same_seed_repeats),
+        cmocka_unit_test(slices_change_memory_and_rounding_only),
+        cmocka_unit_test(ema_starts_from_the_initial_weights_and_follows_its_formula),
+        cmocka_unit_test(swa_is_the_mean_of_every_fiftieth_step_late_in_training),
+        cmocka_unit_test(without_averages_the_last_weights_are_used_and_no_memory),
+        cmocka_unit_test(late_qat_begins_at_the_first_step_under_its_multiplier),
+        cmocka_unit_test(the_layers_repeat_from_their_step_on),
+        cmocka_unit_test(ternary_models_train_too),
+        cmocka_unit_test(a_loss_that_is_not_finite_stops_before_the_weights_change),
+        cmocka_unit_test(the_announced_memory_is_what_is_taken),
+        cmocka_unit_test(a_tokenizer_of_another_size_is_refused),
+        cmocka_unit_test(a_text_shorter_than_a_window_is_refused),
+        cmocka_unit_test(a_run_by_the_clock_ends_by_the_clock),
+        cmocka_unit_test(clipping_scales_to_the_limit_and_leaves_small_gradients_alone),
+#ifndef __SANITIZE_ADDRESS__
+        cmocka_unit_test(a_step_allocates_nothing),
+#endif
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -69,9 +69,9 @@ static void the_momentum_rises_linearly_to_its_end(void **state) {
 
 static void a_structured_text_is_learnt_far_below_its_unigram_entropy(void **state) {
     (void)state;
-    struct trainer *trainer = new_trainer("train.steps=250 train.warmdown=100 train.slice_tokens=32", 2);
+    struct trainer *trainer = new_trainer("train.steps=60 train.warmdown=20 train.slice_tokens=32", 1);
     assert_true(fabs(run(trainer, 1).loss - log(TOY_VOCAB)) < 0.1);
-    double loss = run(trainer, 249).loss;
+    double loss = run(trainer, 59).loss;
     if (!(loss < 0.5 * TOY_UNIGRAM)) fail_msg("loss %g", loss);
     assert_true(trainer_finished(trainer));
     struct step_record record;
@@ -138,13 +138,15 @@ static void ema_starts_from_the_initial_weights_and_follows_its_formula(void **s
 
 static void swa_is_the_mean_of_every_fiftieth_step_late_in_training(void **state) {
     (void)state;
-    struct trainer *trainer = new_trainer("train.ema=0 train.steps=200 train.warmdown=150 train.batch_tokens=128", 2);
+    struct trainer *trainer = new_trainer("train.ema=0 train.steps=150 train.warmdown=200 train.batch_tokens=128 "
+                                          "model.layers=1 attention.layers= model.dim=16",
+                                          1);
     size_t total = trainer->net.parameters.total;
     double *expected = calloc(total, sizeof *expected);
-    for (int done = 1; done <= 200; done++) {
+    for (int done = 1; done <= 150; done++) {
         run(trainer, 1);
-        if (done == 100) assert_ptr_equal(trainer_averaged(trainer), trainer->weights); /* multiplier 0.67 */
-        if (done < 150 || done % 50) continue;
+        if (done == 50) assert_ptr_equal(trainer_averaged(trainer), trainer->weights); /* multiplier 0.5 */
+        if (done < 100 || done % 50) continue;
         for (size_t i = 0; i < total; i++) expected[i] += (double)trainer->weights[i] / 2;
     }
     assert_int_equal(trainer->average.included, 2);
@@ -170,7 +172,7 @@ static void late_qat_begins_at_the_first_step_under_its_multiplier(void **state)
         "train.steps=6 train.warmdown=4 train.qat_bits=3 ";
     char with[256];
     snprintf(with, sizeof with, "%s train.qat_below=0.8", LARGE);
-    struct trainer *qat = new_trainer(with, 2), *plain = new_trainer(LARGE, 2);
+    struct trainer *qat = new_trainer(with, 1), *plain = new_trainer(LARGE, 1);
     double multipliers[] = {1, 1, 1, 0.75, 0.5, 0.25};
     for (int step = 0; step < 6; step++) {
         struct step_record a = run(qat, 1), b = run(plain, 1);
@@ -191,8 +193,8 @@ static void the_layers_repeat_from_their_step_on(void **state) {
 
 static void ternary_models_train_too(void **state) {
     (void)state;
-    struct trainer *trainer = new_trainer("model.linear=ternary train.steps=60 train.warmdown=20", 2);
-    double first = run(trainer, 1).loss, last = run(trainer, 59).loss;
+    struct trainer *trainer = new_trainer("model.linear=ternary train.steps=30 train.warmdown=10", 1);
+    double first = run(trainer, 1).loss, last = run(trainer, 29).loss;
     if (!(last < first - 1)) fail_msg("from %g to %g", first, last);
     trainer_destroy(trainer);
 }

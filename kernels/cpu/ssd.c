@@ -10,25 +10,29 @@
  *     y_t = alpha_t H_{t-1} C_t + gamma_t x_t (B_t.C_t) + D x_t,
  *
  * a plain linear recurrence, so H (P,N) is what passes from chunk to chunk and what tape.states holds. Inside a
- * chunk of L tokens, with l_t = log_decay summed from the chunk's start to t, H' the state that enters, and
+ * chunk of L tokens let l_t be log_decay summed from the chunk's start to t, H' the state that enters, H'' the one
+ * that leaves, and (o the elementwise product, diag(v) X the rows of X scaled)
  *
- *     G = C B^T,   M_ts = exp(l_t - l_s) kappa_s G_ts (s < t),   M_tt = gamma_t G_tt + D,   M_ts = 0 (s > t):
+ *     E_ts = exp(l_t - l_s) for s < t, else 0;   r_t = exp(l_t);   f_t = exp(l_L - l_t);   G = C B^T;
  *
- *     y = M x + diag(exp l) C H'^T,     H'' = exp(l_L) H' + x^T diag(w) B,   w_s = exp(l_L - l_s) kappa_s.
+ *     y   = (G o E) diag(kappa) x + diag(r) C H'^T + diag(gamma_t G_tt + D) x
+ *     H'' = r_L H' + (diag(kappa) x)^T diag(f) B
  *
- * log_decay is never above 0, so every exponent is at most 0.
+ * log_decay is never above 0, so no exponent is.
  *
- * Backward, chunks from last to first, with K = dL/dH'' carried (zero for the last chunk), and dM = dy x^T:
+ * Backward, chunks from last to first, with K = dL/dH'' carried (zero for the last chunk) and m_t = dy_t.x_t:
  *
- *     dx   = M^T dy + diag(w) B K^T          dG = dM o (M's factors of G)
- *     dB   = dG^T C + diag(w) x K            dC = dG B + diag(exp l) dy H'
- *     K'   = exp(l_L) K + dy^T diag(exp l) C (carried on)
- *     dD  += sum_t dM_tt,  dgamma_t = dM_tt G_tt + dkappa_t - dkappa_{t-1},  ddelta_t = dkappa_{t-1}
- *     dkappa_s = sum_{t>s} Z_ts + exp(l_L - l_s) u_s,   Z_ts = dM_ts G_ts exp(l_t - l_s),   u_s = (x K)_s . B_s
- *     dl_t = sum_{s<t} Z_ts kappa_s + exp(l_t) (dy H')_t . C_t - kappa_t dkappa_t
- *     dl_L also gets sum_s w_s u_s + exp(l_L) <H', K>;   dlog_decay_r = sum of dl_t over the chunk's t >= r.
+ *     F   = dy x^T o E
+ *     V   = F^T C + diag(f) x K                    dB = diag(kappa) V + diag(gamma m) C
+ *     U   = F diag(kappa) B + diag(r) dy H'        dC = U + diag(gamma m) B
+ *     X   = (G o E)^T dy + diag(f) B K^T           dx = diag(kappa) X + diag(gamma_t G_tt + D) dy
+ *     K'  = r_L K + (diag(r) dy)^T C               (carried on)
+ *     dD += sum_t m_t;   dkappa_t = V_t.B_t;   ddelta_t = dkappa_{t-1};   dgamma_t = m_t G_tt + dkappa_t - dkappa_{t-1}
+ *     dl_t = U_t.C_t - kappa_t dkappa_t;   dl_L also gets <H'', K>;   dlog_decay_t = sum of dl_s over s >= t.
  *
- * Sums run in BLAS order inside a chunk; chunks, heads and sequences one after another. */
+ * dl follows from each l_t scaling row t of C and 1/B, but for the diagonal. Sums run in BLAS order inside a chunk;
+ * chunks, heads and sequences one after another. The operands are first copied side by side: rows that lie a power
+ * of two apart in memory would evict each other from the cache. */
 #include <string.h>
 
 #include "kernels/arena.h"
@@ -38,15 +42,16 @@
 
 /* What one chunk needs beside the tensors: L is at most the chunk length. */
 struct buffers {
-    real *mask, *dmask;        /* (L,L) G, then M; dM, then dG */
-    real *b, *c;               /* (L,N) B, C with their weights; in backward also x K, dy H' */
-    real *decay;               /* (L) l_t */
-    real *rise, *fall, *kappa; /* (L) exp l_t, exp(l_L - l_t), kappa_t */
-    real *dkappa, *dlog;       /* (L) */
-    real *carry, *carried;     /* (P,N) K and K' */
+    real *e, *g, *f;                /* (L,L) E; G o E; F */
+    real *decay, *r, *fall, *kappa; /* (L) l, r, f, kappa */
+    real *g_diagonal, *m;           /* (L) G_tt; m */
+    real *dkappa, *dlog;            /* (L) */
+    real *b, *c, *n_out;            /* (L,N) B and C, scaled as the product at hand needs them; a result */
+    real *x, *dy, *p_out;           /* (L,P) the same for x and dy */
+    real *carry, *carried;          /* (P,N) K and K' */
 };
 
-/* One chunk of one head: where its rows start and how far apart they are. */
+/* One chunk of one head: its first token's rows, and how far apart rows are. */
 struct chunk {
     size_t length, head_dim, state; /* L, P, N */
     size_t x_stride, bc_stride, y_stride, heads;
@@ -58,20 +63,27 @@ struct chunk {
 };
 
 static struct buffers layout(struct arena *arena, const struct mamba_shape *s) {
-    size_t l = s->chunk < s->time ? s->chunk : s->time, n = s->state, pn = s->head_dim * n;
+    size_t l = s->chunk < s->time ? s->chunk : s->time, n = s->state, p = s->head_dim;
     return (struct buffers){
-        .mask = arena_reals(arena, l * l),
-        .dmask = arena_reals(arena, l * l),
-        .b = arena_reals(arena, l * n),
-        .c = arena_reals(arena, l * n),
+        .e = arena_reals(arena, l * l),
+        .g = arena_reals(arena, l * l),
+        .f = arena_reals(arena, l * l),
         .decay = arena_reals(arena, l),
-        .rise = arena_reals(arena, l),
+        .r = arena_reals(arena, l),
         .fall = arena_reals(arena, l),
         .kappa = arena_reals(arena, l),
+        .g_diagonal = arena_reals(arena, l),
+        .m = arena_reals(arena, l),
         .dkappa = arena_reals(arena, l),
         .dlog = arena_reals(arena, l),
-        .carry = arena_reals(arena, pn),
-        .carried = arena_reals(arena, pn),
+        .b = arena_reals(arena, l * n),
+        .c = arena_reals(arena, l * n),
+        .n_out = arena_reals(arena, l * n),
+        .x = arena_reals(arena, l * p),
+        .dy = arena_reals(arena, l * p),
+        .p_out = arena_reals(arena, l * p),
+        .carry = arena_reals(arena, p * n),
+        .carried = arena_reals(arena, p * n),
     };
 }
 
@@ -117,8 +129,26 @@ static real *state_at(const struct mamba_tape *tape, const struct mamba_shape *s
     return tape->states + ((batch * s->heads + head) * mamba_chunks(s) + index) * s->head_dim * s->state;
 }
 
-/* kappa and the decays of a chunk. */
-static void chunk_weights(const struct chunk *k, struct buffers *w) {
+/* --- what both directions use ------------------------------------------------------------------------------------ */
+
+static real dot(const real *a, const real *b, size_t count) {
+    real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < count; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+/* to (rows, width), side by side, = diag(weight) from; a weight of NULL is 1. */
+static void copy_rows(real *to, const real *from, size_t stride, const real *weight, size_t rows, size_t width) {
+    for (size_t t = 0; t < rows; t++) {
+        real w = weight ? weight[t] : 1;
+#pragma omp simd
+        for (size_t i = 0; i < width; i++) to[t * width + i] = w * from[t * stride + i];
+    }
+}
+
+/* l, r, f and kappa of a chunk. */
+static void chunk_weights(const struct chunk *k, const struct buffers *w) {
     size_t length = k->length, heads = k->heads;
     real sum = 0;
     for (size_t t = 0; t < length; t++) {
@@ -129,49 +159,75 @@ static void chunk_weights(const struct chunk *k, struct buffers *w) {
     }
 #pragma omp simd
     for (size_t t = 0; t < length; t++) {
-        w->rise[t] = real_exp(w->decay[t]);
+        w->r[t] = real_exp(w->decay[t]);
         w->fall[t] = real_exp(sum - w->decay[t]);
     }
 }
 
-/* to (L,N) = diag(weight) from */
-static void scale_rows(const struct chunk *k, real *to, const real *from, const real *weight, const real *weight2) {
-    for (size_t t = 0; t < k->length; t++) {
-        real w = weight[t] * (weight2 ? weight2[t] : 1);
-#pragma omp simd
-        for (size_t n = 0; n < k->state; n++) to[t * k->state + n] = w * from[t * k->bc_stride + n];
-    }
-}
-
-/* G becomes M. Past the diagonal the exponent would be positive; there it is cut to 0 and the product dropped. */
-static void mask_forward(const struct chunk *k, const struct buffers *w) {
-    int length = (int)k->length;
+/* E. The loop over s runs past the diagonal to a whole number of vectors: there the exponent is cut to 0 and what it
+ * gives is dropped. */
+static void decay_matrix(const struct buffers *w, int length) {
+    enum { VECTOR = 16 };
     for (int t = 0; t < length; t++) {
-        real *m = w->mask + t * length, now = w->decay[t], diagonal = m[t] * k->gamma[t * k->heads] + k->skip;
+        int end = (t + VECTOR) / VECTOR * VECTOR;
+        if (end > length) end = length;
+        real *row = w->e + t * length, now = w->decay[t];
 #pragma omp simd
-        for (int s = 0; s < length; s++) {
-            real exponent = now - w->decay[s];
-            real e = real_exp(exponent < 0 ? exponent : 0);
-            m[s] = s < t ? m[s] * e * w->kappa[s] : 0;
+        for (int s = 0; s < end; s++) {
+            real exponent = now - w->decay[s], e = real_exp(exponent < 0 ? exponent : 0);
+            row[s] = s < t ? e : 0;
         }
-        m[t] = diagonal;
+        memset(row + end, 0, (size_t)(length - end) * sizeof(real));
     }
 }
 
-static void chunk_forward(const struct chunk *k, struct buffers *w, real *y, const real *state, real *next) {
-    size_t length = k->length, p = k->head_dim, n = k->state;
-    chunk_weights(k, w);
-    gemm_nt(length, length, n, 1, k->c, k->bc_stride, k->b, k->bc_stride, 0, w->mask, length);
-    mask_forward(k, w);
-    gemm_nn(length, p, length, 1, w->mask, length, k->x, k->x_stride, 0, y, k->y_stride);
-    scale_rows(k, w->c, k->c, w->rise, NULL);
-    gemm_nt(length, p, n, 1, w->c, n, state, n, 1, y, k->y_stride);
-    if (!next) return;
-    real whole = w->rise[length - 1];
+/* a = a o E, which has no diagonal: that is kept apart. */
+static void apply_decay(const struct buffers *w, real *a, real *diagonal, size_t length) {
+    for (size_t t = 0; t < length; t++) diagonal[t] = a[t * length + t];
 #pragma omp simd
-    for (size_t i = 0; i < p * n; i++) next[i] = whole * state[i];
-    scale_rows(k, w->b, k->b, w->fall, w->kappa);
-    gemm_tn(p, n, length, 1, k->x, k->x_stride, w->b, n, 1, next, n);
+    for (size_t i = 0; i < length * length; i++) a[i] *= w->e[i];
+}
+
+/* The chunk's weights, G o E and G's diagonal; leaves B and C in the buffers. */
+static void chunk_start(const struct chunk *k, const struct buffers *w) {
+    size_t length = k->length, n = k->state;
+    chunk_weights(k, w);
+    decay_matrix(w, (int)length);
+    copy_rows(w->b, k->b, k->bc_stride, NULL, length, n);
+    copy_rows(w->c, k->c, k->bc_stride, NULL, length, n);
+    gemm_nt(length, length, n, 1, w->c, n, w->b, n, 0, w->g, length);
+    apply_decay(w, w->g, w->g_diagonal, length);
+}
+
+/* to, rows `stride` apart, = diag(weight) from + diag(gamma diagonal + skip) with; weight NULL is 1. */
+static void write_rows(const struct chunk *k, real *to, size_t stride, const real *from, size_t width,
+                       const real *weight, const real *diagonal, real skip, const real *with, size_t with_stride) {
+    for (size_t t = 0; t < k->length; t++) {
+        real w = weight ? weight[t] : 1, v = k->gamma[t * k->heads] * diagonal[t] + skip;
+#pragma omp simd
+        for (size_t i = 0; i < width; i++) to[t * stride + i] = w * from[t * width + i] + v * with[t * with_stride + i];
+    }
+}
+
+static void scale_state(real *to, const real *from, real factor, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) to[i] = factor * from[i];
+}
+
+/* --- forward ----------------------------------------------------------------------------------------------------- */
+
+static void chunk_forward(const struct chunk *k, const struct buffers *w, real *y, const real *state, real *next) {
+    size_t length = k->length, p = k->head_dim, n = k->state;
+    chunk_start(k, w);
+    copy_rows(w->x, k->x, k->x_stride, w->kappa, length, p);
+    copy_rows(w->c, w->c, n, w->r, length, n);
+    gemm_nn(length, p, length, 1, w->g, length, w->x, p, 0, w->p_out, p);
+    gemm_nt(length, p, n, 1, w->c, n, state, n, 1, w->p_out, p);
+    write_rows(k, y, k->y_stride, w->p_out, p, NULL, w->g_diagonal, k->skip, k->x, k->x_stride);
+    if (!next) return;
+    copy_rows(w->b, w->b, n, w->fall, length, n);
+    scale_state(next, state, w->r[length - 1], p * n);
+    gemm_tn(p, n, length, 1, w->x, p, w->b, n, 1, next, n);
 }
 
 void cpu_ssd_forward(struct lane *lane, real *y, struct mamba_tape *tape, const real *proj, const real *d,
@@ -190,133 +246,101 @@ void cpu_ssd_forward(struct lane *lane, real *y, struct mamba_tape *tape, const 
         }
 }
 
-/* G and dM become M and dG; gives dlog's and dkappa's parts from inside the chunk, dgamma's diagonal part and dD. */
-static real mask_backward(const struct chunk *k, const struct buffers *w, real *dgamma) {
-    int length = (int)k->length;
-    real dskip = 0;
-    memset(w->dkappa, 0, k->length * sizeof(real));
-    for (int t = 0; t < length; t++) {
-        real *m = w->mask + t * length, *dm = w->dmask + t * length, now = w->decay[t], row = 0;
-        real gamma = k->gamma[t * k->heads], product = m[t], dproduct = dm[t];
-#pragma omp simd reduction(+ : row)
-        for (int s = 0; s < length; s++) {
-            real exponent = now - w->decay[s];
-            real e = s < t ? real_exp(exponent < 0 ? exponent : 0) : 0;
-            real z = dm[s] * m[s] * e, weight = e * w->kappa[s];
-            w->dkappa[s] += z;
-            row += z * w->kappa[s];
-            m[s] *= weight;
-            dm[s] *= weight;
-        }
-        w->dlog[t] = row;
-        m[t] = product * gamma + k->skip;
-        dm[t] = dproduct * gamma;
-        dgamma[t * k->heads] = dproduct * product;
-        dskip += dproduct;
-    }
-    return dskip;
-}
+/* --- backward ---------------------------------------------------------------------------------------------------- */
 
-static real dot(const real *a, const real *b, size_t count) {
-    real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < count; i++) sum += a[i] * b[i];
-    return sum;
-}
-
-/* to (L,N) += diag(weight weight2) from (L,N, tight) */
-static void add_scaled_rows(const struct chunk *k, real *to, const real *from, const real *weight,
-                            const real *weight2) {
-    for (size_t t = 0; t < k->length; t++) {
-        real w = weight[t] * (weight2 ? weight2[t] : 1);
-#pragma omp simd
-        for (size_t n = 0; n < k->state; n++) to[t * k->bc_stride + n] += w * from[t * k->state + n];
-    }
-}
-
-/* dC, and the part of dl that y has through the state that enters: dC = dG B + diag(exp l) dy H'. */
-static void chunk_backward_c(const struct chunk *k, struct buffers *w, real *dc, const real *dy, const real *state) {
+/* X and dx. Leaves x and dy in their buffers, and spends B's. */
+static void backward_x(const struct chunk *k, const struct buffers *w, real *dx) {
     size_t length = k->length, p = k->head_dim, n = k->state;
-    gemm_nn(length, n, length, 1, w->dmask, length, k->b, k->bc_stride, 0, dc, k->bc_stride);
-    gemm_nn(length, n, p, 1, dy, k->y_stride, state, n, 0, w->c, n);
-    add_scaled_rows(k, dc, w->c, w->rise, NULL);
-    for (size_t t = 0; t < length; t++) w->dlog[t] += w->rise[t] * dot(w->c + t * n, k->c + t * k->bc_stride, n);
+    copy_rows(w->b, w->b, n, w->fall, length, n);
+    gemm_tn(length, p, length, 1, w->g, length, w->dy, p, 0, w->p_out, p);
+    gemm_nt(length, p, n, 1, w->b, n, w->carry, n, 1, w->p_out, p);
+    write_rows(k, dx, k->x_stride, w->p_out, p, w->kappa, w->g_diagonal, k->skip, w->dy, p);
 }
 
-/* dB, dkappa and the parts of dl that the state which leaves has: dB = dG^T C + diag(w) x K. */
-static void chunk_backward_b(const struct chunk *k, struct buffers *w, real *db, const real *state) {
+/* V, dB, dkappa and their part of dl. Needs C in its buffer, and spends x's. */
+static void backward_b(const struct chunk *k, const struct buffers *w, real *db) {
     size_t length = k->length, p = k->head_dim, n = k->state;
-    real leaving = w->rise[length - 1] * dot(state, w->carry, p * n);
-    gemm_tn(length, n, length, 1, w->dmask, length, k->c, k->bc_stride, 0, db, k->bc_stride);
-    gemm_nn(length, n, p, 1, k->x, k->x_stride, w->carry, n, 0, w->b, n);
-    add_scaled_rows(k, db, w->b, w->fall, w->kappa);
+    copy_rows(w->x, w->x, p, w->fall, length, p);
+    gemm_tn(length, n, length, 1, w->f, length, w->c, n, 0, w->n_out, n);
+    gemm_nn(length, n, p, 1, w->x, p, w->carry, n, 1, w->n_out, n);
     for (size_t t = 0; t < length; t++) {
-        real u = w->fall[t] * dot(w->b + t * n, k->b + t * k->bc_stride, n);
-        w->dkappa[t] += u;
-        leaving += w->kappa[t] * u;
-        w->dlog[t] -= w->kappa[t] * w->dkappa[t];
+        w->dkappa[t] = dot(w->n_out + t * n, k->b + t * k->bc_stride, n);
+        w->dlog[t] = -w->kappa[t] * w->dkappa[t];
     }
-    w->dlog[length - 1] += leaving;
+    write_rows(k, db, k->bc_stride, w->n_out, n, w->kappa, w->m, 0, w->c, n);
 }
 
-/* dx = M^T dy + diag(w) B K^T, and K' for the chunk before. */
-static void chunk_backward_x(const struct chunk *k, struct buffers *w, real *dx, const real *dy) {
+/* U, dC and their part of dl. Leaves diag(r) dy in dy's buffer. */
+static void backward_c(const struct chunk *k, const struct buffers *w, real *dc, const real *state) {
     size_t length = k->length, p = k->head_dim, n = k->state;
-    gemm_tn(length, p, length, 1, w->mask, length, dy, k->y_stride, 0, dx, k->x_stride);
-    scale_rows(k, w->b, k->b, w->fall, w->kappa);
-    gemm_nt(length, p, n, 1, w->b, n, w->carry, n, 1, dx, k->x_stride);
-    scale_rows(k, w->c, k->c, w->rise, NULL);
-    real whole = w->rise[length - 1];
-#pragma omp simd
-    for (size_t i = 0; i < p * n; i++) w->carried[i] = whole * w->carry[i];
-    gemm_tn(p, n, length, 1, dy, k->y_stride, w->c, n, 1, w->carried, n);
+    copy_rows(w->b, k->b, k->bc_stride, w->kappa, length, n);
+    copy_rows(w->dy, w->dy, p, w->r, length, p);
+    gemm_nn(length, n, length, 1, w->f, length, w->b, n, 0, w->n_out, n);
+    gemm_nn(length, n, p, 1, w->dy, p, state, n, 1, w->n_out, n);
+    for (size_t t = 0; t < length; t++) w->dlog[t] += dot(w->n_out + t * n, w->c + t * n, n);
+    write_rows(k, dc, k->bc_stride, w->n_out, n, NULL, w->m, 0, k->b, k->bc_stride);
+}
+
+/* K' for the chunk before, from diag(r) dy and C in their buffers. */
+static void backward_carry(const struct chunk *k, struct buffers *w) {
+    size_t length = k->length, p = k->head_dim, n = k->state;
+    scale_state(w->carried, w->carry, w->r[length - 1], p * n);
+    gemm_tn(p, n, length, 1, w->dy, p, w->c, n, 1, w->carried, n);
     real *swap = w->carry;
     w->carry = w->carried;
     w->carried = swap;
 }
 
-/* From dkappa and dl to delta, log_decay and gamma. kappa_t reaches token t+1, which may be in the chunk after:
+/* From m, dkappa and dl to delta, log_decay and gamma. kappa_t reaches token t+1, which may be in the chunk after:
  * that chunk was finished before this one, so its first ddelta and dgamma are completed here. */
-static void chunk_backward_steps(const struct chunk *k, const struct buffers *w, real *ddelta, real *dlog_decay,
-                                 real *dgamma) {
+static void backward_steps(const struct chunk *k, const struct buffers *w, real *ddelta, real *dlog_decay,
+                           real *dgamma) {
     size_t heads = k->heads;
     real sum = 0;
     for (size_t t = k->length; t-- > 0;) {
         dlog_decay[t * heads] = sum += w->dlog[t];
-        dgamma[t * heads] += w->dkappa[t];
+        dgamma[t * heads] = w->m[t] * w->g_diagonal[t] + w->dkappa[t];
         if (t + 1 == k->length && k->last) continue;
         ddelta[(t + 1) * heads] = w->dkappa[t];
         dgamma[(t + 1) * heads] -= w->dkappa[t];
     }
 }
 
+/* Returns the chunk's part of dD. next: H'', or NULL in the last chunk. */
 static real chunk_backward(const struct chunk *k, struct buffers *w, real *dx, const struct mamba_tape_gradients *to,
-                           const real *dy, const real *state) {
-    size_t length = k->length, at = k->row * k->heads + k->head;
-    chunk_weights(k, w);
-    gemm_nt(length, length, k->state, 1, k->c, k->bc_stride, k->b, k->bc_stride, 0, w->mask, length);
-    gemm_nt(length, length, k->head_dim, 1, dy, k->y_stride, k->x, k->x_stride, 0, w->dmask, length);
-    real dskip = mask_backward(k, w, to->gamma + at);
-    chunk_backward_c(k, w, to->c + at * k->state, dy, state);
-    chunk_backward_b(k, w, to->b + at * k->state, state);
-    chunk_backward_x(k, w, dx, dy);
-    chunk_backward_steps(k, w, to->delta + at, to->log_decay + at, to->gamma + at);
-    return dskip;
+                           const real *dy, const real *state, const real *next) {
+    size_t length = k->length, p = k->head_dim, n = k->state, at = k->row * k->heads + k->head;
+    chunk_start(k, w);
+    copy_rows(w->x, k->x, k->x_stride, NULL, length, p);
+    copy_rows(w->dy, dy, k->y_stride, NULL, length, p);
+    gemm_nt(length, length, p, 1, w->dy, p, w->x, p, 0, w->f, length);
+    apply_decay(w, w->f, w->m, length);
+    backward_x(k, w, dx);
+    backward_b(k, w, to->b + at * n);
+    backward_c(k, w, to->c + at * n, state);
+    if (next) w->dlog[length - 1] += dot(next, w->carry, p * n);
+    backward_carry(k, w);
+    backward_steps(k, w, to->delta + at, to->log_decay + at, to->gamma + at);
+    real sum = 0;
+    for (size_t t = 0; t < length; t++) sum += w->m[t];
+    return sum;
 }
 
 void cpu_ssd_backward(struct lane *lane, real *dproj, const struct mamba_tape_gradients *dtape, real *dd,
                       const real *dy, const struct mamba_tape *tape, const real *proj, const real *d,
                       const struct mamba_shape *shape) {
     struct buffers w = scratch_buffers(lane, shape);
-    size_t columns = mamba_columns(shape).x;
+    size_t first = mamba_columns(shape).x, chunks = mamba_chunks(shape);
     for (size_t batch = 0; batch < shape->batch; batch++)
         for (size_t head = 0; head < shape->heads; head++) {
             memset(w.carry, 0, shape->head_dim * shape->state * sizeof(real));
-            for (size_t i = mamba_chunks(shape); i-- > 0;) {
+            for (size_t i = chunks; i-- > 0;) {
                 struct chunk k = chunk_at(shape, tape, proj, d, batch, head, i);
+                const real *next = i + 1 < chunks ? state_at(tape, shape, batch, head, i + 1) : NULL;
                 size_t column = head * shape->head_dim;
-                dd[head] += chunk_backward(&k, &w, dproj + k.row * k.x_stride + columns + column, dtape,
-                                           dy + k.row * k.y_stride + column, state_at(tape, shape, batch, head, i));
+                dd[head] +=
+                    chunk_backward(&k, &w, dproj + k.row * k.x_stride + first + column, dtape,
+                                   dy + k.row * k.y_stride + column, state_at(tape, shape, batch, head, i), next);
             }
             dtape->delta[batch * shape->time * shape->heads + head] = 0;
         }

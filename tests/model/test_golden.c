@@ -130,7 +130,7 @@ static void a_value_that_is_not_finite_does_not_pass(void **state) {
     struct copy c = copy_begin();
     struct golden_result result;
     const float nan = __builtin_nanf("");
-    memcpy(data_of(&c, "param.skip_weights"), &nan, sizeof nan);
+    memcpy(data_of(&c, "grad.skip_weights"), &nan, sizeof nan);
     assert_null(verify(&c, &result));
     assert_false(result.passed);
     golden_result_free(&result);

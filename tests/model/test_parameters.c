@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "kernels/cpu/lanes.h"
+#include "kernels/random.h"
 #include "model/parameters.h"
 #include "model/safetensors.h"
 #include "small_model.h"
@@ -160,16 +161,21 @@ static void orthogonal_weights_have_orthonormal_rows_or_columns(void **state) {
     parameters_destroy(&p);
 }
 
-/* Without the sign of R's diagonal the first element of each column would be negative: LAPACK reflects that way. */
-static void orthogonal_weights_are_drawn_without_a_preferred_sign(void **state) {
+/* R = Q^T A, so the sign of each q_j . a_j is that of R's diagonal; LAPACK leaves it to chance. */
+static void orthogonal_weights_come_from_a_decomposition_with_a_positive_diagonal(void **state) {
     (void)state;
-    struct config config = small_config("model.dim=64");
+    struct config config = small_config("");
     struct parameters p = table_of(&config);
     real *w = initialised(&p, 3);
     const struct tensor *t = named(&p, "blocks.0.mlp.fc");
-    int negative = 0;
-    for (size_t c = 0; c < 64; c++) negative += w[t->offset + c] < 0;
-    assert_true(negative > 16 && negative < 48);
+    assert_int_equal(t->shape[0], 32);
+    struct random_stream stream = random_stream(3, "init blocks.0.mlp.fc");
+    for (size_t column = 0; column < 16; column++) {
+        double diagonal = 0;
+        for (size_t row = 0; row < 32; row++)
+            diagonal += (double)w[t->offset + row * 16 + column] * random_normal(stream, column * 32 + row);
+        assert_true(diagonal > 0.1);
+    }
     free(w);
     parameters_destroy(&p);
 }
@@ -287,7 +293,7 @@ int main(void) {
         cmocka_unit_test(tensors_stand_side_by_side_on_64_bytes),
         cmocka_unit_test(every_linear_weight_goes_to_muon_and_nothing_else_does),
         cmocka_unit_test(orthogonal_weights_have_orthonormal_rows_or_columns),
-        cmocka_unit_test(orthogonal_weights_are_drawn_without_a_preferred_sign),
+        cmocka_unit_test(orthogonal_weights_come_from_a_decomposition_with_a_positive_diagonal),
         cmocka_unit_test(normal_tensors_have_their_deviation),
         cmocka_unit_test(constants_and_zeros_are_those_of_the_specification),
         cmocka_unit_test(dt_bias_is_the_inverse_softplus_of_steps_between_a_thousandth_and_a_tenth),

@@ -1,0 +1,391 @@
+/* Evaluation: which targets are scored, in which context, and what is made of their losses. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "kernels/random.h"
+#include "model/evaluation.h"
+#include "model/windows.h"
+
+static void expect_good(status s) {
+    if (s) fail_msg("%s", status_text(s));
+}
+
+static void expect_failure(status s, enum status_kind kind, const char *word) {
+    assert_non_null(s);
+    assert_int_equal(status_kind(s), kind);
+    if (!strstr(status_text(s), word)) fail_msg("no \"%s\" in: %s", word, status_text(s));
+    status_free(s);
+}
+
+/* --- which windows ------------------------------------------------------------------------------------------------ */
+
+static struct config window_config(int mode, int tail, int64_t time, int64_t stride, int64_t limit) {
+    struct config c;
+    config_defaults(&c);
+    c.eval_mode = mode;
+    c.eval_tail = tail;
+    c.train_sequence = time;
+    c.eval_stride = stride;
+    c.eval_tokens = limit;
+    return c;
+}
+
+/* Every target below plan.scored is scored once, in order; windows stay inside the stream. */
+static void expect_each_target_once(const struct window_plan *plan, size_t tokens) {
+    size_t next = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        struct window w = window_plan_at(plan, i);
+        assert_true(w.time >= 1 && w.time <= plan->time && w.first < w.time);
+        assert_true(w.start + w.time < tokens); /* the last target is token start+time */
+        assert_true(w.time == plan->time || i + 1 == plan->count);
+        assert_int_equal(w.start + w.first, next);
+        next = w.start + w.time;
+    }
+    assert_int_equal(next, plan->scored);
+}
+
+static void standard_windows_score_every_token_once_but_for_a_dropped_tail(void **state) {
+    (void)state;
+    for (int64_t time = 1; time <= 9; time++)
+        for (size_t tokens = 2; tokens <= 40; tokens++)
+            for (int tail = TAIL_DROP; tail <= TAIL_KEEP; tail++) {
+                struct window_plan plan;
+                struct config c = window_config(EVAL_STANDARD, tail, time, 1, 0);
+                size_t targets = tokens - 1, whole = targets / (size_t)time * (size_t)time;
+                if (tail == TAIL_DROP && whole == 0) {
+                    expect_failure(window_plan_create(&plan, &c, tokens), STATUS_DATA, "eval.tail=keep");
+                    continue;
+                }
+                expect_good(window_plan_create(&plan, &c, tokens));
+                assert_int_equal(plan.scored, tail == TAIL_DROP ? whole : targets);
+                expect_each_target_once(&plan, tokens);
+                for (size_t i = 0; i < plan.count; i++) assert_int_equal(window_plan_at(&plan, i).first, 0);
+            }
+}
+
+static void sliding_windows_score_every_token_once_in_the_context_they_promise(void **state) {
+    (void)state;
+    for (int64_t time = 1; time <= 9; time++)
+        for (int64_t stride = 1; stride <= time; stride++)
+            for (size_t tokens = 2; tokens <= 40; tokens++) {
+                struct window_plan plan;
+                struct config c = window_config(EVAL_SLIDING, TAIL_DROP, time, stride, 0);
+                expect_good(window_plan_create(&plan, &c, tokens));
+                assert_int_equal(plan.scored, tokens - 1);
+                expect_each_target_once(&plan, tokens);
+                for (size_t i = 0; i < plan.count; i++) {
+                    struct window w = window_plan_at(&plan, i);
+                    assert_int_equal(w.start, i * (size_t)stride);
+                    assert_int_equal(w.first, i ? time - stride : 0);
+                }
+            }
+}
+
+static void a_limit_scores_the_first_tokens_alone(void **state) {
+    (void)state;
+    struct window_plan plan;
+    struct config c = window_config(EVAL_STANDARD, TAIL_KEEP, 4, 1, 10);
+    expect_good(window_plan_create(&plan, &c, 100));
+    assert_int_equal(plan.scored, 10);
+    assert_int_equal(plan.count, 3);
+    c = window_config(EVAL_STANDARD, TAIL_DROP, 4, 1, 10);
+    expect_good(window_plan_create(&plan, &c, 100));
+    assert_int_equal(plan.scored, 8);
+    c = window_config(EVAL_SLIDING, TAIL_DROP, 4, 2, 10);
+    expect_good(window_plan_create(&plan, &c, 100));
+    assert_int_equal(plan.scored, 10);
+    expect_good(window_plan_create(&plan, &c, 8));
+    assert_int_equal(plan.scored, 7);
+}
+
+static void a_stride_that_would_leave_tokens_out_is_refused(void **state) {
+    (void)state;
+    struct window_plan plan;
+    struct config c = window_config(EVAL_SLIDING, TAIL_DROP, 4, 5, 0);
+    expect_failure(window_plan_create(&plan, &c, 100), STATUS_USAGE, "eval.stride = 5");
+}
+
+/* --- what is scored ----------------------------------------------------------------------------------------------- */
+
+enum { VOCABULARY = 40, TOKENS = 301, TIME = 16 };
+
+static uint16_t tokens[TOKENS];
+static uint8_t token_bytes[VOCABULARY], token_space[VOCABULARY], token_boundary[VOCABULARY];
+static const struct dataset dataset = {.name = "made up",
+                                       .vocab_size = VOCABULARY,
+                                       .validation = {tokens, TOKENS},
+                                       .token_bytes = token_bytes,
+                                       .token_space = token_space,
+                                       .token_boundary = token_boundary};
+static struct config config;
+static real *weights;
+static size_t weight_count;
+
+static void set(const char *key, const char *value) { expect_good(config_set(&config, key, value)); }
+
+/* A hybrid of two layers with weights large enough for the losses to differ from token to token. */
+static void make_model(void) {
+    static const char *const options[][2] = {
+        {"model.vocab_size", "40"},     {"model.dim", "16"},         {"model.layers", "2"},
+        {"model.bigram_buckets", "16"}, {"model.bigram_dim", "8"},   {"attention.layers", "1"},
+        {"attention.heads", "2"},       {"attention.kv_heads", "1"}, {"attention.rope_dims", "4"},
+        {"mamba.state", "4"},           {"mamba.head_dim", "8"},     {"mamba.chunk", "8"},
+        {"recurrence.layers", "1"},     {"train.sequence", "16"},    {"train.slice_tokens", "48"},
+        {"train.batch_tokens", "128"},  {"eval.tail", "keep"},
+    };
+    config_defaults(&config);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) set(options[i][0], options[i][1]);
+    expect_good(config_check(&config));
+    struct parameters parameters;
+    expect_good(parameters_create(&parameters, &config));
+    weight_count = parameters.total;
+    weights = malloc(weight_count * sizeof *weights);
+    struct random_stream random = random_stream(3, "test weights");
+    for (size_t i = 0; i < weight_count; i++) weights[i] = (real)(0.3 * random_normal(random, i));
+    parameters_destroy(&parameters);
+}
+
+static int make(void **state) {
+    (void)state;
+    struct random_stream random = random_stream(1, "test tokens");
+    for (size_t i = 0; i < VOCABULARY; i++) {
+        token_boundary[i] = i < 3;
+        token_space[i] = i >= 3 && i % 3 == 0;
+        token_bytes[i] = i < 3 ? 0 : (uint8_t)(1 + i % 5);
+    }
+    for (size_t i = 0; i < TOKENS; i++)
+        tokens[i] =
+            random_below(random, 2 * i, 9) ? (uint16_t)(3 + random_below(random, 2 * i + 1, VOCABULARY - 3)) : BOS_ID;
+    make_model();
+    return 0;
+}
+
+static int drop(void **state) {
+    (void)state;
+    free(weights);
+    return 0;
+}
+
+static struct evaluation run(void) {
+    struct evaluation out;
+    expect_good(evaluate(&config, backend_find("cpu"), weights, &dataset, NULL, NULL, &out));
+    return out;
+}
+
+/* Bytes of a target by the written rule, apart from the code under test. */
+static unsigned bytes_of(size_t target) {
+    uint16_t id = tokens[target + 1], previous = tokens[target];
+    if (id < 3) return 0;
+    return 1 + id % 5 + (id % 3 == 0 && previous >= 3);
+}
+
+/* Losses of one window run alone. */
+static void window_losses(const struct network *net, struct workspace *ws, size_t start, size_t time, double *nll) {
+    int32_t ids[TIME], targets[TIME];
+    for (size_t t = 0; t < time; t++) {
+        ids[t] = tokens[start + t];
+        targets[t] = tokens[start + t + 1];
+    }
+    network_forward(net, ws,
+                    &(struct forward_request){.weights = weights,
+                                              .ids = ids,
+                                              .targets = targets,
+                                              .sequences = 1,
+                                              .time = time,
+                                              .repeats_on = true,
+                                              .temperature = config.eval_temperature,
+                                              .nll = nll});
+}
+
+/* The loss of every target in a window of its own: the context that the mode promises, worked out by hand. */
+static double expected_nll(size_t stride, size_t scored) {
+    struct network net;
+    struct workspace *ws;
+    expect_good(network_create(&net, &config, backend_find("cpu"), 1, TIME));
+    expect_good(workspace_create(&ws, &net, false, 0));
+    double sum = 0, nll[TIME];
+    for (size_t j = 0; j < scored; j++) {
+        size_t window = j < TIME ? 0 : (j - TIME) / stride + 1, start = window * stride;
+        window_losses(&net, ws, start, j - start + 1, nll); /* causal: what follows j does not matter */
+        sum += nll[j - start];
+    }
+    workspace_destroy(ws);
+    network_destroy(&net);
+    return sum;
+}
+
+static void expect_close(double a, double b, double tolerance) {
+    if (!(fabs(a - b) <= tolerance * fabs(b))) fail_msg("%.15g is not %.15g", a, b);
+}
+
+/* Windows in batches of 3 against one at a time: float32 matrix products of other shapes, sums of 16 terms. */
+static const double tolerance = sizeof(real) == 8 ? 1e-12 : 1e-5;
+
+static void standard_mode_sums_the_losses_of_windows_side_by_side(void **state) {
+    (void)state;
+    struct evaluation out = run();
+    assert_int_equal(out.tokens, TOKENS - 1);
+    expect_close(out.nll, expected_nll(TIME, TOKENS - 1), tolerance);
+}
+
+static void a_dropped_tail_is_not_scored(void **state) {
+    (void)state;
+    set("eval.tail", "drop");
+    struct evaluation out = run();
+    set("eval.tail", "keep");
+    assert_int_equal(out.tokens, (TOKENS - 1) / TIME * TIME);
+    expect_close(out.nll, expected_nll(TIME, (TOKENS - 1) / TIME * TIME), tolerance);
+}
+
+static void sliding_mode_scores_each_token_in_its_longer_context(void **state) {
+    (void)state;
+    set("eval.mode", "sliding");
+    set("eval.stride", "5");
+    struct evaluation out = run();
+    assert_int_equal(out.tokens, TOKENS - 1);
+    expect_close(out.nll, expected_nll(5, TOKENS - 1), tolerance);
+    set("eval.mode", "standard");
+}
+
+static void bits_per_byte_divides_by_the_bytes_of_the_targets(void **state) {
+    (void)state;
+    struct evaluation out = run();
+    int64_t bytes = 0;
+    for (size_t j = 0; j < TOKENS - 1; j++) bytes += bytes_of(j);
+    assert_int_equal(out.bytes, bytes);
+    expect_close(out.bpb, out.nll / log(2.0) / (double)bytes, 1e-15);
+    expect_close(out.nll_per_token, out.nll / (TOKENS - 1), 1e-15);
+}
+
+static void the_blocks_are_contiguous_even_and_add_up(void **state) {
+    (void)state;
+    struct evaluation out = run();
+    double nll = 0;
+    size_t target = 0;
+    for (int i = 0; i < EVALUATION_BLOCKS; i++) {
+        int64_t bytes = 0;
+        for (int64_t k = 0; k < out.blocks[i].tokens; k++) bytes += bytes_of(target++);
+        assert_int_equal(out.blocks[i].bytes, bytes);
+        assert_in_range(out.blocks[i].tokens, (TOKENS - 1) / EVALUATION_BLOCKS, (TOKENS - 1) / EVALUATION_BLOCKS + 1);
+        nll += out.blocks[i].nll;
+    }
+    assert_int_equal(target, TOKENS - 1);
+    expect_close(nll, out.nll, 1e-13);
+}
+
+static void a_model_of_zeros_pays_the_logarithm_of_the_vocabulary(void **state) {
+    (void)state;
+    real *zeros = calloc(weight_count, sizeof *zeros);
+    struct evaluation out;
+    expect_good(evaluate(&config, backend_find("cpu"), zeros, &dataset, NULL, NULL, &out));
+    expect_close(out.nll_per_token, log(VOCABULARY), 1e-6);
+    free(zeros);
+}
+
+static void temperature_divides_the_logits(void **state) {
+    (void)state;
+    double at_one = run().nll;
+    set("eval.temperature", "2");
+    double at_two = run().nll, expected = expected_nll(TIME, TOKENS - 1);
+    set("eval.temperature", "1");
+    expect_close(at_two, expected, tolerance);
+    assert_true(fabs(at_two - at_one) > 1e-3 * at_one);
+}
+
+static void a_ternary_model_is_scored_with_its_ternary_weights(void **state) {
+    (void)state;
+    double of_floats = run().nll;
+    set("model.linear", "ternary");
+    double nll = run().nll;
+    struct network net;
+    struct workspace *ws;
+    expect_good(network_create(&net, &config, backend_find("cpu"), 1, TIME));
+    expect_good(workspace_create(&ws, &net, false, 0));
+    real *masters = weights, *ternary = calloc(weight_count, sizeof *ternary);
+    network_effective(&net, workspace_lane(ws), 1, ternary, masters, VIEW_MASTER);
+    workspace_destroy(ws);
+    network_destroy(&net);
+    set("model.linear", "float");
+    weights = ternary;
+    double by_hand = run().nll;
+    weights = masters;
+    free(ternary);
+    assert_true(nll == by_hand && nll != of_floats);
+}
+
+static int one_lane(void) { return 1; }
+static int three_lanes(void) { return 3; }
+
+static void the_bits_do_not_depend_on_the_number_of_lanes(void **state) {
+    (void)state;
+    struct backend one = *backend_find("cpu"), three = one;
+    struct evaluation first, second;
+    one.lane_count = one_lane;
+    three.lane_count = three_lanes;
+    expect_good(evaluate(&config, &one, weights, &dataset, NULL, NULL, &first));
+    expect_good(evaluate(&config, &three, weights, &dataset, NULL, NULL, &second));
+    assert_memory_equal(&first.nll, &second.nll, sizeof first.nll);
+    assert_memory_equal(first.blocks, second.blocks, sizeof first.blocks);
+}
+
+static bool stop_half_way(void *context, size_t done, size_t total) {
+    *(size_t *)context = done;
+    return 2 * done >= total;
+}
+
+static void a_callback_can_stop_it(void **state) {
+    (void)state;
+    struct evaluation out;
+    size_t done = 0;
+    set("train.slice_tokens", "16");
+    status s = evaluate(&config, backend_find("cpu"), weights, &dataset, stop_half_way, &done, &out);
+    set("train.slice_tokens", "48");
+    expect_failure(s, STATUS_INTERRUPTED, "of 19 windows");
+    assert_true(done >= 10 && done < 19);
+}
+
+static void a_tokenizer_of_another_size_is_refused_with_the_figures(void **state) {
+    (void)state;
+    struct evaluation out;
+    struct dataset other = dataset;
+    other.vocab_size = 41;
+    expect_failure(evaluate(&config, backend_find("cpu"), weights, &other, NULL, NULL, &out), STATUS_DATA, "41 pieces");
+}
+
+static void weights_that_are_not_finite_have_diverged(void **state) {
+    (void)state;
+    struct evaluation out;
+    real *broken = calloc(weight_count, sizeof *broken);
+    for (size_t i = 0; i < weight_count; i++) broken[i] = (real)NAN;
+    expect_failure(evaluate(&config, backend_find("cpu"), broken, &dataset, NULL, NULL, &out), STATUS_DIVERGED, "nan");
+    free(broken);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(standard_windows_score_every_token_once_but_for_a_dropped_tail),
+        cmocka_unit_test(sliding_windows_score_every_token_once_in_the_context_they_promise),
+        cmocka_unit_test(a_limit_scores_the_first_tokens_alone),
+        cmocka_unit_test(a_stride_that_would_leave_tokens_out_is_refused),
+        cmocka_unit_test(standard_mode_sums_the_losses_of_windows_side_by_side),
+        cmocka_unit_test(a_dropped_tail_is_not_scored),
+        cmocka_unit_test(sliding_mode_scores_each_token_in_its_longer_context),
+        cmocka_unit_test(bits_per_byte_divides_by_the_bytes_of_the_targets),
+        cmocka_unit_test(the_blocks_are_contiguous_even_and_add_up),
+        cmocka_unit_test(a_model_of_zeros_pays_the_logarithm_of_the_vocabulary),
+        cmocka_unit_test(temperature_divides_the_logits),
+        cmocka_unit_test(a_ternary_model_is_scored_with_its_ternary_weights),
+        cmocka_unit_test(the_bits_do_not_depend_on_the_number_of_lanes),
+        cmocka_unit_test(a_callback_can_stop_it),
+        cmocka_unit_test(a_tokenizer_of_another_size_is_refused_with_the_figures),
+        cmocka_unit_test(weights_that_are_not_finite_have_diverged),
+    };
+    return cmocka_run_group_tests(tests, make, drop);
+}

@@ -6,10 +6,6 @@
 
 #include "model/tape.h"
 
-static const real *weight(const struct walk *walk, int layer, enum tensor_role role) {
-    return walk->weights + offset_of(walk->net, layer, role);
-}
-
 static real *gradient(const struct walk *walk, int layer, enum tensor_role role) {
     return walk->gradients + offset_of(walk->net, layer, role);
 }
@@ -40,7 +36,7 @@ static void head(const struct walk *walk, double scale) {
                                     count, vocab, walk->net->config.model_softcap);
         ops->linear_backward_weight(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), logits, ws->last + first * dim,
                                     count, vocab, dim);
-        ops->linear_backward_input(walk->lane, ws->dbranch + first * dim, logits, weight(walk, -1, ROLE_EMBEDDING),
+        ops->linear_backward_input(walk->lane, ws->dbranch + first * dim, logits, weight_of(walk, -1, ROLE_EMBEDDING),
                                    count, vocab, dim, false);
     }
     clear(walk, ws->dx);
@@ -73,7 +69,7 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_weights weights = mamba_weights_at(walk->net, walk->weights, physical);
     struct mamba_gradients gradients = mamba_gradients_at(walk, physical);
     struct mamba_columns columns = mamba_columns(shape);
-    real *dy = ws->gradients.inner, *dproj = ws->gradients.proj;
+    real *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
     linear(walk, dy, false, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
     ops->silu_gate_backward(walk->lane, dy, dproj + columns.z, dy, m->y, m->proj + columns.z, columns.width,
                             walk->extent.rows, walk->extent.inner);
@@ -89,12 +85,12 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     const struct attention_shape *shape = &walk->extent.attention;
     struct attention_buffers *a = &layer->attention;
     size_t rows = walk->extent.rows;
-    real *dout = ws->gradients.inner, *dq = ws->gradients.proj;
+    real *dout = ws->gradients.mixed, *dq = ws->gradients.projected;
     real *dk = dq + rows * shape->heads * shape->head_dim, *dv = dk + rows * shape->kv_heads * shape->head_dim;
     linear(walk, dout, false, ws->dbranch, a->out, physical, ROLE_ATTN_PROJ);
     ops->attention_backward(walk->lane, dq, dk, dv, dout, a->out, &a->tape, shape);
     ops->attention_prepare_backward(walk->lane, dq, dk, dv, gradient(walk, physical, ROLE_ATTN_Q_GAIN), &a->tape, a->v,
-                                    weight(walk, physical, ROLE_ATTN_Q_GAIN), walk->net->rope_cosine,
+                                    weight_of(walk, physical, ROLE_ATTN_Q_GAIN), walk->net->rope_cosine,
                                     walk->net->rope_sine, shape);
     linear(walk, ws->dinput, false, dq, layer->u, physical, ROLE_ATTN_Q);
     linear(walk, ws->dinput, true, dk, layer->u, physical, ROLE_ATTN_K);
@@ -104,7 +100,7 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
 /* From the stream's gradient behind a scaled branch to that of the branch's output. */
 static void into_branch(const struct walk *walk, int physical, enum tensor_role scale, const real *branch) {
     walk->ops->scaled_add_backward(walk->lane, walk->ws->dbranch, gradient(walk, physical, scale), walk->ws->dx,
-                                   weight(walk, physical, scale), branch, walk->extent.rows, walk->extent.dim);
+                                   weight_of(walk, physical, scale), branch, walk->extent.rows, walk->extent.dim);
 }
 
 static void block(const struct walk *walk, int position) {
@@ -124,12 +120,12 @@ static void block(const struct walk *walk, int position) {
         mamba(walk, layer, at->physical);
     ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->u, layer->inv_u, rows, dim);
     ops->residual_mix_backward(walk->lane, ws->dx, ws->dx0, gradient(walk, at->physical, ROLE_RESID_MIX), ws->dx,
-                               layer->x, ws->x0, weight(walk, at->physical, ROLE_RESID_MIX), rows, dim);
+                               layer->x, ws->x0, weight_of(walk, at->physical, ROLE_RESID_MIX), rows, dim);
     if (layer->skip) {
         size_t row = (size_t)at->skip_row * dim;
         ops->scaled_add_backward(walk->lane, walk->layers[at->skip_source].skip_gradient,
                                  gradient(walk, -1, ROLE_SKIP_WEIGHTS) + row, ws->dx,
-                                 weight(walk, -1, ROLE_SKIP_WEIGHTS) + row, layer->skip, rows, dim);
+                                 weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + row, layer->skip, rows, dim);
     }
 }
 
@@ -147,7 +143,7 @@ static void embed(const struct walk *walk) {
     if (config->model_smear) {
         dembedded = ws->dinput;
         ops->smear_backward(walk->lane, dembedded, gradient(walk, -1, ROLE_SMEAR_GATE), ws->dx, ws->embedded,
-                            weight(walk, -1, ROLE_SMEAR_GATE), request->sequences, request->time, dim);
+                            weight_of(walk, -1, ROLE_SMEAR_GATE), request->sequences, request->time, dim);
     }
     if (config->model_bigram_buckets) {
         real *dbigram = ws->dbigram;

@@ -22,18 +22,16 @@ struct decoder {
     struct arena arena;
     struct lane lane;
     size_t sequences, capacity, position;
-    struct extent extent;           /* of one token of each sequence */
-    real *rope_cosine, *rope_sine;  /* (capacity, rope_dims/2) */
-    int32_t *ids, *buckets;         /* (sequences, 2) pairs of a token and the one before it */
-    real *bigram;                   /* (sequences, bigram_dim) */
-    real *embedded, *smeared;       /* (sequences, 2, D) pairs */
-    real *x0, *stream, *u, *branch; /* (sequences, D) */
-    real *inv;                      /* (sequences) */
-    real *fc, *act, *proj, *inner;  /* the layers' own rows */
-    struct layer_state *layers[2];  /* of net->plain and net->repeated; NULL while counting */
+    struct extent extent;               /* of one token of each sequence */
+    real *rope_cosine, *rope_sine;      /* (capacity, rope_dims/2) */
+    int32_t *ids, *buckets;             /* (sequences, 2) pairs of a token and the one before it */
+    real *bigram;                       /* (sequences, bigram_dim) */
+    real *embedded, *smeared;           /* (sequences, 2, D) pairs */
+    real *x0, *stream, *u, *branch;     /* (sequences, D) */
+    real *inv;                          /* (sequences) */
+    real *fc, *act, *projected, *mixed; /* the layers' own rows */
+    struct layer_state *layers[2];      /* of net->plain and net->repeated; NULL while counting */
 };
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static void lay_out_state(struct decoder *d, struct layer_state *layer, const struct virtual_layer *at, bool popped,
                           struct arena *arena) {
@@ -67,25 +65,6 @@ static void lay_out_states(struct decoder *d, struct arena *arena) {
     arena->used = end;
 }
 
-static void lay_out_mixer_rows(struct decoder *d, struct arena *arena) {
-    const struct extent *e = &d->extent;
-    size_t proj = 0, inner = 0, scratch = 0;
-    if (uses_attention(d->net)) {
-        inner = e->attention.heads * e->attention.head_dim;
-        proj = inner + 2 * e->attention.kv_heads * e->attention.head_dim;
-        scratch = attention_scratch(&e->attention);
-    }
-    if (uses_mamba(d->net)) {
-        inner = larger(inner, e->inner);
-        proj = larger(proj, mamba_columns(&e->mamba).width);
-        scratch = larger(scratch, mamba_prepare_scratch(&e->mamba));
-    }
-    d->proj = arena_reals(arena, e->rows * proj);
-    d->inner = arena_reals(arena, e->rows * inner);
-    d->lane.scratch = arena_take(arena, scratch);
-    d->lane.scratch_bytes = scratch;
-}
-
 static void lay_out(struct decoder *d, struct arena *arena) {
     const struct config *config = &d->net->config;
     size_t rows = d->extent.rows, wide = rows * d->extent.dim;
@@ -104,13 +83,16 @@ static void lay_out(struct decoder *d, struct arena *arena) {
     d->inv = arena_reals(arena, rows);
     d->fc = arena_reals(arena, rows * d->extent.hidden);
     d->act = arena_reals(arena, rows * d->extent.hidden);
-    lay_out_mixer_rows(d, arena);
+    d->projected = arena_reals(arena, rows * d->extent.projected);
+    d->mixed = arena_reals(arena, rows * d->extent.mixed);
+    d->lane.scratch = arena_take(arena, d->extent.scratch);
+    d->lane.scratch_bytes = d->extent.scratch;
     lay_out_states(d, arena);
 }
 
 static struct decoder decoder_of(const struct network *net, size_t sequences, size_t capacity) {
     return (struct decoder){
-        .net = net, .sequences = sequences, .capacity = capacity, .extent = extent_of(&net->config, sequences, 1)};
+        .net = net, .sequences = sequences, .capacity = capacity, .extent = extent_of(net, sequences, 1)};
 }
 
 size_t decoder_bytes(const struct network *net, size_t sequences, size_t capacity) {
@@ -238,23 +220,23 @@ static void embed(const struct step *step, const int32_t *ids) {
 static void mamba(const struct step *step, struct layer_state *layer, int physical) {
     struct decoder *d = step->d;
     struct mamba_weights weights = mamba_weights_at(d->net, step->weights, physical);
-    linear(step, d->proj, d->u, physical, ROLE_MAMBA_IN_PROJ);
-    step->ops->mamba_decode(&d->lane, d->inner, &layer->mamba, d->proj, &weights, &d->extent.mamba);
-    linear(step, d->branch, d->inner, physical, ROLE_MAMBA_OUT_PROJ);
+    linear(step, d->projected, d->u, physical, ROLE_MAMBA_IN_PROJ);
+    step->ops->mamba_decode(&d->lane, d->mixed, &layer->mamba, d->projected, &weights, &d->extent.mamba);
+    linear(step, d->branch, d->mixed, physical, ROLE_MAMBA_OUT_PROJ);
 }
 
 static void attention(const struct step *step, struct layer_state *layer, int physical) {
     struct decoder *d = step->d;
     const struct attention_shape *shape = &d->extent.attention;
-    real *q = d->proj, *k = q + d->sequences * shape->heads * shape->head_dim;
+    real *q = d->projected, *k = q + d->sequences * shape->heads * shape->head_dim;
     real *v = k + d->sequences * shape->kv_heads * shape->head_dim;
     linear(step, q, d->u, physical, ROLE_ATTN_Q);
     linear(step, k, d->u, physical, ROLE_ATTN_K);
     linear(step, v, d->u, physical, ROLE_ATTN_V);
-    step->ops->attention_decode(&d->lane, d->inner, layer->cache.k, layer->cache.v, q, k, v,
+    step->ops->attention_decode(&d->lane, d->mixed, layer->cache.k, layer->cache.v, q, k, v,
                                 weight(step, physical, ROLE_ATTN_Q_GAIN), d->rope_cosine, d->rope_sine, d->position,
                                 d->capacity, shape);
-    linear(step, d->branch, d->inner, physical, ROLE_ATTN_PROJ);
+    linear(step, d->branch, d->mixed, physical, ROLE_ATTN_PROJ);
 }
 
 static void mlp(const struct step *step, const struct virtual_layer *at) {

@@ -10,11 +10,7 @@ struct walk walk_begin(const struct network *net, struct workspace *ws, const st
                          .schedule = schedule_of(net, request->repeats_on),
                          .layers = ws->layers[request->repeats_on],
                          .weights = request->weights,
-                         .extent = extent_of(&net->config, request->sequences, request->time)};
-}
-
-static const real *weight(const struct walk *walk, int layer, enum tensor_role role) {
-    return walk->weights + offset_of(walk->net, layer, role);
+                         .extent = extent_of(net, request->sequences, request->time)};
 }
 
 static void linear(const struct walk *walk, real *y, const real *x, int layer, enum tensor_role role) {
@@ -32,18 +28,18 @@ static void embed(const struct walk *walk) {
     struct workspace *ws = walk->ws;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
     const real *embedded = ws->embedded;
-    ops->embedding_forward(walk->lane, ws->embedded, request->ids, weight(walk, -1, ROLE_EMBEDDING), rows, dim);
+    ops->embedding_forward(walk->lane, ws->embedded, request->ids, weight_of(walk, -1, ROLE_EMBEDDING), rows, dim);
     if (config->model_bigram_buckets) {
         ops->bigram_ids(walk->lane, ws->buckets, request->ids, request->sequences, request->time,
                         (size_t)config->model_bigram_buckets);
-        ops->embedding_forward(walk->lane, ws->bigram, ws->buckets, weight(walk, -1, ROLE_BIGRAM_TABLE), rows,
+        ops->embedding_forward(walk->lane, ws->bigram, ws->buckets, weight_of(walk, -1, ROLE_BIGRAM_TABLE), rows,
                                (size_t)config->model_bigram_dim);
         linear(walk, ws->stream, ws->bigram, -1, ROLE_BIGRAM_PROJ);
         ops->add_into(walk->lane, ws->embedded, ws->stream, rows * dim);
     }
     if (config->model_smear) {
-        ops->smear_forward(walk->lane, ws->stream, ws->embedded, weight(walk, -1, ROLE_SMEAR_GATE), request->sequences,
-                           request->time, dim);
+        ops->smear_forward(walk->lane, ws->stream, ws->embedded, weight_of(walk, -1, ROLE_SMEAR_GATE),
+                           request->sequences, request->time, dim);
         embedded = ws->stream;
     }
     ops->rms_norm_forward(walk->lane, ws->x0, ws->inv_x0, embedded, rows, dim);
@@ -70,7 +66,7 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     linear(walk, a->q, layer->u, physical, ROLE_ATTN_Q);
     linear(walk, a->k, layer->u, physical, ROLE_ATTN_K);
     linear(walk, a->v, layer->u, physical, ROLE_ATTN_V);
-    ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight(walk, physical, ROLE_ATTN_Q_GAIN),
+    ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight_of(walk, physical, ROLE_ATTN_Q_GAIN),
                                    walk->net->rope_cosine, walk->net->rope_sine, shape);
     ops->attention_forward(walk->lane, a->out, &a->tape, shape);
     linear(walk, layer->mixed, a->out, physical, ROLE_ATTN_PROJ);
@@ -89,26 +85,26 @@ static void block(const struct walk *walk, struct layer_tape *layer, const struc
     real *stream = walk->ws->stream;
     if (layer->skip)
         ops->scaled_add_forward(lane, layer->sum, layer->before,
-                                weight(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim, layer->skip, rows,
+                                weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim, layer->skip, rows,
                                 dim);
-    ops->residual_mix_forward(lane, stream, layer->x, walk->ws->x0, weight(walk, at->physical, ROLE_RESID_MIX), rows,
+    ops->residual_mix_forward(lane, stream, layer->x, walk->ws->x0, weight_of(walk, at->physical, ROLE_RESID_MIX), rows,
                               dim);
     ops->rms_norm_forward(lane, layer->u, layer->inv_u, stream, rows, dim);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    ops->scaled_add_forward(lane, stream, stream, weight(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows,
+    ops->scaled_add_forward(lane, stream, stream, weight_of(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows,
                             dim);
     ops->rms_norm_forward(lane, layer->v, layer->inv_v, stream, rows, dim);
     mlp(walk, layer, at);
-    ops->scaled_add_forward(lane, layer->out, stream, weight(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows,
+    ops->scaled_add_forward(lane, layer->out, stream, weight_of(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows,
                             dim);
 }
 
 void head_logits(const struct walk *walk, real *logits, size_t first, size_t count) {
     const struct extent *e = &walk->extent;
-    walk->ops->linear_forward(walk->lane, logits, walk->ws->last + first * e->dim, weight(walk, -1, ROLE_EMBEDDING),
+    walk->ops->linear_forward(walk->lane, logits, walk->ws->last + first * e->dim, weight_of(walk, -1, ROLE_EMBEDDING),
                               count, (size_t)walk->net->config.model_vocab_size, e->dim);
 }
 

@@ -101,6 +101,7 @@ static bool is_ternary(const struct network *net, const struct tensor *tensor) {
     return net->config.model_linear == LINEAR_TERNARY && tensor->linear;
 }
 
+/* Ternary values stay what they are under fake quantisation, so ternary layers skip it. */
 static void effective_piece(void *context, int piece, struct lane *lane) {
     const struct view_job *job = context;
     const struct config *config = &job->net->config;

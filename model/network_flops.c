@@ -30,7 +30,7 @@ static void add_attention(struct flops *flops, const struct attention_shape *s, 
 static struct flops count(const struct network *net, bool repeats_on, size_t time) {
     const struct parameters *p = &net->parameters;
     const struct schedule *schedule = schedule_of(net, repeats_on);
-    struct extent e = extent_of(&net->config, 1, time);
+    struct extent e = extent_of(net, 1, time);
     struct flops flops = {
         product(parameters_get(p, -1, ROLE_EMBEDDING)) + product(parameters_get(p, -1, ROLE_BIGRAM_PROJ)), 0, 0};
     for (int i = 0; i < schedule->count; i++) {

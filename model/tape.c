@@ -3,13 +3,30 @@
 
 #include "model/network_shapes.h"
 
-struct extent extent_of(const struct config *config, size_t sequences, size_t time) {
+/* A mixer that the model does not use needs no room, and its options may not fit together. */
+static void measure_mixers(struct extent *e, const struct network *net) {
+    const struct attention_shape *a = &e->attention;
+    if (uses_attention(net)) {
+        e->mixed = a->heads * a->head_dim;
+        e->projected = e->mixed + 2 * a->kv_heads * a->head_dim;
+        e->scratch = attention_scratch(a);
+    }
+    if (uses_mamba(net)) {
+        e->mixed = larger(e->mixed, e->inner);
+        e->projected = larger(e->projected, mamba_columns(&e->mamba).width);
+        e->scratch = larger(e->scratch, larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
+    }
+}
+
+struct extent extent_of(const struct network *net, size_t sequences, size_t time) {
+    const struct config *config = &net->config;
     struct extent e = {.rows = sequences * time,
                        .dim = (size_t)config->model_dim,
                        .hidden = (size_t)(config->model_mlp_mult * config->model_dim),
                        .mamba = mamba_shape_of(config, sequences, time),
                        .attention = attention_shape_of(config, sequences, time)};
     e.inner = e.mamba.heads * e.mamba.head_dim;
+    measure_mixers(&e, net);
     return e;
 }
 
@@ -114,54 +131,32 @@ static void lay_out_whole(struct workspace *ws, const struct network *net, const
     ws->log_sum = arena_reals(arena, e->rows);
 }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-/* A mixer that the model does not use needs no room, and its options may not fit together. */
-static void lay_out_mixer_gradients(struct layer_gradients *g, const struct network *net, const struct extent *e,
-                                    struct arena *arena) {
-    const struct attention_shape *a = &e->attention;
-    size_t inner = 0, proj = 0, per_head = e->rows * e->mamba.heads;
-    if (uses_attention(net)) {
-        inner = a->heads * a->head_dim;
-        proj = inner + 2 * a->kv_heads * a->head_dim;
-    }
-    if (uses_mamba(net)) {
-        inner = larger(inner, e->inner);
-        proj = larger(proj, mamba_columns(&e->mamba).width);
-        g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
-        g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
-        g->mamba.delta = arena_reals(arena, per_head);
-        g->mamba.log_decay = arena_reals(arena, per_head);
-        g->mamba.gamma = arena_reals(arena, per_head);
-    }
-    g->inner = arena_reals(arena, e->rows * inner);
-    g->proj = arena_reals(arena, e->rows * proj);
-}
-
 static void lay_out_gradients(struct workspace *ws, const struct network *net, const struct extent *e,
                               struct arena *arena) {
-    size_t wide = e->rows * e->dim;
+    size_t wide = e->rows * e->dim, per_head = e->rows * e->mamba.heads;
+    struct layer_gradients *g = &ws->gradients;
     ws->dx = arena_reals(arena, wide);
     ws->dx0 = arena_reals(arena, wide);
     ws->dbranch = arena_reals(arena, wide);
     ws->dinput = arena_reals(arena, wide);
     if (net->config.model_bigram_buckets)
         ws->dbigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
-    ws->gradients.hidden = arena_reals(arena, e->rows * e->hidden);
-    lay_out_mixer_gradients(&ws->gradients, net, e, arena);
-}
-
-static void lay_out_scratch(struct workspace *ws, const struct network *net, const struct extent *e,
-                            struct arena *arena) {
-    size_t bytes = uses_attention(net) ? attention_scratch(&e->attention) : 0;
-    if (uses_mamba(net)) bytes = larger(bytes, larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
-    ws->lane.scratch_bytes = bytes;
-    ws->lane.scratch = arena_take(arena, bytes);
+    g->hidden = arena_reals(arena, e->rows * e->hidden);
+    g->mixed = arena_reals(arena, e->rows * e->mixed);
+    g->projected = arena_reals(arena, e->rows * e->projected);
+    if (uses_mamba(net)) {
+        g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
+        g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
+        g->mamba.delta = arena_reals(arena, per_head);
+        g->mamba.log_decay = arena_reals(arena, per_head);
+        g->mamba.gamma = arena_reals(arena, per_head);
+    }
 }
 
 void workspace_lay_out(struct workspace *ws, const struct network *net, struct arena *arena) {
-    struct extent e = extent_of(&net->config, net->max_sequences, net->time);
-    lay_out_scratch(ws, net, &e, arena);
+    struct extent e = extent_of(net, net->max_sequences, net->time);
+    ws->lane.scratch = arena_take(arena, e.scratch);
+    ws->lane.scratch_bytes = e.scratch;
     lay_out_whole(ws, net, &e, arena);
     if (ws->training) lay_out_gradients(ws, net, &e, arena);
     size_t start = arena->used, end = start;

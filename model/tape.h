@@ -14,8 +14,12 @@ struct extent {
     size_t rows, dim, hidden, inner; /* R, D, the MLP's width, D_in */
     struct mamba_shape mamba;
     struct attention_shape attention;
+    size_t mixed, projected; /* widest rows of the mixers in use: before the last projection, after the first */
+    size_t scratch;          /* bytes that the mixers' ops of forward and backward need in their lane */
 };
-struct extent extent_of(const struct config *config, size_t sequences, size_t time);
+struct extent extent_of(const struct network *net, size_t sequences, size_t time);
+
+static inline size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 struct mamba_buffers {
     real *proj; /* (R, width) in_proj's rows */
@@ -48,9 +52,9 @@ struct layer_tape {
 
 /* Gradients that live only while one layer is walked back. */
 struct layer_gradients {
-    real *hidden; /* (R,hidden) */
-    real *inner;  /* (R, D_in or heads*hd) of the mixer's output before its last projection */
-    real *proj;   /* (R,width) of in_proj's rows; q, k and v for attention */
+    real *hidden;    /* (R,hidden) */
+    real *mixed;     /* (R, D_in or heads*hd) of what the mixer's last projection reads */
+    real *projected; /* (R,width) of in_proj's rows; q, k and v for attention */
     struct mamba_tape_gradients mamba;
 };
 
@@ -128,6 +132,10 @@ struct walk {
     real *gradients; /* NULL in forward */
     struct extent extent;
 };
+
+static inline const real *weight_of(const struct walk *walk, int layer, enum tensor_role role) {
+    return walk->weights + offset_of(walk->net, layer, role);
+}
 
 struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
 

@@ -108,8 +108,13 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
 # The schema is built in; the compiler does not see that it is read.
 $(BUILD)/harness/store/schema.o: harness/store/schema.sql
 
-# The program's own record of how it was built.
-$(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(ARCH)"'
+# The program's own record of how it was built; made again only when the revision is another.
+REVISION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+$(BUILD)/revision: FORCE
+	@mkdir -p $(@D); echo '$(REVISION)' | cmp -s - $@ || echo '$(REVISION)' > $@
+FORCE:
+$(BUILD)/harness/provenance.o: $(BUILD)/revision
+$(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(ARCH)"' -DHINGE_REVISION='"$(REVISION)"'
 
 compile_commands.json: Makefile
 	@{ echo '['; first=; for f in $(C_SOURCES); do \

@@ -150,6 +150,7 @@ void database_close(struct database *db) {
 }
 
 const char *database_path(const struct database *db) { return db->path; }
+const char *database_library_version(void) { return sqlite3_libversion(); }
 
 /* --- statements --------------------------------------------------------------------------------------------------- */
 

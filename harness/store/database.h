@@ -15,6 +15,7 @@ struct database;
 status database_open(struct database **out, const char *path, bool write);
 void database_close(struct database *db);
 const char *database_path(const struct database *db);
+const char *database_library_version(void); /* of SQLite */
 
 status database_script(struct database *db, const char *sql);                      /* several statements */
 status database_run(struct database *db, const char *sql, const char *types, ...); /* one, rows are ignored */

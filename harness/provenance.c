@@ -1,0 +1,109 @@
+/* provenance: revision, compiler, flags, machine and libraries; see provenance.h. */
+#include "harness/provenance.h"
+
+#include <cblas.h>
+#include <ctype.h>
+#include <gsl/gsl_version.h>
+#include <jansson.h>
+#include <libfyaml.h>
+#include <lzma.h>
+#include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "harness/plan.h"
+#include "harness/store/database.h"
+
+/* Given by the Makefile. */
+#ifndef HINGE_REVISION
+#define HINGE_REVISION "unknown"
+#endif
+#ifndef HINGE_FLAGS
+#define HINGE_FLAGS "unknown"
+#endif
+
+const char *provenance_revision(void) { return HINGE_REVISION; }
+
+__attribute__((format(printf, 3, 4))) static void add(struct provenance *p, const char *name, const char *format, ...) {
+    if (p->count == PROVENANCE_CAPACITY) return;
+    struct provenance_row *row = &p->rows[p->count++];
+    va_list args;
+    va_start(args, format);
+    snprintf(row->name, sizeof row->name, "%s", name);
+    vsnprintf(row->value, sizeof row->value, format, args);
+    va_end(args);
+    size_t length = strlen(row->value);
+    while (length && isspace((unsigned char)row->value[length - 1])) row->value[--length] = 0;
+    if (!length) snprintf(row->value, sizeof row->value, "unknown");
+}
+
+/* Value of the first "key : value" line of a file; "" when there is none. */
+static void find_value(const char *path, const char *key, char *out, size_t size) {
+    char line[512];
+    FILE *file = fopen(path, "r");
+    *out = 0;
+    if (!file) return;
+    while (!*out && fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (!colon || strncmp(line, key, strlen(key)) != 0) continue;
+        colon += 1 + strspn(colon + 1, " \t");
+        snprintf(out, size, "%.*s", (int)strcspn(colon, "\n"), colon);
+    }
+    fclose(file);
+}
+
+static void add_system(struct provenance *p) {
+    char text[256];
+    struct utsname system = {0};
+    find_value("/proc/cpuinfo", "model name", text, sizeof text);
+    add(p, "cpu", "%s", text);
+    add(p, "cores", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+    add(p, "memory", "%.1f GiB",
+        (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (double)((size_t)1 << 30));
+    uname(&system);
+    add(p, "system", "%s %s %s", system.sysname, system.release, system.machine);
+    add(p, "host", "%s", system.nodename);
+    add(p, "gpu", "none used");
+}
+
+static void add_libraries(struct provenance *p) {
+    add(p, "openblas", "%s", openblas_get_config());
+    add(p, "sqlite", "%s", database_library_version());
+    add(p, "liblzma", "%s", lzma_version_string());
+    add(p, "libcrypto", "%s", OpenSSL_version(OPENSSL_VERSION));
+    add(p, "gsl", "%s", gsl_version);
+    add(p, "libfyaml", "%s", fy_library_version());
+    add(p, "jansson", "%s", jansson_version_str());
+    add(p, "zlib", "%s", zlibVersion());
+}
+
+void provenance_collect(struct provenance *provenance) {
+    const struct backend *cpu = backend_find("cpu");
+    *provenance = (struct provenance){0};
+    add(provenance, "revision", "%s", HINGE_REVISION);
+    add(provenance, "numerics", "%d", NUMERICS_REVISION);
+    add(provenance, "compiler", "%s %s",
+#ifdef __clang__
+        "clang",
+#else
+        "gcc",
+#endif
+        __VERSION__);
+    add(provenance, "flags", "%s", HINGE_FLAGS);
+    add(provenance, "precision", "%s", sizeof(real) == 4 ? "float32" : "float64");
+    add(provenance, "backend", "%s", cpu->name);
+    add(provenance, "threads", "%d", cpu->lane_count());
+    add_system(provenance);
+    add_libraries(provenance);
+}
+
+const char *provenance_find(const struct provenance *provenance, const char *name) {
+    for (int i = 0; i < provenance->count; i++)
+        if (strcmp(provenance->rows[i].name, name) == 0) return provenance->rows[i].value;
+    return NULL;
+}

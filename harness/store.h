@@ -96,9 +96,12 @@ void worker_current(struct worker *worker);
 enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
 
 /* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker of this host is dead when
- * its process is gone, one of another host when its heartbeat is old; its stage is taken over. A failed stage is taken
- * again with retry. */
-status store_claim(struct store *store, const char *key, const struct worker *worker, bool retry, enum claim *claim);
+ * its process is gone, one of another host when its heartbeat is old; its stage is taken over. */
+status store_claim(struct store *store, const char *key, const struct worker *worker, enum claim *claim);
+
+/* A failed stage becomes pending again; others stay as they are. */
+status store_retry(struct store *store, const char *key);
+
 /* STATUS_DIFFERS when another worker took the stage over meanwhile. */
 status store_heartbeat(struct store *store, const char *key, const struct worker *worker);
 
@@ -110,6 +113,10 @@ status store_put_steps(struct store *store, const char *key, const struct worker
                        const struct step_record *steps, size_t count);
 /* The stored trace. Caller frees *steps. */
 status store_steps(struct store *store, const char *key, struct step_record **steps, size_t *count);
+
+/* Stored steps below a step; seconds and tokens of all stored steps. */
+status store_count_steps(struct store *store, const char *key, int64_t below, int64_t *count);
+status store_step_totals(struct store *store, const char *key, double *seconds, int64_t *tokens);
 
 /* What a finished stage leaves; only the members of its kind are read. */
 struct stage_result {
@@ -132,6 +139,9 @@ status store_release(struct store *store, const char *key, const struct worker *
 /* Reads weights_sha256 etc. of a finished stage (texts "", numbers NAN when absent); evaluation, sizes, provenance,
  * notes stay NULL. */
 status store_stage_result(struct store *store, const char *key, struct stage_result *result);
+
+/* STATUS_DATA when a file is not the artifact that the stage left. */
+status store_check_artifact(struct store *store, const char *key, const char *path);
 
 /* Seconds that a stage of this kind and work should take on this host, by the finished ones nearest to it in work;
  * NAN when there is none within a factor of 10. */

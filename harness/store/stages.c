@@ -20,12 +20,12 @@ void worker_current(struct worker *worker) {
 
 static status unknown_stage(const char *key) { return status_new(STATUS_DATA, "stage %s is not in the database", key); }
 
-static enum claim decide(enum stage_state state, bool dead, bool retry) {
+static enum claim decide(enum stage_state state, bool dead) {
     switch (state) {
     case STAGE_DONE:
         return CLAIM_DONE;
     case STAGE_FAILED:
-        return retry ? CLAIM_TAKEN : CLAIM_FAILED;
+        return CLAIM_FAILED;
     case STAGE_RUNNING:
         return dead ? CLAIM_TAKEN_OVER : CLAIM_BUSY;
     default:
@@ -33,7 +33,7 @@ static enum claim decide(enum stage_state state, bool dead, bool retry) {
     }
 }
 
-static status look(struct store *store, const char *key, bool retry, enum claim *claim) {
+static status look(struct store *store, const char *key, enum claim *claim) {
     struct query q;
     bool row;
     char text[16];
@@ -46,7 +46,7 @@ static status look(struct store *store, const char *key, bool retry, enum claim 
     bool dead = query_int(&q, 1);
     query_close(&q);
     stage_state_find(text, &state);
-    *claim = decide(state, dead, retry);
+    *claim = decide(state, dead);
     return NULL;
 }
 
@@ -59,11 +59,18 @@ static status take(struct store *store, const char *key, const struct worker *wo
                         "ssidss", worker->name, worker->host, worker->pid, store_now(), now, key);
 }
 
-status store_claim(struct store *store, const char *key, const struct worker *worker, bool retry, enum claim *claim) {
+status store_claim(struct store *store, const char *key, const struct worker *worker, enum claim *claim) {
     TRY(database_begin(store->db));
-    status s = look(store, key, retry, claim);
+    status s = look(store, key, claim);
     if (!s && (*claim == CLAIM_TAKEN || *claim == CLAIM_TAKEN_OVER)) s = take(store, key, worker);
     return database_end(store->db, s);
+}
+
+status store_retry(struct store *store, const char *key) {
+    return database_run(store->db,
+                        "UPDATE stages SET status = 'pending', error = NULL WHERE key = ? AND "
+                        "status = 'failed'",
+                        "s", key);
 }
 
 status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id) {
@@ -166,6 +173,26 @@ status store_steps(struct store *store, const char *key, struct step_record **st
     return read_steps(&q, *steps, (size_t)capacity, count);
 }
 
+status store_count_steps(struct store *store, const char *key, int64_t below, int64_t *count) {
+    return query_one_int(store->db, count, NULL,
+                         "SELECT count(*) FROM steps WHERE stage = (SELECT id FROM stages WHERE key = ?) AND step < ?",
+                         "si", key, below);
+}
+
+status store_step_totals(struct store *store, const char *key, double *seconds, int64_t *tokens) {
+    struct query q;
+    bool row;
+    TRY(query_open(&q, store->db,
+                   "SELECT coalesce(sum(milliseconds), 0) / 1000.0, coalesce(sum(tokens), 0) FROM steps "
+                   "WHERE stage = (SELECT id FROM stages WHERE key = ?)",
+                   "s", key));
+    TRY(query_next(&q, &row));
+    *seconds = query_real(&q, 0);
+    *tokens = query_int(&q, 1);
+    query_close(&q);
+    return NULL;
+}
+
 /* --- results -------------------------------------------------------------------------------------------------------
  */
 
@@ -262,6 +289,21 @@ status store_stage_result(struct store *store, const char *key, struct stage_res
     query_text(&q, 10, result->trace_sha256, sizeof result->trace_sha256);
     query_close(&q);
     return NULL;
+}
+
+status store_check_artifact(struct store *store, const char *key, const char *path) {
+    struct query q;
+    bool row;
+    char stored[65] = "", found[65];
+    TRY(query_open(&q, store->db, "SELECT a.sha256 FROM artifacts a JOIN stages s ON s.id = a.stage WHERE s.key = ?",
+                   "s", key));
+    TRY(query_next(&q, &row));
+    if (row) query_text(&q, 0, stored, sizeof stored);
+    query_close(&q);
+    TRY(file_sha256(path, found));
+    if (strcmp(stored, found) == 0) return NULL;
+    return status_new(STATUS_DATA, "%s: has the hash %.12s, stored was %.12s: the file is damaged", path, found,
+                      stored);
 }
 
 /* The five stages nearest in work on a logarithmic scale, each scaled to the work asked for. */

@@ -1,0 +1,181 @@
+/* stage_train: runs a trainer, stores its steps, keeps a checkpoint; see stage_train.h.
+ *
+ * Steps reach the database before the checkpoint that follows them, so that a resumed training finds the rows of all
+ * steps before it, and replaces those after it. */
+#include "harness/stage_train.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/weights.h"
+#include "model/trainer.h"
+
+struct training {
+    const struct stage_context *context;
+    const struct plan_stage *stage;
+    const struct config *config;
+    struct trainer *trainer;
+    char checkpoint[4096];
+    struct step_record *pending; /* steps that the database does not have yet */
+    size_t count, capacity;
+    int64_t first;     /* step at which pending begins */
+    double last_saved; /* monotonic seconds */
+};
+
+double stage_seconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* --- starting and resuming -------------------------------------------------------------------------------------------
+ */
+
+static status create(struct training *t) {
+    const struct stage_context *c = t->context;
+    trainer_destroy(t->trainer);
+    t->trainer = NULL;
+    return trainer_create(&t->trainer, t->config, c->plan->ops, datasets_find(c->datasets, t->config->data_name),
+                          (uint64_t)t->stage->seed);
+}
+
+static void tell(const struct training *t, const char *why) {
+    char line[1400];
+    snprintf(line, sizeof line, "%s seed %lld: %s; the training starts again",
+             t->context->plan->suite->variants[t->stage->variant].name, (long long)t->stage->seed, why);
+    if (t->context->watch.message) t->context->watch.message(t->context->watch.context, line);
+}
+
+/* A checkpoint counts only when the database has every step before it. */
+static status resume(struct training *t) {
+    int64_t stored;
+    if (access(t->checkpoint, F_OK) != 0) return NULL;
+    status s = trainer_load(t->trainer, t->checkpoint, t->stage->key);
+    if (s && status_kind(s) != STATUS_DATA) return s;
+    if (s) {
+        tell(t, status_text(s));
+        status_free(s);
+        return NULL;
+    }
+    TRY(store_count_steps(t->context->store, t->stage->key, trainer_steps_done(t->trainer), &stored));
+    if (stored == trainer_steps_done(t->trainer)) return NULL;
+    tell(t, "the database lacks steps that its checkpoint has");
+    return create(t);
+}
+
+/* --- keeping what was done -------------------------------------------------------------------------------------------
+ */
+
+static status append(struct training *t, const struct step_record *record) {
+    if (t->count == t->capacity) {
+        size_t capacity = t->capacity ? 2 * t->capacity : 256;
+        struct step_record *grown = realloc(t->pending, capacity * sizeof *grown);
+        if (!grown) return status_new(STATUS_SYSTEM, "no memory for the records of %zu steps", capacity);
+        t->pending = grown;
+        t->capacity = capacity;
+    }
+    t->pending[t->count++] = *record;
+    return NULL;
+}
+
+static status save(struct training *t) {
+    const struct stage_context *c = t->context;
+    TRY(store_put_steps(c->store, t->stage->key, c->worker, t->first, t->pending, t->count));
+    t->first += (int64_t)t->count;
+    t->count = 0;
+    TRY(trainer_save(t->trainer, t->checkpoint, t->stage->key));
+    t->last_saved = stage_seconds_now();
+    return NULL;
+}
+
+/* --- steps -----------------------------------------------------------------------------------------------------------
+ */
+
+static double rate_of(const struct step_record *record) {
+    return record->milliseconds > 0 ? 1000 * (double)record->tokens / record->milliseconds : (double)NAN;
+}
+
+static status stopped(struct training *t) {
+    TRY(save(t));
+    return status_new(STATUS_INTERRUPTED, "training stopped after step %lld of %lld",
+                      (long long)trainer_steps_done(t->trainer), (long long)t->config->train_steps);
+}
+
+static status step(struct training *t, bool *stop) {
+    const struct stage_watch *watch = &t->context->watch;
+    struct step_record record;
+    status s = trainer_step(t->trainer, &record);
+    if (s) {
+        status_free(save(t)); /* the last good step; what stopped the training is the message that counts */
+        return s;
+    }
+    TRY(append(t, &record));
+    *stop = watch->report(watch->context, trainer_steps_done(t->trainer), t->config->train_steps, record.loss,
+                          rate_of(&record));
+    if (!*stop && stage_seconds_now() - t->last_saved >= t->context->checkpoint_seconds) return save(t);
+    return NULL;
+}
+
+static status run_steps(struct training *t) {
+    bool stop = false;
+    while (!trainer_finished(t->trainer)) {
+        TRY(step(t, &stop));
+        if (stop) return stopped(t);
+    }
+    return save(t);
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------------
+ */
+
+static status save_weights(const struct training *t, const char *name, const real *weights, char sha256[65]) {
+    char path[4096];
+    const struct parameters *parameters = &trainer_network(t->trainer)->parameters;
+    parameters_sha256(parameters, weights, sha256);
+    TRY(store_file(t->context->store, t->stage->key, name, true, path));
+    return weights_save(path, parameters, weights, t->stage->key);
+}
+
+static status finish(struct training *t) {
+    const struct stage_context *c = t->context;
+    int64_t steps = trainer_steps_done(t->trainer), tokens;
+    struct stage_result result = {.work = t->stage->work,
+                                  .parameter_count = (int64_t)trainer_network(t->trainer)->parameters.elements,
+                                  .steps = steps,
+                                  .final_loss = steps ? trainer_losses(t->trainer)[steps - 1] : (double)NAN,
+                                  .quantise_seconds = NAN,
+                                  .calibration_seconds = NAN,
+                                  .provenance = c->provenance};
+    TRY(save_weights(t, "weights.safetensors", trainer_weights(t->trainer), result.weights_sha256));
+    TRY(save_weights(t, "averaged.safetensors", trainer_averaged(t->trainer), result.averaged_sha256));
+    trainer_trace_sha256(t->trainer, result.trace_sha256);
+    TRY(store_step_totals(c->store, t->stage->key, &result.seconds, &tokens));
+    result.tokens_per_second = (double)tokens / result.seconds;
+    TRY(store_finish(c->store, t->stage->key, c->worker, &result));
+    unlink(t->checkpoint);
+    return NULL;
+}
+
+static status run(struct training *t) {
+    TRY(store_file(t->context->store, t->stage->key, "checkpoint", true, t->checkpoint));
+    TRY(create(t));
+    TRY(resume(t));
+    t->first = trainer_steps_done(t->trainer);
+    t->last_saved = stage_seconds_now();
+    TRY(run_steps(t));
+    return finish(t);
+}
+
+status stage_train(const struct stage_context *context, int index) {
+    const struct plan_stage *stage = &context->stages[index];
+    struct training t = {
+        .context = context, .stage = stage, .config = &context->plan->suite->variants[stage->variant].config};
+    status s = run(&t);
+    trainer_destroy(t.trainer);
+    free(t.pending);
+    return s;
+}

@@ -1,0 +1,25 @@
+/* stages: does one claimed stage, from its parent's files to its own files and rows. */
+#pragma once
+#include "harness/store.h"
+
+struct stage_watch {
+    void *context;
+    /* After every step or window; loss and rate are NAN where they mean nothing. true: stop as soon as possible. */
+    bool (*report)(void *context, int64_t done, int64_t total, double loss, double tokens_per_second);
+    void (*message)(void *context, const char *line);
+};
+
+struct stage_context {
+    struct store *store;
+    const struct worker *worker;
+    const struct plan *plan;
+    const struct plan_stage *stages; /* of the plan; the caller's copy */
+    const struct dataset_list *datasets;
+    const struct provenance *provenance;
+    double checkpoint_seconds;
+    struct stage_watch watch;
+};
+
+/* Does the stage and marks it done. STATUS_INTERRUPTED when the watch said stop: what was done is kept. The caller
+ * releases the claim on failure. */
+status stage_execute(const struct stage_context *context, int stage);

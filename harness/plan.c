@@ -199,7 +199,7 @@ static status fill(struct builder *b) {
 
 status plan_create(struct plan *plan, const struct suite *suite, const struct dataset_list *datasets,
                    const struct backend *ops) {
-    *plan = (struct plan){.suite = suite, .ops = ops};
+    *plan = (struct plan){.suite = suite, .datasets = datasets, .ops = ops};
     TRY(check_datasets(suite, datasets));
     size_t runs = (size_t)suite->variant_count * (size_t)suite->seed_count;
     plan->runs = calloc(runs + 1, sizeof *plan->runs);

@@ -44,15 +44,6 @@ struct plan_run {
     char key[65]; /* of all its stages */
 };
 
-struct plan {
-    const struct suite *suite; /* borrowed */
-    const struct backend *ops; /* borrowed */
-    int run_count;
-    struct plan_run *runs; /* block by block: every variant once for a seed, then the next seed */
-    int stage_count;
-    struct plan_stage *stages; /* each once, a parent before its children */
-};
-
 /* The datasets that a suite's variants name, opened; each once. */
 struct dataset_list {
     int count;
@@ -62,7 +53,18 @@ status datasets_open(struct dataset_list *list, const struct suite *suite, const
 void datasets_close(struct dataset_list *list);
 const struct dataset *datasets_find(const struct dataset_list *list, const char *name); /* NULL when absent */
 
-/* Only names, hashes and vocabulary sizes of the datasets are read. STATUS_USAGE when a vocabulary does not fit. */
+struct plan {
+    const struct suite *suite;           /* borrowed */
+    const struct dataset_list *datasets; /* borrowed */
+    const struct backend *ops;           /* borrowed */
+    int run_count;
+    struct plan_run *runs; /* block by block: every variant once for a seed, then the next seed */
+    int stage_count;
+    struct plan_stage *stages; /* each once, a parent before its children */
+};
+
+/* Suite, datasets and backend stay the caller's and must outlive the plan; of the datasets only names, hashes and sizes
+ * are read. STATUS_USAGE when a vocabulary does not fit. */
 status plan_create(struct plan *plan, const struct suite *suite, const struct dataset_list *datasets,
                    const struct backend *ops);
 void plan_free(struct plan *plan);

@@ -1,0 +1,174 @@
+/* estimate: what a plan will take: seconds from stored rates of like stages, else from counted operations; memory; and
+ * what its design can show. See plan_estimate.
+ *
+ * Counted work of a training: tokens x network_training_flops, plus Newton-Schulz on every Muon tensor of every step.
+ * Of an evaluation: network_forward_flops for every token of every window. Of a quantisation: sampling, one forward
+ * pass, the Hessians and GPTQ's updates. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/store.h"
+#include "kernels/rates.h"
+#include "model/quantize/quantize.h"
+
+static const double measure_seconds = 0.2;
+
+/* Shares of the machine's product rate that a kind of stage is assumed to reach before any was measured here, and
+ * seconds that each parameter costs besides (compression of the artifact). */
+static const struct {
+    double efficiency, seconds_per_parameter;
+} assumed[STAGE_KINDS] = {[STAGE_TRAIN] = {0.35, 0},
+                          [STAGE_AVERAGE] = {0.35, 2e-8},
+                          [STAGE_QUANTISE] = {0.05, 4e-7},
+                          [STAGE_EVALUATE] = {0.3, 0}};
+
+struct variant_work {
+    double work[STAGE_KINDS]; /* of one stage of a kind */
+    double parameters;
+    size_t memory;
+};
+
+/* --- counted operations ----------------------------------------------------------------------------------------------
+ */
+
+static double muon_flops(const struct network *net) {
+    double sum = 0;
+    for (int i = 0; i < net->parameters.count; i++) {
+        const struct tensor *t = &net->parameters.tensors[i];
+        if (t->optimizer != OPTIMIZER_MUON) continue;
+        double low = fmin((double)t->shape[0], (double)t->shape[1]),
+               high = fmax((double)t->shape[0], (double)t->shape[1]);
+        sum += (double)net->config.optim_muon_iterations * (4 * low * low * high + 2 * low * low * low);
+    }
+    return sum;
+}
+
+static double training_work(const struct network *net) {
+    const struct config *c = &net->config;
+    double steps = (double)c->train_steps, repeated = steps - (double)schedule_recurrence_step(c);
+    repeated = fmin(fmax(repeated, 0), steps);
+    double per_token = (steps - repeated) * network_training_flops(net, false, net->time) +
+                       repeated * network_training_flops(net, true, net->time);
+    return (double)c->train_batch_tokens * per_token + steps * muon_flops(net);
+}
+
+static double evaluation_work(const struct network *net, const struct dataset *dataset) {
+    const struct config *c = &net->config;
+    double tokens = (double)dataset->validation.count;
+    if (c->eval_tokens > 0) tokens = fmin(tokens, (double)c->eval_tokens);
+    if (c->eval_mode == EVAL_SLIDING) tokens *= (double)net->time / (double)c->eval_stride;
+    return tokens * network_forward_flops(net, c->recurrence_layers.count > 0, net->time);
+}
+
+/* Calibration samples (through the decoder), runs once over what it sampled, and adds up x x^T for every linear. */
+static double quantisation_work(const struct network *net) {
+    const struct config *c = &net->config;
+    bool calibrated = c->quant_method == METHOD_GPTQ && c->quant_calibration != CALIBRATION_NONE;
+    double tokens = calibrated ? (double)c->quant_calibration_sequences * (double)net->time : 0;
+    double sum = tokens * network_forward_flops(net, c->recurrence_layers.count > 0, net->time) *
+                 (c->quant_calibration == CALIBRATION_SELF ? 2 : 1);
+    for (int i = 0; i < net->parameters.count; i++) {
+        const struct tensor *t = &net->parameters.tensors[i];
+        double rows = (double)t->shape[0], cols = (double)t->shape[1];
+        sum += 4 * (double)t->count;
+        if (t->linear && quantize_bits(c, t) && c->quant_method == METHOD_GPTQ)
+            sum += tokens * 2 * cols * cols + cols * cols * cols + 2 * rows * cols * cols;
+    }
+    return sum;
+}
+
+static status count_variant(const struct plan *plan, int variant, const struct dataset *dataset,
+                            struct variant_work *out) {
+    struct network net;
+    const struct config *config = &plan->suite->variants[variant].config;
+    TRY(network_create(&net, config, plan->ops, 1, (size_t)config->train_sequence));
+    out->parameters = (double)net.parameters.elements;
+    out->work[STAGE_TRAIN] = training_work(&net);
+    out->work[STAGE_AVERAGE] = out->parameters;
+    out->work[STAGE_QUANTISE] = quantisation_work(&net);
+    out->work[STAGE_EVALUATE] = evaluation_work(&net, dataset);
+    network_destroy(&net);
+    return trainer_memory(config, plan->ops, &out->memory);
+}
+
+/* --- seconds ---------------------------------------------------------------------------------------------------------
+ */
+
+static status predict(struct plan *plan, struct store *store, const struct variant_work *works) {
+    for (int i = 0; i < plan->stage_count; i++) {
+        struct plan_stage *stage = &plan->stages[i];
+        stage->work = works[stage->variant].work[stage->kind];
+        if (stage->state == STAGE_DONE && isfinite(stage->seconds)) {
+            stage->measured = true;
+            continue;
+        }
+        stage->seconds = NAN;
+        if (store) TRY(store_predict_seconds(store, stage->kind, stage->work, &stage->seconds));
+        stage->measured = isfinite(stage->seconds);
+    }
+    return NULL;
+}
+
+static void assume(struct plan *plan, const struct variant_work *works, struct plan_estimate *e) {
+    for (int i = 0; i < plan->stage_count; i++) {
+        struct plan_stage *stage = &plan->stages[i];
+        if (stage->measured) continue;
+        if (!isfinite(e->gflops))
+            e->gflops = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds) / 1e9;
+        stage->seconds = stage->work / (1e9 * e->gflops * assumed[stage->kind].efficiency) +
+                         works[stage->variant].parameters * assumed[stage->kind].seconds_per_parameter;
+        e->measured = false;
+    }
+}
+
+/* --- totals ----------------------------------------------------------------------------------------------------------
+ */
+
+static void count_stages(const struct plan *plan, struct plan_estimate *e) {
+    for (int i = 0; i < plan->stage_count; i++) {
+        const struct plan_stage *stage = &plan->stages[i];
+        e->stages[stage->kind]++;
+        e->done[stage->kind] += stage->state == STAGE_DONE;
+        e->seconds_total += stage->seconds;
+        if (stage->state != STAGE_DONE) e->seconds_left += stage->seconds;
+    }
+    e->runs = plan->run_count;
+    for (int r = 0; r < plan->run_count; r++) {
+        int done = 0;
+        for (int part = 0; part < PART_COUNT; part++)
+            done += plan->stages[plan->runs[r].stages[part]].state == STAGE_DONE;
+        e->runs_done += done == PART_COUNT;
+    }
+}
+
+/* What the design could show at best, whatever the numbers turn out to be. */
+static void judge_design(const struct suite *suite, struct plan_estimate *e) {
+    const struct design *d = &suite->design;
+    e->family = suite->variant_count - 1;
+    e->attainable_p = attainable_p(d->test, (size_t)suite->seed_count);
+    e->needed_seeds = e->family > 0 ? needed_seeds(d->test, d->correction, d->alpha, (size_t)e->family) : 0;
+    e->can_be_significant = e->family == 0 || (e->needed_seeds && e->needed_seeds <= (size_t)suite->seed_count);
+}
+
+static status estimate(struct plan *plan, struct store *store, struct variant_work *works, struct plan_estimate *e) {
+    for (int v = 0; v < plan->suite->variant_count; v++) {
+        const struct dataset *dataset = datasets_find(plan->datasets, plan->suite->variants[v].config.data_name);
+        TRY(count_variant(plan, v, dataset, &works[v]));
+        if (works[v].memory > e->memory_bytes) e->memory_bytes = works[v].memory;
+    }
+    TRY(predict(plan, store, works));
+    assume(plan, works, e);
+    count_stages(plan, e);
+    judge_design(plan->suite, e);
+    return NULL;
+}
+
+status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *out) {
+    struct variant_work *works = calloc((size_t)plan->suite->variant_count, sizeof *works);
+    *out = (struct plan_estimate){.measured = true, .gflops = NAN, .efficiency = assumed[STAGE_TRAIN].efficiency};
+    if (!works) return status_new(STATUS_SYSTEM, "out of memory");
+    status s = estimate(plan, store, works, out);
+    free(works);
+    return s;
+}

@@ -1,0 +1,102 @@
+/* runner: declares a suite, sets workers to it, and counts what came of it; see runner.h. */
+#include "harness/runner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/stage_train.h"
+#include "harness/worker.h"
+
+/* --- before and after ------------------------------------------------------------------------------------------------
+ */
+
+/* A copy of the plan with states of its own. */
+static status view_of(const struct plan *plan, struct plan *view) {
+    *view = *plan;
+    view->stages = malloc((size_t)plan->stage_count * sizeof *view->stages + 1);
+    if (!view->stages) return status_new(STATUS_SYSTEM, "out of memory");
+    memcpy(view->stages, plan->stages, (size_t)plan->stage_count * sizeof *view->stages);
+    return NULL;
+}
+
+static int count_done(const struct plan *view) {
+    int done = 0;
+    for (int i = 0; i < view->stage_count; i++) done += view->stages[i].state == STAGE_DONE;
+    return done;
+}
+
+static status declare(const struct runner_request *request, const struct dataset_list *datasets, struct store *store,
+                      struct plan *view, struct runner_summary *summary) {
+    TRY(store_declare(store, request->plan, datasets));
+    for (int i = 0; request->retry_failed && i < view->stage_count; i++) TRY(store_retry(store, view->stages[i].key));
+    TRY(plan_refresh(view, store));
+    summary->stages_reused = count_done(view);
+    return NULL;
+}
+
+static void count_runs(const struct plan *view, struct runner_summary *summary) {
+    summary->runs = view->run_count;
+    for (int r = 0; r < view->run_count; r++) {
+        int done = 0;
+        bool failed = false;
+        for (int part = 0; part < PART_COUNT; part++) {
+            enum stage_state state = view->stages[view->runs[r].stages[part]].state;
+            done += state == STAGE_DONE;
+            failed |= state == STAGE_FAILED;
+        }
+        summary->done += done == PART_COUNT;
+        summary->failed += failed;
+    }
+    summary->stages_run = count_done(view) - summary->stages_reused;
+}
+
+static status count_after(const struct runner_request *request, struct plan *view, struct runner_summary *summary) {
+    struct store *store;
+    TRY(store_open(&store, request->database, STORE_READ));
+    status s = plan_refresh(view, store);
+    store_close(store);
+    if (!s) count_runs(view, summary);
+    return s;
+}
+
+/* --- the work --------------------------------------------------------------------------------------------------------
+ */
+
+static status do_work(const struct runner_request *request, const struct dataset_list *datasets) {
+    if (request->jobs > 1) return workers_run(request, datasets);
+    const struct work work = {request, datasets, request->callbacks, 0, 1};
+    return worker_run(&work);
+}
+
+/* The database is closed while workers are started: no connection may cross a fork. */
+static status run(const struct runner_request *request, const struct dataset_list *datasets, struct plan *view,
+                  struct runner_summary *summary) {
+    struct store *store;
+    TRY(store_open(&store, request->database, STORE_WRITE));
+    status s = declare(request, datasets, store, view, summary);
+    store_close(store);
+    TRY(s);
+    s = do_work(request, datasets);
+    status counted = count_after(request, view, summary);
+    if (!s) return counted;
+    status_free(counted);
+    if (status_kind(s) != STATUS_INTERRUPTED) return s;
+    status_free(s);
+    return status_new(STATUS_INTERRUPTED, "stopped: %d of %d runs are done, the rest is kept; the same command goes on",
+                      summary->done, summary->runs);
+}
+
+status runner_run(const struct runner_request *request, struct runner_summary *summary) {
+    struct dataset_list datasets;
+    struct plan view;
+    double start = stage_seconds_now();
+    *summary = (struct runner_summary){0};
+    TRY(datasets_open(&datasets, request->plan->suite, request->data_root));
+    status s = view_of(request->plan, &view);
+    if (!s) s = run(request, &datasets, &view, summary);
+    free(view.stages);
+    datasets_close(&datasets);
+    summary->seconds = stage_seconds_now() - start;
+    return s;
+}

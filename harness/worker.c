@@ -1,0 +1,269 @@
+/* worker: claims and does stages, and says how far it is; see worker.h. */
+#include "harness/worker.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "harness/stage_train.h"
+
+static const double progress_seconds = 0.1, heartbeat_seconds = 5;
+
+/* What the stages of one kind took, against what was estimated: corrects the estimate of those to come. */
+struct correction_factor {
+    double actual, estimated;
+};
+
+struct worker_state {
+    const struct work *work;
+    struct store *store;
+    struct worker identity;
+    struct provenance provenance;
+    const struct plan *plan;
+    struct plan_stage *stages; /* own copy: states change here */
+    struct correction_factor factors[STAGE_KINDS];
+    struct runner_progress progress; /* of the stage at work */
+    int stage;                       /* at work */
+    double started, last_sent, last_beat;
+    double others_in_run, others_in_suite; /* estimated seconds of what is left besides this stage */
+    int64_t first_done;                    /* where a resumed stage went on */
+    bool lost;                             /* another worker took the stage over */
+};
+
+/* --- time left -------------------------------------------------------------------------------------------------------
+ */
+
+static double expected_seconds(const struct worker_state *w, int stage) {
+    const struct correction_factor *f = &w->factors[w->stages[stage].kind];
+    double seconds = w->stages[stage].seconds;
+    return f->estimated > 0 ? seconds * f->actual / f->estimated : seconds;
+}
+
+static bool is_open(const struct worker_state *w, int stage) {
+    return w->stages[stage].state != STAGE_DONE && w->stages[stage].state != STAGE_FAILED;
+}
+
+static void estimate_others(struct worker_state *w, const struct plan_run *run) {
+    w->others_in_run = w->others_in_suite = 0;
+    for (int part = 0; part < PART_COUNT; part++)
+        if (run->stages[part] != w->stage && is_open(w, run->stages[part]))
+            w->others_in_run += expected_seconds(w, run->stages[part]);
+    for (int i = 0; i < w->plan->stage_count; i++)
+        if (i != w->stage && is_open(w, i)) w->others_in_suite += expected_seconds(w, i);
+}
+
+static void note_duration(struct worker_state *w, int stage) {
+    double actual = stage_seconds_now() - w->started, estimated = w->stages[stage].seconds;
+    if (w->first_done > 0 || !isfinite(estimated)) return;
+    w->factors[w->stages[stage].kind].actual += actual;
+    w->factors[w->stages[stage].kind].estimated += estimated;
+}
+
+static double stage_seconds_left(const struct worker_state *w, int64_t done, int64_t total) {
+    double elapsed = stage_seconds_now() - w->started;
+    if (done > w->first_done) return elapsed * (double)(total - done) / (double)(done - w->first_done);
+    return expected_seconds(w, w->stage);
+}
+
+/* --- what the stage says ---------------------------------------------------------------------------------------------
+ */
+
+static bool asked_to_stop(const struct worker_state *w) {
+    const struct runner_callbacks *c = &w->work->callbacks;
+    return c->stop && c->stop(c->context);
+}
+
+static void send_progress(struct worker_state *w) {
+    const struct runner_callbacks *c = &w->work->callbacks;
+    double left = stage_seconds_left(w, w->progress.done, w->progress.total);
+    w->progress.run_seconds_left = left + w->others_in_run;
+    w->progress.suite_seconds_left = left + w->others_in_suite / w->work->jobs;
+    w->last_sent = stage_seconds_now();
+    if (c->progress) c->progress(c->context, &w->progress);
+}
+
+static void beat(struct worker_state *w) {
+    w->last_beat = stage_seconds_now();
+    status s = store_heartbeat(w->store, w->stages[w->stage].key, &w->identity);
+    w->lost = s && status_kind(s) == STATUS_DIFFERS;
+    status_free(s);
+}
+
+static bool on_report(void *context, int64_t done, int64_t total, double loss, double tokens_per_second) {
+    struct worker_state *w = context;
+    double now = stage_seconds_now();
+    if (w->first_done < 0) w->first_done = done > 0 ? done - 1 : 0;
+    w->progress.done = done;
+    w->progress.total = total;
+    w->progress.loss = loss;
+    w->progress.tokens_per_second = tokens_per_second;
+    if (now - w->last_sent >= progress_seconds) send_progress(w);
+    if (now - w->last_beat >= heartbeat_seconds) beat(w);
+    return w->lost || asked_to_stop(w);
+}
+
+static void on_message(void *context, const char *line) {
+    const struct worker_state *w = context;
+    if (w->work->callbacks.message) w->work->callbacks.message(w->work->callbacks.context, line);
+}
+
+__attribute__((format(printf, 2, 3))) static void say(struct worker_state *w, const char *format, ...) {
+    char line[1400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    on_message(w, line);
+}
+
+/* --- one stage -------------------------------------------------------------------------------------------------------
+ */
+
+static void begin_stage(struct worker_state *w, int run_index, int part) {
+    const struct plan_run *run = &w->plan->runs[run_index];
+    const struct suite *suite = w->plan->suite;
+    w->stage = run->stages[part];
+    w->progress = (struct runner_progress){.run = run_index + 1,
+                                           .run_count = w->plan->run_count,
+                                           .seed = run->seed,
+                                           .part = (enum run_part)part,
+                                           .loss = NAN,
+                                           .tokens_per_second = NAN,
+                                           .worker = w->work->index};
+    snprintf(w->progress.variant, sizeof w->progress.variant, "%s", suite->variants[run->variant].name);
+    w->started = w->last_beat = stage_seconds_now();
+    w->last_sent = 0;
+    w->first_done = -1;
+    w->lost = false;
+    estimate_others(w, run);
+}
+
+static status execute(struct worker_state *w) {
+    const struct stage_context context = {
+        .store = w->store,
+        .worker = &w->identity,
+        .plan = w->plan,
+        .stages = w->stages,
+        .datasets = w->work->datasets,
+        .provenance = &w->provenance,
+        .checkpoint_seconds =
+            w->work->request->checkpoint_seconds > 0 ? w->work->request->checkpoint_seconds : RUNNER_CHECKPOINT_SECONDS,
+        .watch = {w, on_report, on_message},
+    };
+    return stage_execute(&context, w->stage);
+}
+
+/* A stage that ended badly: the numbers or the input are at fault (the stage has failed), or the machine or the user
+ * (it stays to be done). Returns what ends the work, if anything. */
+static status end_badly(struct worker_state *w, status s) {
+    struct plan_stage *stage = &w->stages[w->stage];
+    enum status_kind kind = status_kind(s);
+    if (w->lost || kind == STATUS_DIFFERS) {
+        say(w, "%s seed %lld: %s went on elsewhere", w->progress.variant, (long long)stage->seed,
+            run_part_name(w->progress.part));
+        status_free(s);
+        return NULL;
+    }
+    bool failed = kind != STATUS_INTERRUPTED && kind != STATUS_SYSTEM;
+    stage->state = failed ? STAGE_FAILED : STAGE_INTERRUPTED;
+    status released = store_release(w->store, stage->key, &w->identity, stage->state, status_text(s));
+    if (!failed) {
+        status_free(released);
+        return s;
+    }
+    say(w, "%s seed %lld: %s failed: %s", w->progress.variant, (long long)stage->seed, run_part_name(w->progress.part),
+        status_text(s));
+    status_free(s);
+    return released;
+}
+
+static status do_stage(struct worker_state *w, int run, int part) {
+    begin_stage(w, run, part);
+    status s = execute(w);
+    if (s) return end_badly(w, s);
+    note_duration(w, w->stage);
+    w->stages[w->stage].state = STAGE_DONE;
+    w->progress.stage_ended = true;
+    w->progress.done = w->progress.total;
+    send_progress(w);
+    return NULL;
+}
+
+/* --- all stages ------------------------------------------------------------------------------------------------------
+ */
+
+/* What one walk over the plan found. */
+struct round {
+    bool progress, busy;
+};
+
+static bool is_ready(const struct worker_state *w, int stage) {
+    int parent = w->stages[stage].parent;
+    return is_open(w, stage) && (parent < 0 || w->stages[parent].state == STAGE_DONE);
+}
+
+static status visit(struct worker_state *w, int run, int part, struct round *round) {
+    struct plan_stage *stage = &w->stages[w->plan->runs[run].stages[part]];
+    enum claim claim;
+    TRY(store_claim(w->store, stage->key, &w->identity, &claim));
+    if (claim == CLAIM_BUSY) {
+        round->busy = true;
+        return NULL;
+    }
+    round->progress = true;
+    if (claim == CLAIM_DONE) stage->state = STAGE_DONE;
+    if (claim == CLAIM_FAILED) stage->state = STAGE_FAILED;
+    if (claim == CLAIM_DONE || claim == CLAIM_FAILED) return NULL;
+    if (claim == CLAIM_TAKEN_OVER)
+        say(w, "%s seed %lld: %s is taken over from a worker that ended", w->plan->suite->variants[stage->variant].name,
+            (long long)stage->seed, run_part_name((enum run_part)part));
+    return do_stage(w, run, part);
+}
+
+static status walk(struct worker_state *w, struct round *round) {
+    *round = (struct round){false, false};
+    for (int run = 0; run < w->plan->run_count; run++)
+        for (int part = 0; part < PART_COUNT; part++) {
+            if (!is_ready(w, w->plan->runs[run].stages[part])) continue;
+            if (asked_to_stop(w)) return status_new(STATUS_INTERRUPTED, "stopped between two stages");
+            TRY(visit(w, run, part, round));
+        }
+    return NULL;
+}
+
+static void wait_for_others(void) { nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); }
+
+static status work_until_done(struct worker_state *w) {
+    struct round round;
+    for (;;) {
+        TRY(walk(w, &round));
+        if (!round.progress && !round.busy) return NULL;
+        if (!round.progress) wait_for_others();
+    }
+}
+
+static status prepare(struct worker_state *w) {
+    const struct runner_request *request = w->work->request;
+    size_t size = (size_t)w->plan->stage_count * sizeof *w->stages;
+    w->stages = malloc(size + 1);
+    if (!w->stages) return status_new(STATUS_SYSTEM, "out of memory");
+    memcpy(w->stages, w->plan->stages, size);
+    worker_current(&w->identity);
+    provenance_collect(&w->provenance);
+    TRY(store_open(&w->store, request->database, STORE_WRITE));
+    struct plan view = *w->plan;
+    view.stages = w->stages;
+    return plan_refresh(&view, w->store);
+}
+
+status worker_run(const struct work *work) {
+    struct worker_state w = {.work = work, .plan = work->request->plan};
+    status s = prepare(&w);
+    if (!s) s = work_until_done(&w);
+    store_close(w.store);
+    free(w.stages);
+    return s;
+}

@@ -28,14 +28,32 @@ static status prepare(const char *root, const char *name, const char *text, int 
         &(struct prepare_request){.root = root, .name = name, .text = text, .vocab_size = vocab_size, .held_out = 0.1});
 }
 
-/* A folder with the file "text" and, prepared from it, "root/small". */
-static int make_small(void **state) {
+/* A folder with the file "text" and, prepared from it, "root/small"; each test works on a copy of its own. */
+static char prepared_once[256];
+
+static int prepare_once(void **state) {
     if (small_folder_make(state)) return 1;
+    snprintf(prepared_once, sizeof prepared_once, "%s", small_path("%s", ""));
     char *text = small_text(1, DOCUMENTS);
     small_write(small_path("text"), text, strlen(text));
     free(text);
     expect_good(prepare(small_path("root"), "small", small_path("text"), PIECES));
     return 0;
+}
+
+static int in_shell(const char *command, const char *from, const char *to) {
+    char line[1024];
+    snprintf(line, sizeof line, "%s %s %s", command, from, to);
+    return system(line);
+}
+
+static int copy_prepared(void **state) {
+    return small_folder_make(state) || in_shell("cp -rT", prepared_once, small_path("%s", ""));
+}
+
+static int remove_prepared(void **state) {
+    (void)state;
+    return in_shell("rm -rf", prepared_once, "");
 }
 
 static struct dataset open_small(void) {
@@ -398,7 +416,7 @@ static void a_shard_has_the_published_header(void **state) {
     free(file);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, make_small, small_folder_remove)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, copy_prepared, small_folder_remove)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -428,5 +446,5 @@ int main(void) {
         TEST(a_folder_without_shards_is_refused),
         TEST(a_shard_has_the_published_header),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, prepare_once, remove_prepared);
 }

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "harness/table.h"
 #include "harness/terminal.h"
+#include "harness/units.h"
 
-static const struct table_column help_columns[] = {{"", ALIGN_LEFT, false}, {"", ALIGN_LEFT, false}};
+enum { INDENT = 2, GAP = 2, TERM_CAPACITY = 128, HELP_CAPACITY = 1024 };
 
 static const char *separator(const char *text) { return *text ? " " : ""; }
 
@@ -15,45 +15,72 @@ static void heading(FILE *out, const char *text) {
     fprintf(out, "\n%s%s%s\n", terminal_style(out, STYLE_BOLD), text, terminal_style(out, STYLE_PLAIN));
 }
 
+/* Bytes of the text's first line when it may take `columns`: broken at a space where there is one. */
+static size_t first_line(const char *text, size_t columns) {
+    size_t fits = text_prefix(text, columns), end = fits;
+    if (!text[fits]) return fits;
+    while (end > 0 && text[end] != ' ') end--;
+    return end ? end : fits;
+}
+
+/* "  term    what it means, in as many lines as it takes". */
+static void print_definition(FILE *out, const char *term, size_t term_columns, const char *meaning) {
+    size_t left = INDENT + term_columns + GAP, width = (size_t)terminal_width(out);
+    size_t columns = width > left + 20 ? width - left : 20;
+    fprintf(out, "%*s%s%*s", INDENT, "", term, (int)(term_columns - text_columns(term) + GAP), "");
+    for (;;) {
+        size_t bytes = first_line(meaning, columns);
+        fprintf(out, "%.*s\n", (int)bytes, meaning);
+        meaning += bytes;
+        if (*meaning == ' ') meaning++;
+        if (!*meaning) return;
+        fprintf(out, "%*s", (int)left, "");
+    }
+}
+
+static void verb_term(const struct verb *verb, char term[TERM_CAPACITY]) {
+    snprintf(term, TERM_CAPACITY, "%s%s%s", verb->name, separator(verb->arguments), verb->arguments);
+}
+
 void help_program(FILE *out, const struct program *program) {
+    char term[TERM_CAPACITY];
+    size_t widest = 0;
     fprintf(out, "%s %s: %s\n\nusage: %s VERB [ARGUMENTS] [FLAGS]\n", program->name, program->version, program->purpose,
             program->name);
     heading(out, "verbs");
-    struct table *table = table_new(help_columns, 2);
     for (const struct verb *const *verb = program->verbs; *verb; verb++) {
-        table_cell(table, "%s%s%s", (*verb)->name, separator((*verb)->arguments), (*verb)->arguments);
-        table_cell(table, "%s", (*verb)->purpose);
+        verb_term(*verb, term);
+        if (text_columns(term) > widest) widest = text_columns(term);
     }
-    table_print(table, out, 2);
-    table_free(table);
+    for (const struct verb *const *verb = program->verbs; *verb; verb++) {
+        verb_term(*verb, term);
+        print_definition(out, term, widest, (*verb)->purpose);
+    }
     fprintf(out, "\n%s", program->notes);
 }
 
-static void flag_cell(struct table *table, const struct flag_row *flag) {
-    char letter[8] = "";
-    if (flag->letter) snprintf(letter, sizeof letter, "-%c, ", flag->letter);
+static void flag_term(const struct flag_row *flag, char term[TERM_CAPACITY]) {
     const char *value = flag->value_name ? flag->value_name : "";
-    table_cell(table, "%s--%s%s%s", letter, flag->name, separator(value), value);
-}
-
-static void flag_help_cell(struct table *table, const struct flag_row *flag) {
-    if (flag->initial)
-        table_cell(table, "%s (default %s)", flag->help, flag->initial);
-    else
-        table_cell(table, "%s", flag->help);
+    *term = 0;
+    if (flag->letter) snprintf(term, TERM_CAPACITY, "-%c, ", flag->letter);
+    text_append(term, TERM_CAPACITY, "--%s%s%s", flag->name, separator(value), value);
 }
 
 static void print_flags(FILE *out, const struct verb *verb) {
-    struct table *table = table_new(help_columns, 2);
-    for (const struct flag_row *flag = verb->flags; flag && flag->name; flag++) {
-        flag_cell(table, flag);
-        flag_help_cell(table, flag);
-    }
-    table_cell(table, "--help");
-    table_cell(table, "print this");
+    char term[TERM_CAPACITY], meaning[HELP_CAPACITY];
+    size_t widest = strlen("--help");
     heading(out, "flags");
-    table_print(table, out, 2);
-    table_free(table);
+    for (const struct flag_row *flag = verb->flags; flag && flag->name; flag++) {
+        flag_term(flag, term);
+        if (text_columns(term) > widest) widest = text_columns(term);
+    }
+    for (const struct flag_row *flag = verb->flags; flag && flag->name; flag++) {
+        flag_term(flag, term);
+        snprintf(meaning, sizeof meaning, "%s", flag->help);
+        if (flag->initial) text_append(meaning, sizeof meaning, " (default %s)", flag->initial);
+        print_definition(out, term, widest, meaning);
+    }
+    print_definition(out, "--help", widest, "print this");
 }
 
 void help_verb(FILE *out, const struct program *program, const struct verb *verb) {

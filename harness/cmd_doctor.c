@@ -65,7 +65,9 @@ static void lacks(struct examination *e, enum severity severity, const char *wha
 static void look_at_build(struct examination *e) {
     struct provenance provenance;
     provenance_collect(&provenance);
-    for (int i = 0; i < provenance.count; i++) fine(e, provenance.rows[i].name, "%s", provenance.rows[i].value);
+    for (int i = 0; i < provenance.count; i++)
+        if (strcmp(provenance.rows[i].name, "gpu") != 0) /* look_at_gpu says more */
+            fine(e, provenance.rows[i].name, "%s", provenance.rows[i].value);
 }
 
 static void look_at_memory(struct examination *e) {
@@ -249,6 +251,11 @@ static void look_at_latex(struct examination *e) {
         return;
     }
     read_styles(&styles);
+    if (!styles.count) {
+        lacks(e, COSTS_SOMETHING, "reports", TEMPLATE " is not here", "hinge report needs --templates DIR",
+              "run hinge in the folder that has reports/");
+        return;
+    }
     missing_styles(&styles, missing);
     if (*missing)
         lacks(e, COSTS_SOMETHING, "pdflatex", missing, "no PDF report; hinge compare still prints the table", mend);

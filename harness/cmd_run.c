@@ -51,15 +51,24 @@ static status run_plan(const struct invocation *in, const struct prepared *prepa
     return failed;
 }
 
+/* A database that cannot be written is refused before anything is announced; the workers open it by themselves. */
+static status reopen_for_writing(const struct invocation *in, struct prepared *prepared) {
+    store_close(prepared->store);
+    prepared->store = NULL;
+    TRY(store_open(&prepared->store, cli_text(in, "db"), STORE_WRITE));
+    store_close(prepared->store);
+    prepared->store = NULL;
+    return NULL;
+}
+
 static status run_prepared(const struct invocation *in, struct prepared *prepared) {
     if (cli_switch(in, "dry-run")) {
         plan_print(prepared);
         return NULL;
     }
-    announce(prepared);
-    store_close(prepared->store);
-    prepared->store = NULL;
     struct runner_summary summary = {0};
+    TRY(reopen_for_writing(in, prepared));
+    announce(prepared);
     TRY(run_plan(in, prepared, &summary));
     print_summary(&prepared->suite, &summary);
     if (summary.failed == 0) return NULL;

@@ -170,10 +170,15 @@ refused() {
 
 @test "a results folder that cannot be written is refused and nothing is left" {
     suite
-    [ "$(id -u)" -ne 0 ] || skip "root may write everywhere"
+    local ordinary=()
+    if [ "$(id -u)" -eq 0 ]; then # root may write everywhere
+        ordinary=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+        chmod -R a+rX "$folder"
+        "${ordinary[@]}" test -x "$HINGE" -a -r "$folder/s.yaml" || skip "no ordinary user can read this folder"
+    fi
     mkdir "$folder/sealed"
     chmod a-w "$folder/sealed"
-    fails 4 "$folder/sealed" hinge run "$folder/s.yaml" --db "$folder/sealed/hinge.db" --data "$folder/data"
+    fails 4 "$folder/sealed" "${ordinary[@]}" "$HINGE" run "$folder/s.yaml" --db "$folder/sealed/hinge.db" --data "$folder/data"
     [ -z "$(ls -A "$folder/sealed")" ]
 }
 
@@ -185,21 +190,21 @@ refused() {
     fails 4 "/proc/hinge" hinge run "$folder/s.yaml" --db /proc/hinge/hinge.db --data "$folder/data"
 }
 
-@test "a database of a newer schema, or a file that is none, is refused and left as it was" {
+@test "a database of a newer schema or of another program, or a file that is none, is refused and left as it was" {
     suite
-    sqlite3 "$folder/newer.db" "CREATE TABLE t(a); PRAGMA user_version = 99;"
+    sqlite3 "$folder/newer.db" "CREATE TABLE t(a); PRAGMA application_id = $((0x48696e67)); PRAGMA user_version = 99;"
+    sqlite3 "$folder/foreign.db" "CREATE TABLE t(a)"
     head -c 20000 /dev/zero | tr '\0' 'x' >"$folder/noise.db"
-    local newer noise
-    newer=$(sha256sum <"$folder/newer.db")
-    noise=$(sha256sum <"$folder/noise.db")
+    sha256sum "$folder"/{newer,foreign,noise}.db >"$folder/sums"
     for verb in "run $folder/s.yaml --data $folder/data" "status" "export runs"; do
         # shellcheck disable=SC2086
         fails 3 "99" hinge $verb --db "$folder/newer.db"
         # shellcheck disable=SC2086
+        fails 3 "another program" hinge $verb --db "$folder/foreign.db"
+        # shellcheck disable=SC2086
         fails 3 "noise.db" hinge $verb --db "$folder/noise.db"
     done
-    [ "$newer" = "$(sha256sum <"$folder/newer.db")" ]
-    [ "$noise" = "$(sha256sum <"$folder/noise.db")" ]
+    sha256sum --quiet -c "$folder/sums"
 }
 
 @test "reading verbs on a database that does not exist say so and make none" {

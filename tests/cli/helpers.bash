@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # helpers: what the command-line tests share. HINGE is the program under test; every file works in its own folder.
 
 bats_require_minimum_version 1.5.0

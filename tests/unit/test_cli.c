@@ -1,4 +1,4 @@
-/* The command line's parts: flags against their rows, nearest words, tables, units, JSON values. */
+/* test_cli: the command line's parts: flags against their rows, nearest words, tables, units, JSON, programs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,7 +37,10 @@ static status parse(struct invocation *in, const char *const *words) {
     static char copies[16][64];
     char *pointers[16];
     int count = 0;
-    for (; words[count]; count++) pointers[count] = strcpy(copies[count], words[count]);
+    for (; words[count]; count++) {
+        snprintf(copies[count], sizeof copies[count], "%s", words[count]);
+        pointers[count] = copies[count];
+    }
     return cli_parse(&verb, count, pointers, in);
 }
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -172,7 +175,7 @@ static void tables_cut_wide_cells_to_100_columns(void **state) {
     static const struct table_column columns[] = {{"", ALIGN_LEFT, true}, {"", ALIGN_LEFT, false}};
     struct table *table = table_new(columns, 2);
     char wide[301] = "";
-    for (int i = 0; i < 100; i++) strcat(wide, "漢");
+    for (int i = 0; i < 100; i++) text_append(wide, sizeof wide, "漢");
     table_cell(table, "%s", wide);
     table_cell(table, "end");
     char *text = printed(table);

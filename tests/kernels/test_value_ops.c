@@ -1,0 +1,153 @@
+/* test_value_ops: what central differences do not show of embedding, loss and residual ops: exact integers, values,
+ * temperature, extreme logits, and the overlaps that kernels/ops.def allows. */
+#include "kernels/kernels.h"
+#include "tests/kernels/near.h"
+
+enum { ROWS = 7, DIM = 19, COUNT = ROWS * DIM };
+
+static void bigram_buckets_are_exact_and_start_from_zero(void **state) {
+    (void)state;
+    const int32_t ids[6] = {5, 1023, 0, 2147483647, 2147483647, 1};
+    int32_t buckets[6];
+    cpu_bigram_ids(NULL, buckets, ids, 2, 3, 4096);
+    const uint64_t before[6] = {0, 5, 1023, 0, 2147483647, 2147483647};
+    for (int i = 0; i < 6; i++) assert_int_equal(buckets[i], (before[i] * UINT64_C(92821) + (uint64_t)ids[i]) % 4096);
+}
+
+static double plain_nll(const real *logits, size_t vocab, int32_t target, double cap, double temperature) {
+    double most = -INFINITY, sum = 0;
+    for (size_t i = 0; i < vocab; i++) most = fmax(most, cap * tanh((double)logits[i] / cap) / temperature);
+    for (size_t i = 0; i < vocab; i++) sum += exp(cap * tanh((double)logits[i] / cap) / temperature - most);
+    return most + log(sum) - cap * tanh((double)logits[target] / cap) / temperature;
+}
+
+static void check_cross_entropy(double size, double cap, double temperature) {
+    real logits[COUNT], log_sum[ROWS];
+    double nll[ROWS];
+    int32_t targets[ROWS];
+    normals(logits, COUNT, "logits", size);
+    for (int r = 0; r < ROWS; r++) targets[r] = (3 * r + 1) % DIM;
+    cpu_cross_entropy_forward(NULL, nll, log_sum, logits, targets, ROWS, DIM, cap, temperature);
+    for (int r = 0; r < ROWS; r++) {
+        double expected = plain_nll(logits + r * DIM, DIM, targets[r], cap, temperature);
+        double allowed = 40 * ROUNDING * (1 + cap / temperature);
+        if (!(fabs(nll[r] - expected) <= allowed)) fail_msg("nll %.10g, expected %.10g", nll[r], expected);
+        double score = cap * tanh((double)logits[r * DIM + targets[r]] / cap) / temperature;
+        assert_true(fabs((double)log_sum[r] - score - expected) <= allowed);
+    }
+}
+
+static void cross_entropy_agrees_with_plain_loops_at_any_size_and_temperature(void **state) {
+    (void)state;
+    check_cross_entropy(3, 30, 1);
+    check_cross_entropy(3, 30, 0.8);
+    check_cross_entropy(1e6, 30, 1);
+    check_cross_entropy(1e4, 1000, 0.05); /* exponents up to 20,000 */
+    check_cross_entropy(1e-6, 30, 1);
+}
+
+static void equal_logits_cost_the_logarithm_of_their_number(void **state) {
+    (void)state;
+    real logits[1024] = {0}, log_sum;
+    double nll;
+    const int32_t target = 1023;
+    cpu_cross_entropy_forward(NULL, &nll, &log_sum, logits, &target, 1, 1024, 30, 1);
+    assert_true(fabs(nll - log(1024)) < 10 * ROUNDING);
+}
+
+static void the_loss_gradient_may_replace_the_logits(void **state) {
+    (void)state;
+    real logits[COUNT], gradient[COUNT], log_sum[ROWS];
+    double nll[ROWS];
+    const int32_t targets[ROWS] = {0, 18, 3, 9, 9, 1, 17};
+    normals(logits, COUNT, "logits", 3);
+    cpu_cross_entropy_forward(NULL, nll, log_sum, logits, targets, ROWS, DIM, 30, 1);
+    cpu_cross_entropy_backward(NULL, gradient, logits, log_sum, targets, 0.25, ROWS, DIM, 30);
+    cpu_cross_entropy_backward(NULL, logits, logits, log_sum, targets, 0.25, ROWS, DIM, 30);
+    assert_memory_equal(logits, gradient, sizeof logits);
+}
+
+static void softcap_bends_logits_and_may_work_in_place(void **state) {
+    (void)state;
+    real logits[COUNT];
+    double expected[COUNT];
+    normals(logits, COUNT, "logits", 50);
+    for (int i = 0; i < COUNT; i++) expected[i] = 30 * tanh((double)logits[i] / 30);
+    cpu_softcap(NULL, logits, logits, COUNT, 30);
+    assert_near("y", logits, expected, COUNT, 20 * ROUNDING);
+}
+
+static void rms_norm_may_work_in_place_and_gives_rows_of_mean_square_one(void **state) {
+    (void)state;
+    real x[COUNT], y[COUNT], inv[ROWS], again[ROWS];
+    double expected[COUNT];
+    normals(x, COUNT, "x", 5);
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int i = 0; i < DIM; i++) sum += (double)x[r * DIM + i] * (double)x[r * DIM + i];
+        for (int i = 0; i < DIM; i++) expected[r * DIM + i] = (double)x[r * DIM + i] / sqrt(sum / DIM + 0x1p-23);
+    }
+    cpu_rms_norm_forward(NULL, y, inv, x, ROWS, DIM);
+    cpu_rms_norm_forward(NULL, x, again, x, ROWS, DIM);
+    assert_near("y", y, expected, COUNT, 20 * ROUNDING);
+    assert_memory_equal(x, y, sizeof x);
+    assert_memory_equal(inv, again, sizeof inv);
+}
+
+static void residual_ops_may_work_in_place(void **state) {
+    (void)state;
+    real x[COUNT], x0[COUNT], mix[2 * DIM], y[COUNT], dx[COUNT], dx0[COUNT] = {0}, dmix[2 * DIM] = {0}, dy[COUNT];
+    normals(x, COUNT, "x", 1);
+    normals(x0, COUNT, "x0", 1);
+    normals(mix, 2 * DIM, "mix", 1);
+    normals(dy, COUNT, "dy", 1);
+    cpu_residual_mix_backward(NULL, dx, dx0, dmix, dy, x, x0, mix, ROWS, DIM);
+    cpu_residual_mix_backward(NULL, dy, dx0, dmix, dy, x, x0, mix, ROWS, DIM);
+    assert_memory_equal(dx, dy, sizeof dx);
+    cpu_residual_mix_forward(NULL, y, x, x0, mix, ROWS, DIM);
+    cpu_scaled_add_forward(NULL, dy, x, mix, x0, ROWS, DIM);
+    cpu_scaled_add_forward(NULL, dx, x, mix, x0, ROWS, DIM);
+    assert_memory_equal(dx, dy, sizeof dx);
+    memcpy(dx, x, sizeof x);
+    cpu_scaled_add_forward(NULL, dx, dx, mix, x0, ROWS, DIM);
+    assert_memory_equal(dx, dy, sizeof dx);
+    cpu_residual_mix_forward(NULL, x, x, x0, mix, ROWS, DIM);
+    assert_memory_equal(x, y, sizeof x);
+}
+
+static void scaled_add_starts_from_x(void **state) {
+    (void)state;
+    real x[COUNT], branch[COUNT], scale[DIM], y[COUNT];
+    double expected[COUNT];
+    normals(x, COUNT, "x", 1);
+    normals(branch, COUNT, "branch", 1);
+    normals(scale, DIM, "scale", 1);
+    for (int i = 0; i < COUNT; i++) expected[i] = (double)x[i] + (double)scale[i % DIM] * (double)branch[i];
+    cpu_scaled_add_forward(NULL, y, x, scale, branch, ROWS, DIM);
+    assert_near("y", y, expected, COUNT, 10 * ROUNDING);
+}
+
+static void leaky_relu_squared_may_work_in_place_backward(void **state) {
+    (void)state;
+    real x[COUNT], dy[COUNT], dx[COUNT];
+    normals(x, COUNT, "x", 1);
+    normals(dy, COUNT, "dy", 1);
+    cpu_leaky_relu_squared_backward(NULL, dx, dy, x, COUNT);
+    cpu_leaky_relu_squared_backward(NULL, dy, dy, x, COUNT);
+    assert_memory_equal(dx, dy, sizeof dx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bigram_buckets_are_exact_and_start_from_zero),
+        cmocka_unit_test(cross_entropy_agrees_with_plain_loops_at_any_size_and_temperature),
+        cmocka_unit_test(equal_logits_cost_the_logarithm_of_their_number),
+        cmocka_unit_test(the_loss_gradient_may_replace_the_logits),
+        cmocka_unit_test(softcap_bends_logits_and_may_work_in_place),
+        cmocka_unit_test(rms_norm_may_work_in_place_and_gives_rows_of_mean_square_one),
+        cmocka_unit_test(residual_ops_may_work_in_place),
+        cmocka_unit_test(scaled_add_starts_from_x),
+        cmocka_unit_test(leaky_relu_squared_may_work_in_place_backward),
+    };
+    return cmocka_run_group_tests_name("value ops", tests, NULL, NULL);
+}

@@ -1,0 +1,349 @@
+/* Quantisation: what is stored how, errors against each other, GPTQ and its statistics, fallbacks, equal bits. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "kernels/half.h"
+#include "model/quantize/calibrate.h"
+#include "tests/model/quantised_toy.h"
+
+static real *decoded(const struct quantised_toy *toy) {
+    real *weights = malloc(toy->net.parameters.total * sizeof *weights);
+    quantized_model_decode(&toy->model, weights);
+    return weights;
+}
+
+/* Sum over the integer tensors of |w - decoded|^2. */
+static double squared_error(const struct quantised_toy *toy) {
+    real *weights = decoded(toy);
+    double sum = 0;
+    for (int i = 0; i < toy->model.count; i++) {
+        const struct quantized_tensor *q = &toy->model.tensors[i];
+        for (size_t k = q->tensor->offset; q->storage == STORED_INT && k < q->tensor->offset + q->tensor->count; k++)
+            sum += pow((double)(weights[k] - quantised_toy_weights()[k]), 2);
+    }
+    free(weights);
+    return sum;
+}
+
+static double error_under(const char *settings) {
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, settings, toy_backend(2));
+    double error = squared_error(&toy);
+    quantised_toy_free(&toy);
+    return error;
+}
+
+static const struct quantized_tensor *named(const struct quantised_toy *toy, const char *name) {
+    return &toy->model.tensors[parameters_find(&toy->net.parameters, name)];
+}
+
+static void bits_follow_class_size_and_method(void **state) {
+    (void)state;
+    struct config config = toy_config("quant.bits=6 quant.bits_mamba=5 quant.bits_mlp=4");
+    struct tensor tensor = {.linear = true, .count = 65537, .role = ROLE_MLP_FC, .class = CLASS_MLP};
+    assert_int_equal(quantize_bits(&config, &tensor), 4);
+    tensor.class = CLASS_MAMBA;
+    assert_int_equal(quantize_bits(&config, &tensor), 5);
+    tensor.class = CLASS_ATTENTION;
+    assert_int_equal(quantize_bits(&config, &tensor), 6);
+    tensor.count = 65536;
+    assert_int_equal(quantize_bits(&config, &tensor), 0);
+    struct tensor table = {.count = 65537, .role = ROLE_BIGRAM_TABLE, .class = CLASS_BIGRAM};
+    assert_int_equal(quantize_bits(&config, &table), 6);
+    struct tensor embedding = {.count = 65537, .role = ROLE_EMBEDDING, .class = CLASS_EMBEDDING};
+    assert_int_equal(quantize_bits(&config, &embedding), 0);
+    config.quant_embedding = EMBEDDING_INT8;
+    assert_int_equal(quantize_bits(&config, &embedding), 8);
+    struct tensor control = {.count = 65537, .role = ROLE_RESID_MIX, .class = CLASS_CONTROL};
+    assert_int_equal(quantize_bits(&config, &control), 0);
+    config.quant_method = METHOD_NONE;
+    assert_int_equal(quantize_bits(&config, &table), 0);
+}
+
+static void each_tensor_is_stored_as_its_class_wants(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "quant.strategy=int6-rowwise", toy_backend(1));
+    assert_int_equal(named(&toy, "blocks.0.mlp.fc")->storage, STORED_INT);
+    assert_int_equal(named(&toy, "blocks.0.mlp.fc")->bits, 6);
+    assert_int_equal(named(&toy, "blocks.0.mlp.fc")->scale_count, 640);
+    assert_int_equal(named(&toy, "blocks.0.mamba.in_proj")->storage, STORED_INT);
+    assert_int_equal(named(&toy, "blocks.1.attn.q")->storage, STORED_F16);
+    assert_int_equal(named(&toy, "tok_emb.weight")->storage, STORED_F16);
+    assert_int_equal(named(&toy, "bigram.table")->storage, STORED_F16);
+    assert_int_equal(named(&toy, "blocks.0.mamba.dt_bias")->storage, STORED_F32);
+    quantised_toy_free(&toy);
+}
+
+static void fp16_keeps_halves_and_controls_exactly(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "quant.strategy=fp16", toy_backend(1));
+    real *weights = decoded(&toy);
+    for (int i = 0; i < toy.model.count; i++) {
+        const struct tensor *tensor = toy.model.tensors[i].tensor;
+        for (size_t k = tensor->offset; k < tensor->offset + tensor->count; k++) {
+            real w = quantised_toy_weights()[k];
+            real expected = tensor->class == CLASS_CONTROL ? (real)(float)w : half_to_real(half_from_double((double)w));
+            assert_true(weights[k] == expected);
+        }
+    }
+    free(weights);
+    quantised_toy_free(&toy);
+}
+
+static void more_bits_and_finer_groups_give_less_error(void **state) {
+    (void)state;
+    double int8 = error_under("quant.strategy=int8-rowwise"),
+           int6 = error_under("quant.strategy=int8-rowwise quant.bits=6");
+    double grouped = error_under("quant.strategy=int8-rowwise quant.bits=6 quant.group=32");
+    assert_true(int8 > 0);
+    assert_true(int8 < int6 / 4);
+    assert_true(grouped < int6);
+}
+
+static void the_clip_search_never_does_worse_than_the_maximum(void **state) {
+    (void)state;
+    assert_true(error_under("quant.strategy=int6-rowwise") <=
+                error_under("quant.strategy=int6-rowwise quant.clip=max"));
+    double searched = error_under("quant.strategy=int6-rowwise quant.bits=2");
+    assert_true(searched < error_under("quant.strategy=int6-rowwise quant.bits=2 quant.clip=max"));
+}
+
+static void the_floor_holds_every_scale_at_one_over_qmax(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "quant.strategy=int6-gptq-floored", toy_backend(2));
+    int integers = 0;
+    for (int i = 0; i < toy.model.count; i++)
+        for (size_t k = 0; k < toy.model.tensors[i].scale_count; k++, integers++)
+            assert_true((double)half_to_real(toy.model.tensors[i].scales[k]) >= 0.999 / 31);
+    assert_true(integers > 0);
+    assert_true(squared_error(&toy) > 2 * error_under("quant.strategy=int6-gptq"));
+    quantised_toy_free(&toy);
+}
+
+/* tr((W - Q) H (W - Q)^T): what the layer's outputs lose on the calibration inputs. */
+static double output_error(const struct tensor *tensor, const real *decoded_weights, const double *h) {
+    size_t cols = tensor->shape[1];
+    double sum = 0, *difference = malloc(cols * sizeof *difference);
+    for (size_t r = 0; r < tensor->shape[0]; r++) {
+        size_t row = tensor->offset + r * cols;
+        for (size_t c = 0; c < cols; c++)
+            difference[c] = (double)quantised_toy_weights()[row + c] - (double)decoded_weights[row + c];
+        for (size_t i = 0; i < cols; i++)
+            for (size_t j = i; j < cols; j++) sum += (i == j ? 1 : 2) * difference[i] * h[i * cols + j] * difference[j];
+    }
+    free(difference);
+    return sum;
+}
+
+static void gptq_beats_rowwise_where_the_inputs_are_known(void **state) {
+    (void)state;
+    struct quantised_toy gptq, rowwise;
+    struct calibration calibration;
+    quantised_toy_make(&gptq, "quant.strategy=int6-gptq quant.bits=4", toy_backend(2));
+    quantised_toy_make(&rowwise, "quant.strategy=int6-rowwise quant.clip=max quant.bits=4", toy_backend(2));
+    assert_good(calibrate(&gptq.net, quantised_toy_weights(), NULL, 3, NULL, NULL, &calibration));
+    real *a = decoded(&gptq), *b = decoded(&rowwise);
+    int compared = 0;
+    for (int i = 0; i < gptq.model.count; i++) {
+        const double *h = calibration_hessian(&calibration, i);
+        if (!h) continue;
+        double less = output_error(gptq.model.tensors[i].tensor, a, h);
+        double more = output_error(gptq.model.tensors[i].tensor, b, h);
+        if (!(less < 0.7 * more)) fail_msg("%s: %g against %g", gptq.model.tensors[i].tensor->name, less, more);
+        compared++;
+    }
+    assert_int_equal(compared, 5); /* in_proj and two MLPs of two matrices */
+    assert_string_equal(gptq.model.notes, "");
+    free(a);
+    free(b);
+    calibration_free(&calibration);
+    quantised_toy_free(&gptq);
+    quantised_toy_free(&rowwise);
+}
+
+struct naive {
+    int tensor;
+    double *h;
+};
+
+static void accumulate_naively(void *context, int tensor, const real *x, size_t rows, size_t cols) {
+    struct naive *naive = context;
+    for (size_t r = 0; tensor == naive->tensor && r < rows; r++)
+        for (size_t i = 0; i < cols; i++)
+            for (size_t j = i; j < cols; j++)
+                naive->h[i * cols + j] += (double)x[r * cols + i] * (double)x[r * cols + j];
+}
+
+/* Layer 0 runs twice, so both of its passes must be in H. */
+static void the_hessian_is_the_sum_over_all_inputs_and_passes(void **state) {
+    (void)state;
+    struct network net = quantised_toy_network("quant.calibration=train train.slice_tokens=64", toy_backend(2));
+    struct calibration calibration;
+    assert_good(calibrate(&net, quantised_toy_weights(), toy_dataset(), 3, NULL, NULL, &calibration));
+    struct naive naive = {.tensor = parameters_find(&net.parameters, "blocks.0.mlp.fc")};
+    const size_t cols = net.parameters.tensors[naive.tensor].shape[1];
+    naive.h = calloc(cols * cols, sizeof *naive.h);
+    struct batch_plan plan;
+    int32_t ids[12 * 32], targets[12 * 32];
+    assert_good(batch_plan_create(&plan, &toy_dataset()->train, 32, 12, DATA_SHUFFLED, 3));
+    batch_fill(&plan, 0, ids, targets);
+    struct workspace *ws;
+    assert_good(workspace_create(&ws, &net, false, 0));
+    for (size_t i = 0; i < 12; i++) {
+        struct forward_request request = {.weights = quantised_toy_weights(),
+                                          .ids = ids + 32 * i,
+                                          .sequences = 1,
+                                          .time = 32,
+                                          .repeats_on = true,
+                                          .temperature = 1,
+                                          .tap = accumulate_naively,
+                                          .tap_context = &naive};
+        network_forward(&net, ws, &request);
+    }
+    const double *h = calibration_hessian(&calibration, naive.tensor);
+    for (size_t i = 0; i < cols; i++)
+        for (size_t j = i; j < cols; j++)
+            assert_true(fabs(h[i * cols + j] - naive.h[i * cols + j] / 12) < 1e-3 * naive.h[0] / 12);
+    workspace_destroy(ws);
+    batch_plan_destroy(&plan);
+    free(naive.h);
+    calibration_free(&calibration);
+    network_destroy(&net);
+}
+
+static void the_bits_are_the_same_on_one_two_and_four_lanes(void **state) {
+    (void)state;
+    struct quantised_toy first, toy;
+    quantised_toy_make(&first, "quant.strategy=int6-gptq", toy_backend(1));
+    for (int lanes = 2; lanes <= 4; lanes += 2) {
+        quantised_toy_make(&toy, "quant.strategy=int6-gptq", toy_backend(lanes));
+        for (int i = 0; i < toy.model.count; i++) {
+            if (toy.model.tensors[i].storage != STORED_INT) continue;
+            assert_memory_equal(toy.model.tensors[i].integers, first.model.tensors[i].integers,
+                                toy.model.tensors[i].tensor->count);
+        }
+        quantised_toy_free(&toy);
+    }
+    quantised_toy_free(&first);
+}
+
+static void integers_stay_within_their_bits(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "quant.strategy=int6-gptq quant.bits=3 quant.embedding=int8", toy_backend(2));
+    int highest = 0;
+    for (int i = 0; i < toy.model.count; i++) {
+        const struct quantized_tensor *q = &toy.model.tensors[i];
+        for (size_t k = 0; q->storage == STORED_INT && q->bits == 3 && k < q->tensor->count; k++)
+            if (abs(q->integers[k]) > highest) highest = abs(q->integers[k]);
+    }
+    assert_int_equal(highest, 3);
+    assert_int_equal(named(&toy, "tok_emb.weight")->bits, 8);
+    quantised_toy_free(&toy);
+}
+
+static double accepted_damping;
+
+static void refuse_small_damping(struct lane *lane, int8_t *q, const uint16_t *scales, const real *w, const double *h,
+                                 size_t rows, size_t cols, size_t group, int qmax, double damping, int *info) {
+    *info = 1;
+    if (damping >= accepted_damping) cpu_gptq_quantize(lane, q, scales, w, h, rows, cols, group, qmax, damping, info);
+}
+
+static void an_indefinite_hessian_is_damped_more_then_given_up_and_noted(void **state) {
+    (void)state;
+    struct backend stubborn = *toy_backend(1);
+    stubborn.gptq_quantize = refuse_small_damping;
+    struct quantised_toy toy;
+    accepted_damping = 0.05;
+    quantised_toy_make(&toy, "quant.strategy=int6-gptq", &stubborn);
+    assert_non_null(strstr(toy.model.notes, "blocks.0.mlp.fc: gptq with damping 0.1\n"));
+    quantised_toy_free(&toy);
+    accepted_damping = 1e9;
+    quantised_toy_make(&toy, "quant.strategy=int6-gptq", &stubborn);
+    assert_non_null(
+        strstr(toy.model.notes, "blocks.0.mlp.fc: the Hessian is not positive definite even with damping 10"));
+    assert_true(squared_error(&toy) == error_under("quant.strategy=int6-rowwise quant.clip=max"));
+    quantised_toy_free(&toy);
+}
+
+static void without_statistics_gptq_is_rowwise_and_says_so(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "quant.strategy=int6-gptq quant.calibration=none", toy_backend(1));
+    assert_non_null(strstr(toy.model.notes, "rowwise"));
+    assert_true(squared_error(&toy) == error_under("quant.strategy=int6-rowwise quant.clip=max"));
+    quantised_toy_free(&toy);
+}
+
+static bool stop_at_once(void *context, const char *what, double fraction) {
+    (void)what;
+    assert_true(fraction >= 0 && fraction <= 1);
+    return --*(int *)context == 0;
+}
+
+static void it_can_be_stopped_at_every_report(void **state) {
+    (void)state;
+    struct network net = quantised_toy_network("quant.strategy=int6-gptq", toy_backend(1));
+    struct quantized_model model;
+    for (int reports = 1; reports <= 3; reports++) {
+        int left = reports;
+        assert_failure(quantize_model(&net, quantised_toy_weights(), NULL, 3, stop_at_once, &left, &model),
+                       STATUS_INTERRUPTED, "stopped");
+    }
+    network_destroy(&net);
+}
+
+static void calibration_on_the_text_needs_the_text(void **state) {
+    (void)state;
+    struct network net = quantised_toy_network("quant.calibration=train", toy_backend(1));
+    struct quantized_model model;
+    assert_failure(quantize_model(&net, quantised_toy_weights(), NULL, 3, NULL, NULL, &model), STATUS_USAGE,
+                   "quant.calibration");
+    network_destroy(&net);
+}
+
+static void ternary_models_are_calibrated_by_what_they_calculate_with(void **state) {
+    (void)state;
+    struct network ternary = quantised_toy_network("model.linear=ternary quant.calibration=train", toy_backend(1));
+    struct network plain = quantised_toy_network("quant.calibration=train", toy_backend(1));
+    struct calibration a, b;
+    assert_good(calibrate(&ternary, quantised_toy_weights(), toy_dataset(), 3, NULL, NULL, &a));
+    assert_good(calibrate(&plain, quantised_toy_weights(), toy_dataset(), 3, NULL, NULL, &b));
+    int last = parameters_find(&plain.parameters, "blocks.1.mlp.proj");
+    assert_true(calibration_hessian(&a, last)[0] != calibration_hessian(&b, last)[0]);
+    calibration_free(&a);
+    calibration_free(&b);
+    network_destroy(&ternary);
+    network_destroy(&plain);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bits_follow_class_size_and_method),
+        cmocka_unit_test(each_tensor_is_stored_as_its_class_wants),
+        cmocka_unit_test(fp16_keeps_halves_and_controls_exactly),
+        cmocka_unit_test(more_bits_and_finer_groups_give_less_error),
+        cmocka_unit_test(the_clip_search_never_does_worse_than_the_maximum),
+        cmocka_unit_test(the_floor_holds_every_scale_at_one_over_qmax),
+        cmocka_unit_test(gptq_beats_rowwise_where_the_inputs_are_known),
+        cmocka_unit_test(the_hessian_is_the_sum_over_all_inputs_and_passes),
+        cmocka_unit_test(the_bits_are_the_same_on_one_two_and_four_lanes),
+        cmocka_unit_test(integers_stay_within_their_bits),
+        cmocka_unit_test(an_indefinite_hessian_is_damped_more_then_given_up_and_noted),
+        cmocka_unit_test(without_statistics_gptq_is_rowwise_and_says_so),
+        cmocka_unit_test(it_can_be_stopped_at_every_report),
+        cmocka_unit_test(calibration_on_the_text_needs_the_text),
+        cmocka_unit_test(ternary_models_are_calibrated_by_what_they_calculate_with),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

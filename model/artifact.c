@@ -147,6 +147,14 @@ static status read_head(struct reader *r) {
     return xz_read(r->xz, r->head + LENGTH_BYTES, (size_t)length);
 }
 
+/* An option refused here is damage of a file, not a mistake on the command line. */
+static status in_metadata(const struct reader *r, status s) {
+    if (!s) return NULL;
+    status damage = status_new(STATUS_DATA, "%s: metadata: %s", r->path, status_text(s));
+    status_free(s);
+    return damage;
+}
+
 static status config_from(const struct reader *r, const json_t *metadata, struct config *config) {
     const char *format = json_string_value(json_object_get(metadata, "format"));
     if (!format || strcmp(format, FORMAT) != 0) return damaged(r, "its metadata", "names another format");
@@ -155,10 +163,9 @@ static status config_from(const struct reader *r, const json_t *metadata, struct
     for (size_t i = 0; i < option_row_count; i++) {
         const char *value = json_string_value(json_object_get(metadata, option_rows[i].key));
         if (!value) return damaged(r, option_rows[i].key, "is missing in its metadata");
-        status s = config_set(config, option_rows[i].key, value);
-        if (s) return status_context(s, "%s: metadata", r->path);
+        TRY(in_metadata(r, config_set(config, option_rows[i].key, value)));
     }
-    return status_context(config_check(config), "%s: metadata", r->path);
+    return in_metadata(r, config_check(config));
 }
 
 static status read_config(const struct reader *r, struct config *config) {

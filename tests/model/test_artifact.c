@@ -1,0 +1,315 @@
+/* Artifact: what is read is what was quantised; damaged, truncated and hostile files are refused. */
+#include <lzma.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "model/artifact.h"
+#include "model/files.h"
+#include "model/safetensors.h"
+#include "model/xz.h"
+#include "tests/model/quantised_toy.h"
+
+static void write_bytes(const char *path, const unsigned char *data, size_t size) {
+    assert_good(file_write_atomic(path, data, size));
+}
+
+static void write_artifact(const char *settings, const char *path, struct artifact_sizes *sizes) {
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, settings, toy_backend(1));
+    assert_good(artifact_write(&toy.model, path, sizes));
+    quantised_toy_free(&toy);
+}
+
+static void reading_gives_exactly_what_was_quantised(void **state) {
+    (void)state;
+    static const char *const settings[] = {"quant.strategy=int6-gptq quant.group=64", "quant.strategy=fp16",
+                                           "quant.strategy=int8-rowwise quant.embedding=int8"};
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        struct quantised_toy toy;
+        struct artifact_sizes sizes;
+        struct network net;
+        real *weights;
+        quantised_toy_make(&toy, settings[i], toy_backend(1));
+        assert_good(artifact_write(&toy.model, toy_path("artifact.xz"), &sizes));
+        assert_good(artifact_read(toy_path("artifact.xz"), toy_backend(1), &net, &weights));
+        real *expected = malloc(toy.net.parameters.total * sizeof *expected);
+        quantized_model_decode(&toy.model, expected);
+        assert_int_equal(net.parameters.total, toy.net.parameters.total);
+        assert_memory_equal(weights, expected, net.parameters.total * sizeof *weights);
+        assert_memory_equal(&net.config, &toy.net.config, sizeof net.config);
+        free(expected);
+        free(weights);
+        network_destroy(&net);
+        quantised_toy_free(&toy);
+    }
+}
+
+static void sizes_are_those_of_the_file_and_its_classes(void **state) {
+    (void)state;
+    struct artifact_sizes sizes, again;
+    unsigned char *data;
+    size_t size, parameters = 0, bytes = 0;
+    char hex[65];
+    write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
+    assert_good(file_read(toy_path("artifact.xz"), &data, &size));
+    bytes_sha256(data, size, hex);
+    assert_int_equal(sizes.bytes, size);
+    assert_string_equal(sizes.sha256, hex);
+    for (int class = 0; class < CLASS_COUNT; class ++) {
+        parameters += sizes.class_parameters[class];
+        bytes += sizes.class_bytes[class];
+    }
+    struct network net = quantised_toy_network("", toy_backend(1));
+    assert_int_equal(parameters, net.parameters.elements);
+    assert_true(bytes < sizes.raw_bytes && sizes.raw_bytes < bytes + 20000);
+    assert_int_equal(sizes.class_bytes[CLASS_EMBEDDING], 64 * 160 * 2);
+    assert_int_equal(sizes.class_bytes[CLASS_MLP], 4 * 640 * 160 + 2 * (2 * 640 + 2 * 160));
+    network_destroy(&net);
+    write_artifact("quant.strategy=int6-rowwise", toy_path("again.xz"), &again);
+    assert_string_equal(again.sha256, sizes.sha256);
+    free(data);
+}
+
+static void assert_refused(const unsigned char *data, size_t size, const char *words) {
+    struct network net;
+    real *weights;
+    write_bytes(toy_path("bad.xz"), data, size);
+    status s = artifact_read(toy_path("bad.xz"), toy_backend(1), &net, &weights);
+    if (!s) fail_msg("accepted, expected: %s", words);
+    assert_null(weights);
+    assert_failure(s, STATUS_DATA, words);
+}
+
+static void every_truncation_and_flip_is_refused(void **state) {
+    (void)state;
+    struct artifact_sizes sizes;
+    unsigned char *data;
+    size_t size;
+    write_artifact("quant.strategy=int6-rowwise quant.bits=2", toy_path("artifact.xz"), &sizes);
+    assert_good(file_read(toy_path("artifact.xz"), &data, &size));
+    for (size_t length = 0; length < size; length += 1 + size / 40) assert_refused(data, length, "bad.xz");
+    for (size_t i = 0; i < size; i += 1 + size / 60) {
+        data[i] ^= (unsigned char)(1u << i % 8);
+        assert_refused(data, size, "bad.xz");
+        data[i] ^= (unsigned char)(1u << i % 8);
+    }
+    unsigned char *longer = malloc(size + 4);
+    memcpy(longer, data, size);
+    memset(longer + size, 0, 4);
+    assert_refused(longer, size + 4, "4 bytes follow");
+    free(longer);
+    free(data);
+}
+
+/* --- files that are sound as .xz but lie ------------------------------------------------------------------------- */
+
+struct raw {
+    unsigned char *bytes;
+    size_t size;
+    struct safetensors file; /* parsed from a copy */
+};
+
+/* A copy of one artifact's content, which the caller may spoil. */
+static struct raw unpack(void) {
+    static unsigned char *bytes;
+    static struct artifact_sizes sizes;
+    if (!bytes) {
+        unsigned char *packed;
+        size_t packed_size;
+        struct xz_reader *xz;
+        write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
+        assert_good(file_read(toy_path("artifact.xz"), &packed, &packed_size));
+        bytes = malloc(sizes.raw_bytes);
+        assert_good(xz_open(&xz, packed, packed_size, "artifact"));
+        assert_good(xz_read(xz, bytes, sizes.raw_bytes));
+        assert_good(xz_close(xz));
+        free(packed);
+    }
+    struct raw raw = {.bytes = malloc(sizes.raw_bytes), .size = sizes.raw_bytes};
+    unsigned char *copy = malloc(raw.size);
+    memcpy(raw.bytes, bytes, raw.size);
+    memcpy(copy, bytes, raw.size);
+    assert_good(safetensors_parse(&raw.file, copy, raw.size, "artifact"));
+    return raw;
+}
+
+static void raw_free(struct raw *raw) {
+    safetensors_free(&raw->file);
+    free(raw->bytes);
+}
+
+/* At liblzma's fastest preset. */
+static void assert_packed_refused(const unsigned char *bytes, size_t size, lzma_check check, const char *words) {
+    size_t bound = lzma_stream_buffer_bound(size), used = 0;
+    unsigned char *packed = malloc(bound);
+    assert_int_equal(lzma_easy_buffer_encode(0, check, NULL, bytes, size, packed, &used, bound), LZMA_OK);
+    assert_refused(packed, used, words);
+    free(packed);
+}
+
+static void assert_raw_refused(const unsigned char *bytes, size_t size, const char *words) {
+    assert_packed_refused(bytes, size, LZMA_CHECK_CRC64, words);
+}
+
+/* Rebuilt with one metadata value replaced and the tensors from `first` on. */
+static void assert_rebuilt_refused(const struct raw *raw, const char *key, const char *value, int first,
+                                   const char *words) {
+    struct metadata_entry entries[256];
+    unsigned char *bytes;
+    size_t size;
+    int count = raw->file.metadata_count;
+    for (int i = 0; i < count; i++) {
+        bool chosen = key && strcmp(raw->file.metadata[i].key, key) == 0;
+        entries[i] = (struct metadata_entry){raw->file.metadata[i].key, chosen ? value : raw->file.metadata[i].value};
+    }
+    assert_good(safetensors_build(raw->file.tensors + first, raw->file.count - first, entries, count, &bytes, &size));
+    assert_raw_refused(bytes, size, words);
+    free(bytes);
+}
+
+static void lying_metadata_is_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    assert_rebuilt_refused(&raw, "format", "hinge-artifact-9", 0, "another format");
+    assert_rebuilt_refused(&raw, "model.dim", "161", 0, "does not divide");
+    assert_rebuilt_refused(&raw, "model.dim", "many", 0, "model.dim = \"many\"");
+    assert_rebuilt_refused(&raw, "model.vocab_size", "128", 0, "truncated");
+    assert_rebuilt_refused(&raw, "model.vocab_size", "32", 0, "more data than");
+    assert_rebuilt_refused(&raw, "model.layers", "1", 0, "attention.layers");
+    raw_free(&raw);
+}
+
+static void a_model_larger_than_the_machine_is_refused_before_memory_is_taken(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    assert_rebuilt_refused(&raw, "model.bigram_dim", "4096", 0, "truncated");
+    for (int i = 0; i < raw.file.metadata_count; i++) {
+        if (strcmp(raw.file.metadata[i].key, "model.bigram_buckets") != 0) continue;
+        free(raw.file.metadata[i].value);
+        raw.file.metadata[i].value = strdup("16777216");
+    }
+    assert_rebuilt_refused(&raw, "model.bigram_dim", "4096", 0, "declares a model of");
+    raw_free(&raw);
+}
+
+static void a_missing_option_or_tensor_is_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    assert_rebuilt_refused(&raw, NULL, NULL, 1, "truncated");
+    raw.file.metadata_count--;
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "other options");
+    raw.file.metadata_count++;
+    raw_free(&raw);
+}
+
+static void a_renamed_or_reshaped_tensor_is_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    strcpy(raw.file.tensors[0].name, "tok_emb.wrong");
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "tok_emb.weight is missing");
+    strcpy(raw.file.tensors[0].name, "tok_emb.weight");
+    raw.file.tensors[0].shape[0] /= 2;
+    raw.file.tensors[0].shape[1] *= 2;
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "tok_emb.weight has another type or shape");
+    raw_free(&raw);
+}
+
+/* Sets the bytes of a tensor's first value. */
+static void poison(const struct raw *raw, const char *name, const void *value, size_t size, const char *words) {
+    const struct stored_tensor *tensor = safetensors_find(&raw->file, name);
+    size_t at = (size_t)((const unsigned char *)tensor->data - raw->file.buffer);
+    unsigned char before[4];
+    memcpy(before, raw->bytes + at, size);
+    memcpy(raw->bytes + at, value, size);
+    assert_raw_refused(raw->bytes, raw->size, words);
+    memcpy(raw->bytes + at, before, size);
+}
+
+static void values_that_no_quantiser_writes_are_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    const int8_t beyond = 32, below = -128;
+    const uint16_t infinite = 0x7C00, negative = 0xBC00, zero = 0;
+    const uint32_t nan_bits = 0x7FC00000;
+    poison(&raw, "blocks.0.mlp.fc.q", &beyond, 1, "blocks.0.mlp.fc has an integer beyond its bits");
+    poison(&raw, "blocks.0.mlp.fc.q", &below, 1, "integer beyond");
+    poison(&raw, "blocks.0.mlp.fc.scale", &infinite, 2, "blocks.0.mlp.fc has a scale");
+    poison(&raw, "blocks.0.mlp.fc.scale", &negative, 2, "has a scale");
+    poison(&raw, "blocks.0.mlp.fc.scale", &zero, 2, "has a scale");
+    poison(&raw, "tok_emb.weight", &infinite, 2, "tok_emb.weight has a value that is not finite");
+    poison(&raw, "smeargate.gate", &nan_bits, 4, "smeargate.gate has a value that is not finite");
+    raw_free(&raw);
+}
+
+static void a_bomb_is_refused(void **state) {
+    (void)state;
+    enum { SIZE = 16 << 20 };
+    unsigned char *zeros = calloc(1, SIZE);
+    assert_raw_refused(zeros, SIZE, "its header");
+    memset(zeros, 0xff, 8);
+    assert_raw_refused(zeros, SIZE, "longer than 16 MiB");
+    free(zeros);
+}
+
+static void a_file_that_is_no_xz_or_missing_is_refused(void **state) {
+    (void)state;
+    struct network net;
+    real *weights;
+    assert_refused((const unsigned char *)"plain text, quite long enough", 29, "not an .xz file");
+    assert_failure(artifact_read(toy_path("nothing.xz"), toy_backend(1), &net, &weights), STATUS_SYSTEM, "nothing.xz");
+}
+
+static void another_integrity_check_than_crc64_is_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    assert_packed_refused(raw.bytes, raw.size, LZMA_CHECK_CRC32, "not CRC64");
+    assert_packed_refused(raw.bytes, raw.size, LZMA_CHECK_NONE, "not CRC64");
+    raw_free(&raw);
+}
+
+/* The promise that the file needs nothing of this program: lzma and json alone. */
+static void python_opens_it_with_its_own_library(void **state) {
+    (void)state;
+    struct artifact_sizes sizes;
+    char command[1024];
+    if (system("python3 -c 'import lzma' 2>/dev/null") != 0) skip();
+    write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
+    snprintf(command, sizeof command,
+             "python3 -c '\n"
+             "import lzma, json, struct\n"
+             "raw = lzma.open(\"%s\").read()\n"
+             "n = struct.unpack(\"<Q\", raw[:8])[0]\n"
+             "header = json.loads(raw[8:8 + n])\n"
+             "assert header.pop(\"__metadata__\")[\"model.dim\"] == \"160\"\n"
+             "assert header[\"blocks.0.mlp.fc.q\"][\"dtype\"] == \"I8\"\n"
+             "assert header[\"blocks.0.mlp.fc.q\"][\"shape\"] == [640, 160]\n"
+             "assert header[\"blocks.0.mlp.fc.scale\"][\"shape\"] == [640, 1]\n"
+             "assert max(t[\"data_offsets\"][1] for t in header.values()) == len(raw) - 8 - n\n"
+             "assert len(raw) == %zu\n'",
+             toy_path("artifact.xz"), sizes.raw_bytes);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reading_gives_exactly_what_was_quantised),
+        cmocka_unit_test(sizes_are_those_of_the_file_and_its_classes),
+        cmocka_unit_test(every_truncation_and_flip_is_refused),
+        cmocka_unit_test(lying_metadata_is_refused),
+        cmocka_unit_test(a_model_larger_than_the_machine_is_refused_before_memory_is_taken),
+        cmocka_unit_test(a_missing_option_or_tensor_is_refused),
+        cmocka_unit_test(a_renamed_or_reshaped_tensor_is_refused),
+        cmocka_unit_test(values_that_no_quantiser_writes_are_refused),
+        cmocka_unit_test(a_bomb_is_refused),
+        cmocka_unit_test(a_file_that_is_no_xz_or_missing_is_refused),
+        cmocka_unit_test(another_integrity_check_than_crc64_is_refused),
+        cmocka_unit_test(python_opens_it_with_its_own_library),
+    };
+    return cmocka_run_group_tests(tests, toy_folder_make, toy_folder_remove);
+}

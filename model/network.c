@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/quantize/quantize.h"
 #include "model/tape.h"
 
 /* The layers' tapes of both schedules in one allocation. */
@@ -110,7 +109,7 @@ static void effective_piece(void *context, int piece, struct lane *lane) {
     real *out = job->written + tensor->offset;
     if (is_ternary(job->net, tensor))
         job->net->ops->ternarize(lane, out, w, tensor->count);
-    else if (job->view == VIEW_QAT && tensor->linear && tensor->count > QUANTISE_ABOVE)
+    else if (job->view == VIEW_QAT && tensor->linear && tensor->count > (size_t)config->train_quantise_above)
         job->net->ops->fake_quantize_rows(lane, out, w, tensor->shape[0], tensor->shape[1],
                                           (1 << (config->train_qat_bits - 1)) - 1,
                                           config->train_qat_scale_floor == FLOOR_PUBLISHED);

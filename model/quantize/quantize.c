@@ -27,7 +27,7 @@ static int bits_of_class(const struct config *config, enum tensor_class class) {
 
 int quantize_bits(const struct config *config, const struct tensor *tensor) {
     if (tensor->role == ROLE_EMBEDDING) return config->quant_embedding == EMBEDDING_INT8 ? 8 : 0;
-    if (config->quant_method == METHOD_NONE || tensor->count <= QUANTISE_ABOVE) return 0;
+    if (config->quant_method == METHOD_NONE || tensor->count <= (size_t)config->train_quantise_above) return 0;
     return tensor->linear || tensor->role == ROLE_BIGRAM_TABLE ? bits_of_class(config, tensor->class) : 0;
 }
 

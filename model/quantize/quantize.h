@@ -1,12 +1,10 @@
 /* quantize: trained weights to stored tensors, by the options quant.*; the mathematics is in kernels/ops.def.
  *
- * Linear weights of more than 65,536 elements become integers with fp16 scales; E and smaller linears fp16 (E also
+ * Linear weights of more than train.quantise_above elements become integers with fp16 scales; E and smaller linears fp16 (E also
  * int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32. */
 #pragma once
 #include "model/data.h"
 #include "model/network.h"
-
-enum { QUANTISE_ABOVE = 65536 };
 
 enum storage { STORED_F32, STORED_F16, STORED_INT };
 

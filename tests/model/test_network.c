@@ -10,7 +10,6 @@
 #include <cmocka.h>
 
 #include "kernels/random.h"
-#include "model/quantize/quantize.h"
 #include "model/tape.h"
 #include "small_model.h"
 
@@ -322,7 +321,7 @@ static void late_qat_rounds_large_linear_weights_alone(void **state) {
     for (int i = 0; i < m->net.parameters.count; i++) {
         const struct tensor *t = &m->net.parameters.tensors[i];
         bool same = memcmp(m->weights + t->offset, effective + t->offset, t->count * sizeof(real)) == 0;
-        assert_true(same == !(t->linear && t->count > QUANTISE_ABOVE));
+        assert_true(same == !(t->linear && t->count > (size_t)m->net.config.train_quantise_above));
         rounded += !same;
     }
     assert_true(rounded > 3);

@@ -71,34 +71,25 @@ static status print_made(const char *root, const char *name) {
 
 /* --- prepare ----------------------------------------------------------------------------------------------------- */
 
-/* One line, redrawn on a terminal; in a file, one line per step. */
-struct progress {
-    const char *step; /* the last one shown */
-};
-
+/* One line, redrawn on a terminal; nothing elsewhere: it takes seconds, and the result is printed at the end. */
 static void show(void *context, const char *what, double fraction) {
-    struct progress *progress = context;
-    if (terminal_is(stderr))
-        fprintf(stderr, "\r\033[K%s %3.0f %%", what, 100 * fraction);
-    else if (!progress->step || strcmp(progress->step, what))
-        fprintf(stderr, "%s\n", what);
-    progress->step = what;
+    (void)context;
+    fprintf(stderr, "\r\033[K%s %3.0f %%", what, 100 * fraction);
 }
 
 static status run_prepare(const struct invocation *in) {
-    struct progress progress = {0};
+    bool terminal = terminal_is(stderr);
     const char *root = cli_text(in, "data"), *name = cli_text(in, "name");
     struct prepare_request request = {.root = root,
                                       .name = name,
                                       .text = cli_text(in, "text"),
                                       .vocab_size = (int)cli_int(in, "vocab"),
                                       .held_out = cli_real(in, "held-out"),
-                                      .progress = show,
-                                      .context = &progress};
+                                      .progress = terminal ? show : NULL};
     if (request.text && !cli_given(in, "name"))
         return status_new(STATUS_USAGE, "--text %s: a text of your own needs a --name", request.text);
     status s = dataset_prepare(&request);
-    if (progress.step && terminal_is(stderr)) fprintf(stderr, "\r\033[K");
+    if (terminal) fprintf(stderr, "\r\033[K");
     TRY(s);
     return print_made(root, name);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,7 +30,8 @@ static const char tokenizer_file[] = "tokenizer.model", manifest_file[] = "manif
 
 struct target {
     const char *root;
-    char path[4096], temporary[4096]; /* ROOT/NAME, ROOT/.NAME.XXXXXX */
+    char path[4096], temporary[4096]; /* ROOT/NAME, ROOT/.NAME.partial */
+    int lock;                         /* on ROOT: one preparation at a time; -1: not held */
 };
 
 static status check_name(const char *name) {
@@ -42,19 +44,12 @@ static status check_name(const char *name) {
 }
 
 static status target_name(struct target *t, const char *root, const char *name) {
-    *t = (struct target){.root = root};
+    *t = (struct target){.root = root, .lock = -1};
     TRY(check_name(name));
-    int length = snprintf(t->temporary, sizeof t->temporary, "%s/.%s.XXXXXX", root, name);
+    int length = snprintf(t->temporary, sizeof t->temporary, "%s/.%s.partial", root, name);
     if (length < 0 || (size_t)length >= sizeof t->temporary)
         return status_new(STATUS_USAGE, "%s: path longer than %zu bytes", root, sizeof t->temporary);
     snprintf(t->path, sizeof t->path, "%s/%s", root, name);
-    return NULL;
-}
-
-static status target_open(struct target *t) {
-    TRY(make_directories(t->root));
-    if (!mkdtemp(t->temporary)) return status_errno("%s: no folder can be made in it", t->root);
-    if (chmod(t->temporary, 0755) != 0) return status_errno("%s: cannot be opened to others", t->temporary);
     return NULL;
 }
 
@@ -65,21 +60,32 @@ static int remove_entry(const char *path, const struct stat *info, int type, str
 
 static void target_abandon(const struct target *t) { nftw(t->temporary, remove_entry, 8, FTW_DEPTH | FTW_PHYS); }
 
-static status sync_folder(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        status s = status_errno("%s: cannot be written to disk", path);
-        if (fd >= 0) close(fd);
-        return s;
-    }
-    close(fd);
-    return NULL;
+/* Waits for other preparations under the same root. The lock ends with the process, however that ends. */
+static status target_lock(struct target *t) {
+    TRY(make_directories(t->root));
+    t->lock = open(t->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock < 0) return status_errno("%s: cannot be opened", t->root);
+    int code;
+    do code = flock(t->lock, LOCK_EX);
+    while (code != 0 && errno == EINTR);
+    return code == 0 ? NULL : status_errno("%s: cannot be locked", t->root);
+}
+
+static void target_unlock(struct target *t) {
+    if (t->lock >= 0) close(t->lock);
+    t->lock = -1;
+}
+
+/* Under the lock, so that what is there under the temporary name was left by a killed preparation. */
+static status target_open(const struct target *t) {
+    target_abandon(t);
+    return mkdir(t->temporary, 0777) == 0 ? NULL : status_errno("%s: cannot be made", t->temporary);
 }
 
 static status target_commit(const struct target *t) {
     if (rename(t->temporary, t->path) != 0)
         return status_errno("%s: the finished folder cannot take its place", t->path);
-    return sync_folder(t->root);
+    return fsync(t->lock) == 0 ? NULL : status_errno("%s: cannot be written to disk", t->root);
 }
 
 /* Measures the files in the temporary folder, writes the manifest and puts the folder in its place. */
@@ -192,7 +198,8 @@ static void describe_source(const struct prepare_request *r, const struct docume
     m->held_out = r->held_out;
 }
 
-static status prepare_documents(const struct prepare_request *r, struct target *t, const struct documents *documents) {
+static status prepare_documents(const struct prepare_request *r, const struct target *t,
+                                const struct documents *documents) {
     struct document_split split;
     TRY(documents_split(documents, r->held_out, &split));
     struct manifest m = {0};
@@ -205,25 +212,49 @@ static status prepare_documents(const struct prepare_request *r, struct target *
     return s;
 }
 
-static status prepare_new(const struct prepare_request *r, struct target *t, const struct manifest *existing) {
-    struct documents documents;
+static status read_documents(const struct prepare_request *r, struct documents *documents) {
     report(r, "reading the text", 0);
-    TRY(r->text ? documents_read(&documents, r->text) : documents_read_gcide(&documents));
-    status s = existing ? hold_request(r, t, existing, documents.source_sha256) : prepare_documents(r, t, &documents);
+    return r->text ? documents_read(documents, r->text) : documents_read_gcide(documents);
+}
+
+/* GCIDE's hash is known; any other text is read and hashed. */
+static status check_existing(const struct prepare_request *r, const struct target *t, const struct manifest *existing) {
+    if (!r->text) return hold_request(r, t, existing, gcide_sha256);
+    struct documents documents;
+    TRY(read_documents(r, &documents));
+    status s = hold_request(r, t, existing, documents.source_sha256);
     documents_free(&documents);
+    return s;
+}
+
+static status prepare_new(const struct prepare_request *r, const struct target *t) {
+    struct documents documents;
+    TRY(read_documents(r, &documents));
+    status s = prepare_documents(r, t, &documents);
+    documents_free(&documents);
+    return s;
+}
+
+/* Looks for the dataset; found: it is as the request wants it. */
+static status look(const struct prepare_request *r, const struct target *t, bool *found) {
+    struct manifest existing = {0};
+    TRY(find_existing(t, &existing, found));
+    status s = *found ? check_existing(r, t, &existing) : NULL;
+    manifest_free(&existing);
     return s;
 }
 
 status dataset_prepare(const struct prepare_request *request) {
     struct target target;
-    struct manifest existing = {0};
     bool found;
     TRY(check_request(request));
     TRY(target_name(&target, request->root, request->name));
-    TRY(find_existing(&target, &existing, &found));
-    status s = found && !request->text ? hold_request(request, &target, &existing, gcide_sha256)
-                                       : prepare_new(request, &target, found ? &existing : NULL);
-    manifest_free(&existing);
+    TRY(look(request, &target, &found));
+    if (found) return NULL;
+    status s = target_lock(&target);
+    if (!s) s = look(request, &target, &found); /* another process may have made it meanwhile */
+    if (!s && !found) s = prepare_new(request, &target);
+    target_unlock(&target);
     return s;
 }
 
@@ -272,19 +303,31 @@ static status add_shards(const struct target *t, struct manifest *m, const char 
     return target_finish(t, m);
 }
 
-status dataset_add(const char *root, const char *name, const char *shard_directory, const char *tokenizer) {
-    struct target target;
+static status add_new(const struct target *t, const char *name, const char *shard_directory, const char *tokenizer) {
     struct manifest m = {0};
-    bool found;
-    TRY(target_name(&target, root, name));
-    TRY(find_existing(&target, &m, &found));
-    manifest_free(&m);
-    if (found) return status_new(STATUS_DATA, "%s: exists already; choose another name or remove it", target.path);
     if (!realpath(shard_directory, m.source)) return status_errno("%s: cannot be read", shard_directory);
     snprintf(m.name, sizeof m.name, "%s", name);
-    status s = target_open(&target);
-    if (!s) s = add_shards(&target, &m, shard_directory, tokenizer);
-    if (s) target_abandon(&target);
+    status s = target_open(t);
+    if (!s) s = add_shards(t, &m, shard_directory, tokenizer);
+    if (s) target_abandon(t);
     manifest_free(&m);
+    return s;
+}
+
+static status check_free(const struct target *t) {
+    struct manifest m = {0};
+    bool found;
+    TRY(find_existing(t, &m, &found));
+    manifest_free(&m);
+    return found ? status_new(STATUS_DATA, "%s: exists already; choose another name or remove it", t->path) : NULL;
+}
+
+status dataset_add(const char *root, const char *name, const char *shard_directory, const char *tokenizer) {
+    struct target target;
+    TRY(target_name(&target, root, name));
+    status s = target_lock(&target);
+    if (!s) s = check_free(&target);
+    if (!s) s = add_new(&target, name, shard_directory, tokenizer);
+    target_unlock(&target);
     return s;
 }

@@ -171,6 +171,16 @@ static void a_failed_preparation_leaves_nothing_behind(void **state) {
     assert_int_equal(small_count_files(small_path("fresh")), 0);
 }
 
+static void what_a_killed_preparation_left_is_taken_away(void **state) {
+    (void)state;
+    mkdir(small_path("fresh"), 0700);
+    mkdir(small_path("fresh/.small.partial"), 0700);
+    small_write(small_path("fresh/.small.partial/small_train_000000.bin"), "half", 4);
+    expect_good(prepare(small_path("fresh"), "small", small_path("text"), PIECES));
+    assert_int_equal(small_count_files(small_path("fresh")), 1);
+    assert_int_equal(small_count_files(small_path("fresh/small")), 4);
+}
+
 static void impossible_requests_are_refused_with_the_figure(void **state) {
     (void)state;
     const char *root = small_path("fresh"), *text = small_path("text");
@@ -427,6 +437,7 @@ int main(void) {
         TEST(what_was_prepared_before_is_left_alone),
         TEST(a_name_in_use_for_other_text_or_settings_is_refused),
         TEST(a_failed_preparation_leaves_nothing_behind),
+        TEST(what_a_killed_preparation_left_is_taken_away),
         TEST(impossible_requests_are_refused_with_the_figure),
         TEST(a_text_of_one_document_cannot_be_split),
         TEST(the_bytes_of_the_tokens_are_those_of_the_text),

@@ -1,0 +1,182 @@
+/* analysis: a suite's results as figures per variant; see analysis.h. */
+#include "harness/report/analysis.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool run_done(const struct result_run *run) { return strcmp(run->status, "done") == 0; }
+bool run_failed(const struct result_run *run) { return strcmp(run->status, "failed") == 0; }
+
+double bpb_of(const struct result_evaluation *evaluation) {
+    return evaluation->present ? evaluation->value.bpb : (double)NAN;
+}
+
+/* A figure of one run, NAN when it has none. */
+typedef double (*figure)(const struct result_run *run);
+
+static double raw(const struct result_run *r) { return bpb_of(&r->raw); }
+static double averaged(const struct result_run *r) { return bpb_of(&r->averaged); }
+static double artifact(const struct result_run *r) { return bpb_of(&r->artifact); }
+static double averaging(const struct result_run *r) { return averaged(r) - raw(r); }
+static double quantisation(const struct result_run *r) { return artifact(r) - averaged(r); }
+static double gap(const struct result_run *r) { return artifact(r) - raw(r); }
+static double bytes(const struct result_run *r) { return r->sizes.bytes ? (double)r->sizes.bytes : (double)NAN; }
+static double raw_bytes(const struct result_run *r) {
+    return r->sizes.bytes ? (double)r->sizes.raw_bytes : (double)NAN;
+}
+static double train_seconds(const struct result_run *r) { return r->train_seconds; }
+static double tokens_per_second(const struct result_run *r) { return r->tokens_per_second; }
+static double quantise_seconds(const struct result_run *r) { return r->quantise_seconds; }
+static double calibration_seconds(const struct result_run *r) { return r->calibration_seconds; }
+
+/* The finite values of a variant's finished runs; returns how many. */
+static size_t collect(const struct results *results, int variant, figure of, double *values) {
+    size_t n = 0;
+    for (int i = 0; i < results->run_count; i++) {
+        const struct result_run *run = &results->runs[i];
+        if (run->variant != variant || !run_done(run)) continue;
+        values[n] = of(run);
+        n += isfinite(values[n]) ? 1 : 0;
+    }
+    return n;
+}
+
+static void fill_summaries(const struct results *results, int v, struct variant_figures *f, double *values) {
+    const struct {
+        figure of;
+        struct summary *to;
+    } rows[] = {
+        {raw, &f->raw},
+        {averaged, &f->averaged},
+        {artifact, &f->artifact},
+        {bytes, &f->bytes},
+        {raw_bytes, &f->before_compression},
+        {train_seconds, &f->train_seconds},
+        {tokens_per_second, &f->tokens_per_second},
+        {quantise_seconds, &f->quantise_seconds},
+        {calibration_seconds, &f->calibration_seconds},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        *rows[i].to = summarise(values, collect(results, v, rows[i].of, values));
+}
+
+static void fill_shifts(const struct analysis *a, int v, struct variant_figures *f, double *values) {
+    const struct {
+        figure of;
+        struct shift *to;
+    } rows[] = {{averaging, &f->averaging}, {quantisation, &f->quantisation}, {gap, &f->gap}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        size_t n = collect(a->results, v, rows[i].of, values);
+        rows[i].to->summary = summarise(values, n);
+        interval_t(values, n, a->design.alpha, &rows[i].to->low, &rows[i].to->high);
+    }
+}
+
+static void count_runs(const struct results *results, int v, struct variant_figures *f) {
+    f->parameters = NAN;
+    for (int i = 0; i < results->run_count; i++) {
+        const struct result_run *run = &results->runs[i];
+        if (run->variant != v) continue;
+        f->done += run_done(run);
+        f->failed += run_failed(run);
+        f->missing += !run_done(run) && !run_failed(run);
+        if (!run_done(run)) continue;
+        f->parameters = (double)run->parameter_count;
+        for (int c = 0; c < CLASS_COUNT; c++) f->class_bytes[c] += (double)run->sizes.class_bytes[c];
+    }
+    for (int c = 0; c < CLASS_COUNT; c++) f->class_bytes[c] /= f->done;
+}
+
+static const char *train_key(const struct results *results, int variant, int64_t seed) {
+    for (int i = 0; i < results->run_count; i++)
+        if (results->runs[i].variant == variant && results->runs[i].seed == seed) return results->runs[i].train_key;
+    return "";
+}
+
+static bool same_training(const struct results *results, int a, int b) {
+    for (int s = 0; s < results->seed_count; s++) {
+        const char *key = train_key(results, a, results->seeds[s]);
+        if (*key && strcmp(key, train_key(results, b, results->seeds[s])) == 0) return true;
+    }
+    return false;
+}
+
+static int first_sharing(const struct results *results, int variant) {
+    for (int v = 0; v < variant; v++)
+        if (same_training(results, v, variant)) return v;
+    return variant;
+}
+
+static status fill_variants(struct analysis *a) {
+    const struct results *results = a->results;
+    double *values = calloc((size_t)results->run_count + 1, sizeof *values);
+    a->variants = calloc((size_t)results->variant_count + 1, sizeof *a->variants);
+    if (!values || !a->variants) {
+        free(values);
+        return status_new(STATUS_SYSTEM, "out of memory for %d variants", results->variant_count);
+    }
+    for (int v = 0; v < results->variant_count; v++) {
+        struct variant_figures *f = &a->variants[v];
+        fill_summaries(results, v, f, values);
+        fill_shifts(a, v, f, values);
+        count_runs(results, v, f);
+        f->curve_of = first_sharing(results, v);
+        a->planned += f->done + f->failed + f->missing;
+        a->done += f->done;
+        a->failed += f->failed;
+        a->missing += f->missing;
+        if (strcmp(results->variants[v].name, a->design.baseline) == 0) a->baseline = v;
+    }
+    free(values);
+    return NULL;
+}
+
+static status compare(struct analysis *a) {
+    struct observation *observations;
+    size_t count;
+    TRY(results_observations(a->results, a->results->metric, &observations, &count));
+    status refused = compare_variants(&a->design, observations, count, &a->table);
+    free(observations);
+    a->compared = !refused;
+    if (refused) a->not_compared = strdup(status_text(refused));
+    if (refused) status_free(refused);
+    return a->compared || a->not_compared ? NULL : status_new(STATUS_SYSTEM, "out of memory");
+}
+
+/* Decimals that show two digits of the smallest spread of BPB between seeds. */
+static int decimals_of_bpb(const struct analysis *a) {
+    double least = INFINITY;
+    for (int v = 0; v < a->results->variant_count; v++)
+        if (a->variants[v].raw.sd > 0.0) least = fmin(least, a->variants[v].raw.sd);
+    if (!isfinite(least)) return 4;
+    return (int)fmin(5.0, fmax(3.0, ceil(1.0 - log10(least))));
+}
+
+status analyse(const struct results *results, struct analysis *out) {
+    *out = (struct analysis){.results = results, .design = results->design, .metric = metric_find(results->metric)};
+    if (!out->metric)
+        return status_new(STATUS_DATA, "suite '%s': unknown metric '%s'", results->suite, results->metric);
+    out->design.higher_is_better = out->metric->higher_is_better;
+    status failure = fill_variants(out);
+    if (!failure && !out->done)
+        failure = status_new(STATUS_DATA,
+                             "suite '%s' has no finished run (%d planned, %d failed): nothing to report yet; hinge run",
+                             results->suite, out->planned, out->failed);
+    if (!failure) failure = compare(out);
+    if (failure) {
+        analysis_free(out);
+        return failure;
+    }
+    int decimals = out->compared ? wording_decimals(&out->table) : 4;
+    out->wording = (struct wording){&out->design, out->metric->unit, decimals};
+    out->bpb_decimals = decimals_of_bpb(out);
+    return NULL;
+}
+
+void analysis_free(struct analysis *a) {
+    comparison_table_free(&a->table);
+    free(a->not_compared);
+    free(a->variants);
+    *a = (struct analysis){0};
+}

@@ -1,0 +1,44 @@
+/* analysis: what all parts of a report draw on: the comparison, and each variant's figures over its finished runs. */
+#pragma once
+#include "harness/report/sentences.h"
+#include "harness/results.h"
+
+/* A difference inside each run, over the runs of a variant. */
+struct shift {
+    struct summary summary;
+    double low, high; /* Student t, at 1 - alpha */
+};
+
+struct variant_figures {
+    int done, failed, missing;                 /* runs; missing: planned and neither done nor failed */
+    struct summary raw, averaged, artifact;    /* BPB */
+    struct shift averaging, quantisation, gap; /* averaged - raw, artifact - averaged, artifact - raw */
+    struct summary bytes, before_compression;  /* of the artifact */
+    double class_bytes[CLASS_COUNT];           /* mean */
+    struct summary train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
+    double parameters; /* NAN before a run is done */
+    int curve_of;      /* the first variant that shares this one's training: its own index when it trained itself */
+};
+
+struct analysis {
+    const struct results *results;
+    struct design design; /* as declared, with the metric's direction */
+    struct wording wording;
+    const struct metric_row *metric;
+    bool compared;
+    struct comparison_table table;      /* when compared */
+    char *not_compared;                 /* why not, otherwise */
+    int baseline;                       /* index of its variant */
+    struct variant_figures *variants;   /* [results->variant_count] */
+    int planned, done, failed, missing; /* runs */
+    int bpb_decimals;
+};
+
+/* STATUS_DATA when no run is done. */
+status analyse(const struct results *results, struct analysis *out);
+void analysis_free(struct analysis *a);
+
+bool run_done(const struct result_run *run);
+bool run_failed(const struct result_run *run);
+/* BPB of an evaluation; NAN when it was not made. */
+double bpb_of(const struct result_evaluation *evaluation);

@@ -1,0 +1,312 @@
+/* figures: data and settings for the gnuplot templates; see figures.h. */
+#include "harness/report/figures.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/report/program.h"
+
+enum { LABEL_CHARACTERS = 24, CURVE_POINTS = 400 };
+
+static void add_label(struct text *t, const char *name) {
+    struct text brief = {0};
+    text_short(&brief, name, LABEL_CHARACTERS);
+    text_gnuplot(t, text_of(&brief));
+    text_free(&brief);
+}
+
+static void add_value(struct text *t, double value) {
+    if (isfinite(value))
+        text_add(t, "\t%.10g", value);
+    else
+        text_add(t, "\tNaN");
+}
+
+static status write_data(struct text *t, const char *folder, const char *name) {
+    char path[8192];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    status failure = text_write(t, path);
+    text_free(t);
+    return failure;
+}
+
+static const struct result_run *run_of(const struct results *results, int variant, int64_t seed) {
+    for (int i = 0; i < results->run_count; i++)
+        if (results->runs[i].variant == variant && results->runs[i].seed == seed) return &results->runs[i];
+    return NULL;
+}
+
+static int variant_of(const struct results *results, const char *name) {
+    for (int v = 0; v < results->variant_count; v++)
+        if (strcmp(results->variants[v].name, name) == 0) return v;
+    return -1;
+}
+
+/* --- differences ---------------------------------------------------------------------------------------------- */
+
+static double metric_of(const struct results *results, int variant, int64_t seed) {
+    const struct result_run *run = run_of(results, variant, seed);
+    double value = NAN;
+    if (!run || !run_done(run)) return value;
+    status unknown = results_metric(results, (int)(run - results->runs), results->metric, &value);
+    if (unknown) status_free(unknown);
+    return value;
+}
+
+/* Row, delta, low, high, then the metric of each seed. */
+static status write_differences(const struct analysis *a, const char *folder) {
+    struct text rows = {0}, means = {0};
+    for (int r = 0; r < a->table.count; r++) {
+        const struct comparison *row = &a->table.rows[r];
+        int variant = variant_of(a->results, row->variant);
+        text_add(&rows, "%d", r + 1);
+        add_value(&rows, row->delta);
+        add_value(&rows, row->ci_low);
+        add_value(&rows, row->ci_high);
+        for (int s = 0; s < a->results->seed_count; s++)
+            add_value(&rows, metric_of(a->results, variant, a->results->seeds[s]));
+        text_add(&rows, "\n");
+        text_add(&means, "%d", r + 1);
+        add_value(&means, row->summary.mean);
+        text_add(&means, "\n");
+    }
+    status failure = write_data(&rows, folder, "differences.tsv");
+    status second = write_data(&means, folder, "means.tsv");
+    if (!failure) return second;
+    if (second) status_free(second);
+    return failure;
+}
+
+static bool has_differences(const struct analysis *a) {
+    for (int r = 1; a->compared && r < a->table.count; r++)
+        if (a->table.rows[r].pairs >= 2) return true;
+    return false;
+}
+
+static void add_difference_range(const struct analysis *a, struct text *t) {
+    double least = fmin(0.0, -a->design.margin), most = fmax(0.0, a->design.margin);
+    for (int r = 1; a->compared && r < a->table.count; r++) {
+        if (a->table.rows[r].pairs < 2) continue;
+        least = fmin(least, a->table.rows[r].ci_low);
+        most = fmax(most, a->table.rows[r].ci_high);
+    }
+    double pad = most > least ? 0.08 * (most - least) : 1.0;
+    text_add(t, "LEAST = %.10g\nMOST = %.10g\n", least - pad, most + pad);
+}
+
+/* --- curves ----------------------------------------------------------------------------------------------------- */
+
+static int smoothing_window(const struct results *results) {
+    int64_t steps = results->config.train_steps;
+    return steps >= 100 ? (int)(steps / 50) : 1;
+}
+
+/* Mean of the losses within half a window on both sides. */
+static double smoothed(const struct result_run *run, size_t step, size_t window) {
+    size_t half = window / 2, low = step > half ? step - half : 0;
+    size_t high = step + half < run->step_count ? step + half : run->step_count - 1;
+    double sum = 0.0;
+    for (size_t i = low; i <= high; i++) sum += run->trace[i].loss;
+    return sum / (double)(high - low + 1);
+}
+
+/* Over the seeds of one variant, at one step. */
+static struct summary loss_at(const struct results *results, int variant, size_t step, size_t window, double *values) {
+    size_t n = 0;
+    for (int i = 0; i < results->run_count; i++) {
+        const struct result_run *run = &results->runs[i];
+        if (run->variant == variant && run->trace && step < run->step_count) values[n++] = smoothed(run, step, window);
+    }
+    return summarise(values, n);
+}
+
+static size_t longest_trace(const struct results *results, int variant) {
+    size_t longest = 0;
+    for (int i = 0; i < results->run_count; i++)
+        if (results->runs[i].variant == variant && results->runs[i].trace && results->runs[i].step_count > longest)
+            longest = results->runs[i].step_count;
+    return longest;
+}
+
+static bool has_curve(const struct analysis *a, int v) {
+    return a->variants[v].curve_of == v && longest_trace(a->results, v) > 1;
+}
+
+/* The top of the axis leaves out the steep start, which would flatten all else. */
+static double curve_top(const struct analysis *a, double *values) {
+    double top = 0.0;
+    for (int v = 0; v < a->results->variant_count; v++) {
+        size_t steps = longest_trace(a->results, v);
+        if (has_curve(a, v)) top = fmax(top, loss_at(a->results, v, steps / 25, 1, values).max);
+    }
+    return top;
+}
+
+static void add_curve(const struct analysis *a, int v, struct text *t, double *values) {
+    size_t steps = longest_trace(a->results, v), window = (size_t)smoothing_window(a->results);
+    size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
+    for (size_t step = 0; step < steps; step += stride) {
+        struct summary s = loss_at(a->results, v, step, window, values);
+        text_add(t, "%zu", step + 1);
+        add_value(t, s.mean);
+        add_value(t, s.min);
+        add_value(t, s.max);
+        text_add(t, "\n");
+    }
+    text_add(t, "\n\n");
+}
+
+static status write_curves(const struct analysis *a, const char *folder, struct text *settings, int *curves) {
+    struct text rows = {0}, names = {0};
+    double *values = calloc((size_t)a->results->run_count + 1, sizeof *values);
+    if (!values) return status_new(STATUS_SYSTEM, "out of memory for the curves");
+    *curves = 0;
+    for (int v = 0; v < a->results->variant_count; v++) {
+        if (!has_curve(a, v)) continue;
+        struct text label = {0};
+        for (int u = v; u < a->results->variant_count; u++)
+            if (a->variants[u].curve_of == v) text_add(&label, "%s%s", u > v ? ", " : "", a->results->variants[u].name);
+        text_add(&names, "%s", ++*curves > 1 ? ", " : "");
+        struct text brief = {0};
+        text_short(&brief, text_of(&label), 2 * LABEL_CHARACTERS);
+        text_gnuplot(&names, text_of(&brief));
+        text_free(&brief);
+        text_free(&label);
+        add_curve(a, v, &rows, values);
+    }
+    double top = curve_top(a, values);
+    text_add(settings, "CURVES = %d\n", *curves);
+    if (*curves) text_add(settings, "array CURVE[%d] = [%s]\nLOSS_TOP = %.10g\n", *curves, text_of(&names), top);
+    free(values);
+    text_free(&names);
+    return write_data(&rows, folder, "curves.tsv");
+}
+
+/* --- size and stages ---------------------------------------------------------------------------------------------- */
+
+static status write_sizes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
+    struct text rows = {0};
+    double largest = 0.0;
+    for (int v = 0; v < a->results->variant_count; v++) {
+        text_add(&rows, "NaN\tNaN\n"); /* keeps the block of a variant without artifacts */
+        for (int i = 0; i < a->results->run_count; i++) {
+            const struct result_run *run = &a->results->runs[i];
+            if (run->variant != v || !run_done(run) || !run->sizes.bytes || !run->artifact.present) continue;
+            text_add(&rows, "%zu\t%.10g\n", run->sizes.bytes, bpb_of(&run->artifact));
+            largest = fmax(largest, (double)run->sizes.bytes);
+        }
+        text_add(&rows, "\n\n");
+    }
+    *any = largest > 0.0;
+    text_add(settings, "CAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
+    return write_data(&rows, folder, "size.tsv");
+}
+
+static status write_stages(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
+    struct text rows = {0};
+    double least = INFINITY, most = -INFINITY, unigram = a->results->unigram_bpb;
+    for (int i = 0; i < a->results->run_count; i++) {
+        const struct result_run *run = &a->results->runs[i];
+        const double values[] = {bpb_of(&run->raw), bpb_of(&run->averaged), bpb_of(&run->artifact)};
+        if (!run_done(run)) continue;
+        text_add(&rows, "%d", run->variant + 1);
+        for (int k = 0; k < 3; k++) {
+            add_value(&rows, values[k]);
+            if (!isfinite(values[k])) continue;
+            least = fmin(least, values[k]);
+            most = fmax(most, values[k]);
+        }
+        text_add(&rows, "\n");
+    }
+    *any = most >= least;
+    double pad = most > least ? 0.06 * (most - least) : 0.1;
+    text_add(settings, "UNIGRAM = %.10g\n", isfinite(unigram) && unigram > 0.0 ? unigram : -1.0);
+    if (*any) text_add(settings, "STAGES_LEAST = %.10g\nSTAGES_MOST = %.10g\n", least - pad, most + pad);
+    return write_data(&rows, folder, "stages.tsv");
+}
+
+/* --- settings ----------------------------------------------------------------------------------------------------- */
+
+static size_t characters(const char *label) {
+    size_t n = 0;
+    for (; *label; label++) n += (*label & 0xC0) != 0x80;
+    return n;
+}
+
+static void add_names(const struct analysis *a, struct text *t) {
+    const struct results *r = a->results;
+    size_t longest = 0;
+    text_add(t, "VARIANTS = %d\narray NAME[%d] = [", r->variant_count, r->variant_count);
+    for (int v = 0; v < r->variant_count; v++) {
+        size_t length = characters(r->variants[v].name);
+        longest = length > longest ? length : longest;
+        text_add(t, "%s", v ? ", " : "");
+        add_label(t, r->variants[v].name);
+    }
+    text_add(t, "]\nLONGEST = %zu\n", longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest);
+    text_add(t, "SEEDS = %d\narray SEED[%d] = [", r->seed_count, r->seed_count);
+    for (int s = 0; s < r->seed_count; s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
+    text_add(t, "]\n");
+    if (!a->compared) return;
+    text_add(t, "ROWS = %d\narray ROW[%d] = [", a->table.count, a->table.count);
+    for (int v = 0; v < a->table.count; v++) {
+        text_add(t, "%s", v ? ", " : "");
+        add_label(t, a->table.rows[v].variant);
+    }
+    text_add(t, "]\n");
+}
+
+static void add_design(const struct analysis *a, struct text *t) {
+    char metric[256];
+    snprintf(metric, sizeof metric, "%s (%s)", a->metric->name, a->metric->unit);
+    text_add(t, "METRIC = ");
+    text_gnuplot(t, metric);
+    text_add(t, "\nMARGIN = %.10g\nINTERVAL = '%g %% interval'\n", a->design.margin, 100.0 * (1.0 - a->design.alpha));
+}
+
+static status draw(const char *name, const char *folder) {
+    char template[64], log[64];
+    int code;
+    snprintf(template, sizeof template, "%s.gp", name);
+    snprintf(log, sizeof log, "%s.log", name);
+    const char *const argv[] = {"gnuplot", "-c", template, "settings.gp", NULL};
+    TRY(program_run(argv, "gnuplot-nox", folder, log, &code));
+    if (code) return status_new(STATUS_SYSTEM, "figure %s: gnuplot failed with status %d; see %s", name, code, log);
+    char path[8192];
+    snprintf(path, sizeof path, "%s/%s", folder, log);
+    remove(path);
+    return NULL;
+}
+
+status figures_draw(const struct analysis *a, const char *folder,
+                    status (*progress)(void *context, const char *what, double fraction), void *context) {
+    struct text settings = {0};
+    int curves = 0;
+    bool sizes = false, stages = false;
+    text_add(&settings, "# settings: what the figures of this report share; written by hinge report\n");
+    add_names(a, &settings);
+    add_design(a, &settings);
+    add_difference_range(a, &settings);
+    status failure = a->compared ? write_differences(a, folder) : NULL;
+    if (!failure) failure = write_curves(a, folder, &settings, &curves);
+    if (!failure) failure = write_sizes(a, folder, &settings, &sizes);
+    if (!failure) failure = write_stages(a, folder, &settings, &stages);
+    status unwritten = write_data(&settings, folder, "settings.gp");
+    if (unwritten && failure)
+        status_free(unwritten);
+    else if (unwritten)
+        failure = unwritten;
+    const struct {
+        const char *name;
+        bool wanted;
+    } figures[] = {{"differences", has_differences(a)}, {"curves", curves > 0}, {"size", sizes}, {"stages", stages}};
+    enum { FIGURES = sizeof figures / sizeof *figures };
+    for (int i = 0; i < FIGURES && !failure; i++) {
+        failure = progress(context, figures[i].name, 0.1 + 0.5 * i / FIGURES);
+        if (!failure && figures[i].wanted) failure = draw(figures[i].name, folder);
+    }
+    return failure;
+}

@@ -1,0 +1,8 @@
+/* figures: data and settings for the gnuplot templates, and gnuplot itself. */
+#pragma once
+#include "harness/report/analysis.h"
+
+/* Writes settings.gp and every figure's data into the folder, in which the templates lie, and draws what there is data
+ * for as .pdf, .png and .svg. A failure names the figure and its log. */
+status figures_draw(const struct analysis *a, const char *folder,
+                    status (*progress)(void *context, const char *what, double fraction), void *context);

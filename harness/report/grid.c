@@ -1,0 +1,121 @@
+/* grid: one table as LaTeX and CSV; see grid.h. */
+#include "harness/report/grid.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_CHARACTERS = 26, HASH_DIGITS = 10 };
+
+static void add_headings(struct grid *g) {
+    for (int c = 0; c < g->count; c++)
+        text_add(&g->latex, "%s%s", g->columns[c].heading, c + 1 < g->count ? " & " : " \\\\\n\\midrule\n");
+}
+
+void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long) {
+    *g = (struct grid){.columns = columns, .count = count, .is_long = is_long};
+    text_add(&g->latex, is_long ? "\\begin{longtable}{@{}" : "\\begin{tabular}{@{}");
+    for (int c = 0; c < count; c++) text_add(&g->latex, "%s", columns[c].alignment);
+    text_add(&g->latex, "@{}}\n\\toprule\n");
+    add_headings(g);
+    if (is_long) text_add(&g->latex, "\\endhead\n\\bottomrule\n\\endlastfoot\n");
+    for (int c = 0; c < count; c++) text_add(&g->csv, "%s%s", columns[c].csv, c + 1 < count ? "," : "\n");
+}
+
+static void end_cell(struct grid *g) {
+    bool last = ++g->at == g->count;
+    text_add(&g->latex, last ? " \\\\\n" : " & ");
+    text_add(&g->csv, last ? "\n" : ",");
+    if (last) g->at = 0;
+}
+
+static void latex_of(struct grid *g, const struct text *plain) { text_latex(&g->latex, text_of(plain)); }
+
+void grid_text(struct grid *g, const char *utf8) {
+    text_latex(&g->latex, utf8);
+    text_csv(&g->csv, utf8);
+    end_cell(g);
+}
+
+void grid_name(struct grid *g, const char *utf8) {
+    struct text brief = {0};
+    text_short(&brief, utf8, NAME_CHARACTERS);
+    latex_of(g, &brief);
+    text_free(&brief);
+    text_csv(&g->csv, utf8);
+    end_cell(g);
+}
+
+static void csv_value(struct grid *g, double value) {
+    if (isfinite(value)) text_add(&g->csv, "%.12g", value);
+}
+
+void grid_number(struct grid *g, double value, int decimals) {
+    struct text plain = {0};
+    text_number(&plain, value, decimals);
+    latex_of(g, &plain);
+    text_free(&plain);
+    csv_value(g, value);
+    end_cell(g);
+}
+
+void grid_integer(struct grid *g, double value) {
+    struct text plain = {0};
+    text_integer(&plain, value);
+    text_add(&g->latex, "%s", text_of(&plain)); /* "16,000,000": never broken */
+    text_free(&plain);
+    csv_value(g, value);
+    end_cell(g);
+}
+
+void grid_p(struct grid *g, double p) {
+    if (!isfinite(p))
+        text_add(&g->latex, "--");
+    else if (p < 0.0001)
+        text_add(&g->latex, "$<$0.0001");
+    else
+        text_add(&g->latex, "%.4f", p);
+    csv_value(g, p);
+    end_cell(g);
+}
+
+void grid_interval(struct grid *g, double low, double high, int decimals) {
+    struct text plain = {0};
+    if (isfinite(low)) {
+        text_number(&plain, low, decimals);
+        text_add(&plain, " to ");
+        text_number(&plain, high, decimals);
+    } else {
+        text_add(&plain, "–");
+    }
+    latex_of(g, &plain);
+    text_free(&plain);
+    csv_value(g, low);
+    text_add(&g->csv, ",");
+    csv_value(g, high);
+    end_cell(g);
+}
+
+void grid_hash(struct grid *g, const char *hex) {
+    if (*hex)
+        text_add(&g->latex, "\\texttt{%.*s}", HASH_DIGITS, hex);
+    else
+        text_add(&g->latex, "--");
+    text_csv(&g->csv, hex);
+    end_cell(g);
+}
+
+void grid_rule(struct grid *g) { text_add(&g->latex, "\\addlinespace\n"); }
+
+status grid_write(struct grid *g, const char *folder, const char *name) {
+    char path[8192];
+    if (!g->is_long) text_add(&g->latex, "\\bottomrule\n");
+    text_add(&g->latex, g->is_long ? "\\end{longtable}\n" : "\\end{tabular}%%\n");
+    snprintf(path, sizeof path, "%s/%s.tex", folder, name);
+    status failure = text_write(&g->latex, path);
+    snprintf(path, sizeof path, "%s/%s.csv", folder, name);
+    if (!failure) failure = text_write(&g->csv, path);
+    text_free(&g->latex);
+    text_free(&g->csv);
+    return failure;
+}

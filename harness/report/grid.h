@@ -1,0 +1,31 @@
+/* grid: one table, written as LaTeX (booktabs) and as CSV from the same cells. */
+#pragma once
+#include "harness/report/text.h"
+
+struct grid_column {
+    const char *heading;   /* LaTeX */
+    const char *alignment; /* of the tabular: "l", "r", "p{3cm}" */
+    const char *csv;       /* the CSV's column name; "low,high" for a cell of two values */
+};
+
+struct grid {
+    const struct grid_column *columns;
+    int count, at;
+    bool is_long; /* may run over pages */
+    struct text latex, csv;
+};
+
+void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long);
+
+/* The next cell, left to right, row by row. */
+void grid_text(struct grid *g, const char *utf8);
+void grid_name(struct grid *g, const char *utf8); /* a long one is shortened on paper, whole in the CSV */
+void grid_number(struct grid *g, double value, int decimals);
+void grid_integer(struct grid *g, double value);
+void grid_p(struct grid *g, double p);
+void grid_interval(struct grid *g, double low, double high, int decimals);
+void grid_hash(struct grid *g, const char *hex); /* ten digits on paper */
+void grid_rule(struct grid *g);                  /* between rows */
+
+/* FOLDER/NAME.tex and FOLDER/NAME.csv; frees the grid, also on failure. */
+status grid_write(struct grid *g, const char *folder, const char *name);

@@ -1,0 +1,344 @@
+/* report: builds a report in a fresh folder and puts it in place when it is complete; see report.h. */
+#include "harness/report/report.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "harness/report/analysis.h"
+#include "harness/report/figures.h"
+#include "harness/report/methods.h"
+#include "harness/report/program.h"
+#include "harness/report/tables.h"
+
+enum { PATH_SIZE = 4096, MOST_PASSES = 5 };
+
+static const char *const templates[] = {"document.tex", "style.gp", "differences.gp",
+                                        "curves.gp",    "size.gp",  "stages.gp"};
+
+struct build {
+    const struct report_request *request;
+    struct analysis analysis;
+    char slug[128];
+    char folder[PATH_SIZE]; /* where it is made */
+    char final[PATH_SIZE];  /* where its folder goes */
+};
+
+/* --- files -------------------------------------------------------------------------------------------------------- */
+
+static status join(char path[PATH_SIZE], const char *folder, const char *name) {
+    if (snprintf(path, PATH_SIZE, "%s/%s", folder, name) < PATH_SIZE) return NULL;
+    return status_new(STATUS_USAGE, "%.200s...: the path is too long", folder);
+}
+
+static status make_folders(const char *path) {
+    char part[PATH_SIZE];
+    size_t length = strlen(path);
+    if (!length || length >= PATH_SIZE) return status_new(STATUS_USAGE, "the output folder needs a usable name");
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] != '/' && path[i]) continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) return status_errno("%s: cannot be made", part);
+    }
+    return NULL;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *walk) {
+    (void)info, (void)kind, (void)walk;
+    return remove(path);
+}
+
+static void remove_folder(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+
+static status copy_stream(FILE *from, FILE *to, const char *path) {
+    char block[1 << 14];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, from)) > 0)
+        if (fwrite(block, 1, n, to) != n) return status_errno("%s: cannot be written", path);
+    return ferror(from) ? status_errno("cannot read the template of %s", path) : NULL;
+}
+
+static status copy_file(const char *source, const char *target) {
+    FILE *from = fopen(source, "rb"), *to = NULL;
+    if (!from) return status_errno("%s: cannot read this template; --templates names their folder", source);
+    status failure =
+        (to = fopen(target, "wb")) ? copy_stream(from, to, target) : status_errno("%s: cannot be written", target);
+    fclose(from);
+    if (to && fclose(to) != 0 && !failure) failure = status_errno("%s: cannot be written", target);
+    return failure;
+}
+
+static status copy_templates(const struct build *b) {
+    char source[PATH_SIZE], target[PATH_SIZE];
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
+        TRY(join(source, b->request->templates, templates[i]));
+        TRY(join(target, b->folder, templates[i]));
+        TRY(copy_file(source, target));
+    }
+    return NULL;
+}
+
+static status write_part(const struct build *b, struct text *t, const char *name) {
+    char path[PATH_SIZE];
+    status failure = join(path, b->folder, name);
+    if (!failure) failure = text_write(t, path);
+    text_free(t);
+    return failure;
+}
+
+/* --- the document's inputs --------------------------------------------------------------------------------------- */
+
+static void define(struct text *t, const char *macro, const char *utf8) {
+    text_add(t, "\\newcommand{\\%s}{", macro);
+    text_latex(t, utf8);
+    text_add(t, "}\n");
+}
+
+static void define_title(const struct results *r, struct text *t) {
+    struct text name = {0}, brief = {0};
+    text_add(&name, "%s%s%s%s", r->suite, *r->scale ? " (scale " : "", r->scale, *r->scale ? ")" : "");
+    define(t, "SuiteName", text_of(&name));
+    text_short(&brief, text_of(&name), 60);
+    define(t, "SuiteShort", text_of(&brief));
+    text_free(&brief);
+    text_slug(&brief, text_of(&name)); /* PDF metadata knows no markup */
+    define(t, "SuiteTitlePlain", text_of(&brief));
+    text_free(&brief);
+    text_free(&name);
+}
+
+static void define_captions(const struct analysis *a, struct text *t) {
+    char caption[256] = "";
+    if (a->design.margin > 0.0)
+        snprintf(caption, sizeof caption, "; the shaded band is the margin, ±%g", a->design.margin);
+    define(t, "MarginCaption", caption);
+    int64_t steps = a->results->config.train_steps;
+    if (steps >= 100)
+        snprintf(caption, sizeof caption, ", smoothed by a centred mean over %d steps", (int)(steps / 50) / 2 * 2 + 1);
+    define(t, "SmoothingCaption", steps >= 100 ? caption : ", not smoothed");
+    double unigram = a->results->unigram_bpb;
+    snprintf(caption, sizeof caption,
+             "; dashed, behind the broken axis: the add-one unigram model of the same tokens, %.4f", unigram);
+    define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");
+    define(t, "CapCaption", ", and the cap of 16,000,000 bytes");
+    snprintf(caption, sizeof caption, "%g %%", 100.0 * (1.0 - a->design.alpha));
+    define(t, "IntervalName", caption);
+}
+
+static void add_counts(const struct analysis *a, struct text *t) {
+    const struct results *r = a->results;
+    text_add(t, "%d variants × %d seeds, %d of %d runs finished", r->variant_count, r->seed_count, a->done, a->planned);
+}
+
+static void define_notice(const struct analysis *a, struct text *t) {
+    struct text notice = {0};
+    if (a->missing || a->failed) {
+        text_add(&notice, "This suite is not complete: of %d planned runs %d are done", a->planned, a->done);
+        if (a->failed) text_add(&notice, ", %d failed", a->failed);
+        if (a->missing) text_add(&notice, ", %d have not finished", a->missing);
+        text_add(&notice, a->missing ? ". Figures and verdicts are preliminary and may change." : ".");
+    }
+    text_add(t, "\\newcommand{\\Notice}{");
+    if (notice.size) {
+        text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{Incomplete.} ");
+        text_latex(t, text_of(&notice));
+        text_add(t, "}}\\par\\vspace{0.6ex}");
+    }
+    text_add(t, "}\n");
+    text_free(&notice);
+}
+
+static status write_facts(const struct build *b) {
+    const struct analysis *a = &b->analysis;
+    const struct results *r = a->results;
+    struct text t = {0}, counts = {0}, metric = {0}, baseline = {0};
+    define_title(r, &t);
+    define(&t, "Question", r->question);
+    define(&t, "DeclaredAt", *r->declared_at ? r->declared_at : "at an unrecorded time");
+    add_counts(a, &counts);
+    define(&t, "Counts", text_of(&counts));
+    text_add(&metric, "%s in %s", r->metric, a->metric->unit);
+    define(&t, "MetricLine", text_of(&metric));
+    text_short(&baseline, a->design.baseline, 40);
+    define(&t, "BaselineName", text_of(&baseline));
+    define_captions(a, &t);
+    define_notice(a, &t);
+    text_free(&counts);
+    text_free(&metric);
+    text_free(&baseline);
+    return write_part(b, &t, "facts.tex");
+}
+
+static status write_findings(const struct build *b) {
+    const struct analysis *a = &b->analysis;
+    struct text t = {0};
+    if (!a->compared) {
+        text_latex(&t, "No comparison is possible yet: ");
+        text_latex(&t, a->not_compared);
+        text_add(&t, ".\n");
+        return write_part(b, &t, "findings.tex");
+    }
+    text_add(&t, "\\begin{itemize}\n");
+    for (int v = 1; v < a->table.count; v++) {
+        struct text sentence = {0};
+        sentence_verdict(&sentence, &a->wording, &a->table.rows[v]);
+        text_add(&t, "\\item ");
+        text_latex(&t, text_of(&sentence));
+        text_add(&t, "\n");
+        text_free(&sentence);
+    }
+    if (a->table.count < 2) text_add(&t, "\\item No variant but the baseline has a finished run.\n");
+    text_add(&t, "\\end{itemize}\n");
+    return write_part(b, &t, "findings.tex");
+}
+
+static status write_methods(const struct build *b) {
+    struct text t = {0};
+    methods_write(&b->analysis, &t);
+    return write_part(b, &t, "methods.tex");
+}
+
+/* --- LaTeX ----------------------------------------------------------------------------------------------------------
+ */
+
+/* The first line "./file.tex:12: what" of the log, or "" when there is none; tells whether another pass is needed. */
+static status read_log(const struct build *b, char error[512], bool *again) {
+    char path[PATH_SIZE], line[4096];
+    *error = '\0';
+    *again = false;
+    TRY(join(path, b->folder, "document.log"));
+    FILE *log = fopen(path, "rb");
+    if (!log) return NULL; /* LaTeX did not come so far */
+    while (fgets(line, sizeof line, log)) {
+        *again |=
+            strstr(line, "Rerun to get") || strstr(line, "Rerun LaTeX") || strstr(line, "Table widths have changed");
+        bool places = strncmp(line, "./", 2) == 0 && strstr(line, ".tex:");
+        if (*error || (!places && *line != '!')) continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(error, 512, "%.511s", line);
+    }
+    fclose(log);
+    return NULL;
+}
+
+static status latex_pass(const struct build *b, bool *again) {
+    const char *const argv[] = {"pdflatex",
+                                "-no-shell-escape",
+                                "-interaction=nonstopmode",
+                                "-halt-on-error",
+                                "-file-line-error",
+                                "-cnf-line=max_print_line=1000",
+                                "document.tex",
+                                NULL};
+    char error[512];
+    int code;
+    TRY(program_run(argv, "texlive-latex-base", b->folder, "latex.out", &code));
+    TRY(read_log(b, error, again));
+    if (!code) return NULL;
+    return status_new(STATUS_SYSTEM, "LaTeX failed with status %d%s%s", code, *error ? ": " : "", error);
+}
+
+static status run_latex(const struct build *b) {
+    bool again = true;
+    for (int pass = 0; pass < MOST_PASSES && again; pass++) TRY(latex_pass(b, &again));
+    return NULL;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------
+ */
+
+static status advance(void *context, const char *what, double fraction) {
+    const struct report_request *request = context;
+    if (!request->progress || !request->progress(request->context, what, fraction)) return NULL;
+    return status_new(STATUS_INTERRUPTED, "the report was interrupted; nothing was changed");
+}
+
+static status make_parts(struct build *b) {
+    void *context = (void *)b->request;
+    TRY(copy_templates(b));
+    TRY(advance(context, "tables", 0.0));
+    TRY(tables_write(&b->analysis, b->folder));
+    TRY(write_facts(b));
+    TRY(write_findings(b));
+    TRY(write_methods(b));
+    TRY(figures_draw(&b->analysis, b->folder, advance, context));
+    TRY(advance(context, "document", 0.6));
+    TRY(run_latex(b));
+    return advance(context, "done", 1.0);
+}
+
+/* A folder that stands in the way is replaced only when it is an earlier report. */
+static status check_replaceable(const char *folder) {
+    char path[PATH_SIZE];
+    if (access(folder, F_OK) != 0) return NULL;
+    TRY(join(path, folder, "facts.tex"));
+    if (access(path, F_OK) == 0) return NULL;
+    return status_new(STATUS_USAGE, "%s exists and is no report; remove it, or choose another folder with -o", folder);
+}
+
+static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
+    static const char *const leftovers[] = {"document.aux", "document.out", "document.log", "latex.out"};
+    char path[PATH_SIZE], name[160];
+    for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
+        TRY(join(path, b->folder, leftovers[i]));
+        remove(path);
+    }
+    remove_folder(b->final);
+    if (rename(b->folder, b->final) != 0) return status_errno("%s: cannot be put in place", b->final);
+    snprintf(name, sizeof name, "%s.pdf", b->slug);
+    TRY(join(pdf, b->request->output_directory, name));
+    TRY(join(path, b->final, "document.pdf"));
+    return rename(path, pdf) == 0 ? NULL : status_errno("%s: cannot be put in place", pdf);
+}
+
+/* What failed stays beside the reports, with its logs. */
+static status keep_failed(const struct build *b, status failure) {
+    char kept[PATH_SIZE + 16];
+    if (status_kind(failure) == STATUS_INTERRUPTED) {
+        remove_folder(b->folder);
+        return failure;
+    }
+    snprintf(kept, sizeof kept, "%s.failed", b->final);
+    remove_folder(kept);
+    if (rename(b->folder, kept) != 0) return failure;
+    return status_context(failure, "report of '%s' (files and logs are in %s)", b->request->results->suite, kept);
+}
+
+static void name_slug(struct build *b) {
+    const struct results *r = b->request->results;
+    struct text slug = {0}, name = {0};
+    text_add(&name, "%s%s%s", r->suite, *r->scale ? "-" : "", r->scale);
+    text_slug(&slug, text_of(&name));
+    snprintf(b->slug, sizeof b->slug, "%s", text_of(&slug));
+    text_free(&slug);
+    text_free(&name);
+}
+
+static status make_report(struct build *b, char pdf[PATH_SIZE]) {
+    char pattern[160];
+    name_slug(b);
+    TRY(make_folders(b->request->output_directory));
+    TRY(join(b->final, b->request->output_directory, b->slug));
+    TRY(check_replaceable(b->final));
+    snprintf(pattern, sizeof pattern, ".%s.XXXXXX", b->slug);
+    TRY(join(b->folder, b->request->output_directory, pattern));
+    if (!mkdtemp(b->folder)) return status_errno("%s: cannot be made", b->folder);
+    chmod(b->folder, 0755);
+    status failure = make_parts(b);
+    if (!failure) failure = put_in_place(b, pdf);
+    return failure ? keep_failed(b, failure) : NULL;
+}
+
+status report_write(const struct report_request *request, char pdf[4096]) {
+    struct build b = {.request = request};
+    TRY(analyse(request->results, &b.analysis));
+    status failure = make_report(&b, pdf);
+    analysis_free(&b.analysis);
+    return failure;
+}

@@ -1,0 +1,348 @@
+/* tables: every table of a report; see tables.h. */
+#include "harness/report/tables.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "harness/report/grid.h"
+
+#define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long)
+
+static int precision_of(double value) { return value >= 100.0 ? 0 : value >= 10.0 ? 1 : 2; }
+
+/* --- the declared design ---------------------------------------------------------------------------------------- */
+
+static void design_row(struct grid *g, const char *name, struct text *value) {
+    grid_text(g, name);
+    grid_text(g, text_of(value));
+    text_free(value);
+}
+
+static void add_seeds(const struct results *r, struct text *t) {
+    for (int s = 0; s < r->seed_count; s++) text_add(t, "%s%" PRId64, s ? ", " : "", r->seeds[s]);
+}
+
+static void add_test(const struct analysis *a, struct text *t) {
+    text_add(t, "%s, two-sided, α = %g; ", test_name(a->design.test), a->design.alpha);
+    if (a->design.correction == CORRECT_NONE)
+        text_add(t, "not corrected for the number of comparisons");
+    else
+        text_add(t, "%s correction over the comparisons with the baseline", correction_name(a->design.correction));
+}
+
+static void add_margin(const struct analysis *a, struct text *t) {
+    if (a->design.margin > 0.0)
+        text_add(t, "%g %s", a->design.margin, a->metric->unit);
+    else
+        text_add(t, "none declared");
+}
+
+static void add_run_counts(const struct analysis *a, struct text *t) {
+    text_add(t, "%d planned, %d done", a->planned, a->done);
+    if (a->failed) text_add(t, ", %d failed", a->failed);
+    if (a->missing) text_add(t, ", %d not finished", a->missing);
+}
+
+static status design_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {{"", "l", "name"}, {"", "p{12.2cm}", "value"}};
+    const struct results *r = a->results;
+    struct grid g;
+    struct text t = {0};
+    grid_start(&g, columns, 2, false);
+    text_free(&g.latex);
+    text_add(&g.latex, "\\begin{tabular}{@{}lp{12.2cm}@{}}\n\\toprule\n");
+    text_add(&t, "%s", a->design.baseline);
+    design_row(&g, "Baseline", &t);
+    text_add(&t, "%s: %s, %s; %s is better", r->metric, a->metric->unit, a->metric->help,
+             a->design.higher_is_better ? "higher" : "lower");
+    design_row(&g, "Metric", &t);
+    add_seeds(r, &t);
+    design_row(&g, "Seeds", &t);
+    add_test(a, &t);
+    design_row(&g, "Test", &t);
+    add_margin(a, &t);
+    design_row(&g, "Margin that matters", &t);
+    add_run_counts(a, &t);
+    design_row(&g, "Runs", &t);
+    text_add(&t, "%s%s%s%s", r->preset, *r->scale ? ", scale " : "", r->scale, *r->preset || *r->scale ? "" : "–");
+    design_row(&g, "Preset", &t);
+    text_add(&t, "%s", *r->source ? r->source : "–");
+    design_row(&g, "Suite file", &t);
+    text_add(&t, "%s", *r->declared_at ? r->declared_at : "–");
+    design_row(&g, "Frozen", &t);
+    text_add(&t, "%s", *r->declaration_sha256 ? r->declaration_sha256 : "–");
+    design_row(&g, "SHA-256 of the declaration", &t);
+    return grid_write(&g, folder, "design");
+}
+
+/* --- significance --------------------------------------------------------------------------------------------------
+ */
+
+static void grid_variant(struct grid *g, const char *name, bool late) {
+    struct text marked = {0};
+    text_add(&marked, "%s%s", late ? "(late) " : "", name);
+    grid_name(g, text_of(&marked));
+    text_free(&marked);
+}
+
+static void seeds_cell(struct grid *g, const struct comparison *row) {
+    char cell[64];
+    snprintf(cell, sizeof cell, "%zu", row->summary.n);
+    if (row->summary.failed)
+        snprintf(cell, sizeof cell, "%zu of %zu", row->summary.n, row->summary.n + row->summary.failed);
+    grid_text(g, cell);
+}
+
+static status significance_table(const struct analysis *a, const char *folder) {
+    char interval[64], adjusted[64];
+    snprintf(interval, sizeof interval, "%g\\,\\%% interval", 100.0 * (1.0 - a->design.alpha));
+    static const char *const short_names[CORRECTION_KINDS] = {"Holm", "BH", "none"};
+    snprintf(adjusted, sizeof adjusted, "$p_\\mathrm{%s}$", short_names[a->design.correction]);
+    const struct grid_column columns[] = {
+        {"variant", "l", "variant"},   {"seeds", "r", "seeds"},           {"mean", "r", "mean"},
+        {"$\\Delta$", "r", "delta"},   {interval, "r", "ci_low,ci_high"}, {"$p$", "r", "p"},
+        {adjusted, "r", "p_adjusted"}, {"$g_z$", "r", "hedges_g"},        {"verdict", "l", "verdict"},
+    };
+    struct grid g;
+    int decimals = a->wording.decimals;
+    START(&g, columns, false);
+    for (int v = 0; v < a->table.count; v++) {
+        const struct comparison *row = &a->table.rows[v];
+        grid_variant(&g, row->variant, row->late);
+        seeds_cell(&g, row);
+        grid_number(&g, row->summary.mean, decimals);
+        grid_number(&g, row->delta, decimals);
+        grid_interval(&g, row->ci_low, row->ci_high, decimals);
+        grid_p(&g, row->p);
+        grid_p(&g, row->p_adjusted);
+        grid_number(&g, row->hedges_g, 2);
+        grid_text(&g, verdict_name(row->verdict));
+        if (v == 0) grid_rule(&g);
+    }
+    return grid_write(&g, folder, "significance");
+}
+
+static status spread_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"variant", "l", "variant"},
+        {"sd", "r", "sd"},
+        {"median", "r", "median"},
+        {"least to most", "r", "min,max"},
+        {"$\\mathrm{sd}_\\Delta$", "r", "sd_delta"},
+        {"$\\rho$", "r", "rho"},
+        {"superiority", "r", "superiority"},
+        {"least $p$", "r", "attainable_p"},
+        {"MDE$_{80}$", "r", "mde80"},
+        {"seeds for margin", "r", "seeds_needed"},
+    };
+    struct grid g;
+    int decimals = a->wording.decimals;
+    START(&g, columns, false);
+    for (int v = 0; v < a->table.count; v++) {
+        const struct comparison *row = &a->table.rows[v];
+        grid_variant(&g, row->variant, row->late);
+        grid_number(&g, row->summary.sd, decimals);
+        grid_number(&g, row->summary.median, decimals);
+        grid_interval(&g, row->summary.min, row->summary.max, decimals);
+        grid_number(&g, row->sd_delta, decimals);
+        grid_number(&g, row->rho, 2);
+        grid_number(&g, row->superiority, 2);
+        if (row->attainable_p == 0.0)
+            grid_text(&g, "0");
+        else
+            grid_p(&g, row->attainable_p);
+        grid_number(&g, row->mde80, decimals);
+        grid_integer(&g, row->seeds_needed ? (double)row->seeds_needed : (double)NAN);
+    }
+    return grid_write(&g, folder, "spread");
+}
+
+/* --- what the runs measured ------------------------------------------------------------------------------------ */
+
+static void shift_cells(struct grid *g, const struct shift *shift, int decimals) {
+    grid_number(g, shift->summary.mean, decimals);
+    grid_interval(g, shift->low, shift->high, decimals);
+}
+
+static status gap_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"variant", "l", "variant"},           {"raw", "r", "bpb_raw"},
+        {"averaged", "r", "bpb_averaged"},     {"artifact", "r", "bpb_artifact"},
+        {"averaging", "r", "averaging"},       {"interval", "r", "averaging_low,averaging_high"},
+        {"quantisation", "r", "quantisation"}, {"interval", "r", "quantisation_low,quantisation_high"},
+    };
+    struct grid g;
+    int decimals = a->bpb_decimals;
+    START(&g, columns, false);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        const struct variant_figures *f = &a->variants[v];
+        grid_variant(&g, a->results->variants[v].name, a->results->variants[v].late);
+        grid_number(&g, f->raw.mean, decimals);
+        grid_number(&g, f->averaged.mean, decimals);
+        grid_number(&g, f->artifact.mean, decimals);
+        shift_cells(&g, &f->averaging, decimals);
+        shift_cells(&g, &f->quantisation, decimals);
+    }
+    return grid_write(&g, folder, "gap");
+}
+
+static void grid_time(struct grid *g, double value) { grid_number(g, value, precision_of(value)); }
+
+static status timings_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"variant", "l", "variant"},
+        {"parameters", "r", "parameters"},
+        {"training (s)", "r", "train_seconds"},
+        {"least to most", "r", "train_seconds_min,train_seconds_max"},
+        {"tokens/s", "r", "tokens_per_second"},
+        {"calibration (s)", "r", "calibration_seconds"},
+        {"quantising (s)", "r", "quantise_seconds"},
+    };
+    struct grid g;
+    START(&g, columns, false);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        const struct variant_figures *f = &a->variants[v];
+        grid_variant(&g, a->results->variants[v].name, a->results->variants[v].late);
+        grid_integer(&g, f->parameters);
+        grid_time(&g, f->train_seconds.mean);
+        grid_interval(&g, f->train_seconds.min, f->train_seconds.max, precision_of(f->train_seconds.mean));
+        grid_integer(&g, f->tokens_per_second.mean);
+        grid_time(&g, f->calibration_seconds.mean);
+        grid_time(&g, f->quantise_seconds.mean);
+    }
+    return grid_write(&g, folder, "timings");
+}
+
+static status classes_table(const struct analysis *a, const char *folder) {
+    struct grid_column columns[CLASS_COUNT + 4] = {{"variant", "l", "variant"}};
+    struct grid g;
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        const char *name = tensor_class_name((enum tensor_class)c);
+        columns[c + 1] = (struct grid_column){name, "r", name};
+    }
+    columns[CLASS_COUNT + 1] = (struct grid_column){"all", "r", "before_compression"};
+    columns[CLASS_COUNT + 2] = (struct grid_column){"file", "r", "artifact_bytes"};
+    columns[CLASS_COUNT + 3] = (struct grid_column){"of the cap", "r", "share_of_cap"};
+    START(&g, columns, false);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        const struct variant_figures *f = &a->variants[v];
+        bool any = f->bytes.n > 0;
+        grid_variant(&g, a->results->variants[v].name, a->results->variants[v].late);
+        for (int c = 0; c < CLASS_COUNT; c++) grid_integer(&g, any ? f->class_bytes[c] : (double)NAN);
+        grid_integer(&g, f->before_compression.mean);
+        grid_integer(&g, f->bytes.mean);
+        char share[32] = "–";
+        if (any) snprintf(share, sizeof share, "%.1f %%", 100.0 * f->bytes.mean / ARTIFACT_CAP_BYTES);
+        grid_text(&g, share);
+    }
+    return grid_write(&g, folder, "classes");
+}
+
+/* --- what was run ------------------------------------------------------------------------------------------------- */
+
+static status variants_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"variant", ">{\\raggedright\\arraybackslash}p{5cm}", "variant"},
+        {"what it changes", ">{\\raggedright\\arraybackslash}p{10.2cm}", "overrides"},
+    };
+    struct grid g;
+    START(&g, columns, true);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        const struct result_variant *variant = &a->results->variants[v];
+        struct text name = {0};
+        text_add(&name, "%s%s", variant->name, variant->late ? " (late)" : "");
+        grid_text(&g, text_of(&name));
+        grid_text(&g, *variant->overrides ? variant->overrides : "nothing");
+        text_free(&name);
+    }
+    return grid_write(&g, folder, "variants");
+}
+
+static void run_row(const struct analysis *a, struct grid *g, const struct result_run *run) {
+    char id[32], seed[32], state[64];
+    snprintf(id, sizeof id, "%" PRId64, run->id);
+    snprintf(seed, sizeof seed, "%" PRId64, run->seed);
+    snprintf(state, sizeof state, "%s%s", run->status, run->late ? " (late)" : "");
+    grid_text(g, id);
+    grid_name(g, a->results->variants[run->variant].name);
+    grid_text(g, seed);
+    grid_text(g, state);
+    grid_integer(g, (double)run->steps);
+    grid_number(g, bpb_of(&run->raw), a->bpb_decimals);
+    grid_number(g, bpb_of(&run->averaged), a->bpb_decimals);
+    grid_number(g, bpb_of(&run->artifact), a->bpb_decimals);
+    grid_integer(g, run->sizes.bytes ? (double)run->sizes.bytes : (double)NAN);
+    grid_hash(g, run->weights_sha256);
+    grid_hash(g, run->trace_sha256);
+}
+
+static status runs_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"run", "r", "run"},
+        {"variant", "l", "variant"},
+        {"seed", "r", "seed"},
+        {"status", "l", "status"},
+        {"steps", "r", "steps"},
+        {"raw", "r", "bpb_raw"},
+        {"averaged", "r", "bpb_averaged"},
+        {"artifact", "r", "bpb_artifact"},
+        {"bytes", "r", "artifact_bytes"},
+        {"weights", "l", "weights_sha256"},
+        {"loss trace", "l", "trace_sha256"},
+    };
+    struct grid g;
+    START(&g, columns, true);
+    for (int i = 0; i < a->results->run_count; i++) run_row(a, &g, &a->results->runs[i]);
+    return grid_write(&g, folder, "runs");
+}
+
+static status failures_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"run", "r", "run"},
+        {"variant", "l", "variant"},
+        {"seed", "r", "seed"},
+        {"why it failed", ">{\\raggedright\\arraybackslash}p{9cm}", "error"},
+    };
+    struct grid g;
+    START(&g, columns, true);
+    for (int i = 0; i < a->results->run_count; i++) {
+        const struct result_run *run = &a->results->runs[i];
+        char id[32], seed[32];
+        if (!run_failed(run)) continue;
+        snprintf(id, sizeof id, "%" PRId64, run->id);
+        snprintf(seed, sizeof seed, "%" PRId64, run->seed);
+        grid_text(&g, id);
+        grid_name(&g, a->results->variants[run->variant].name);
+        grid_text(&g, seed);
+        grid_text(&g, run->error);
+    }
+    return grid_write(&g, folder, "failures");
+}
+
+static status provenance_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"what", "l", "name"},
+        {"as recorded by the runs", ">{\\raggedright\\arraybackslash}p{12cm}", "value"},
+    };
+    struct grid g;
+    START(&g, columns, true);
+    for (int i = 0; i < a->results->provenance_count; i++) {
+        grid_text(&g, a->results->provenance[i].name);
+        grid_text(&g, a->results->provenance[i].value);
+    }
+    return grid_write(&g, folder, "provenance");
+}
+
+status tables_write(const struct analysis *a, const char *folder) {
+    static status (*const always[])(const struct analysis *, const char *) = {
+        design_table, gap_table, timings_table, classes_table, variants_table, runs_table, provenance_table,
+    };
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++) TRY(always[i](a, folder));
+    if (a->compared) {
+        TRY(significance_table(a, folder));
+        TRY(spread_table(a, folder));
+    }
+    return a->failed ? failures_table(a, folder) : NULL;
+}

@@ -1,0 +1,16 @@
+# curves: the training loss of every training, mean over the seeds and the band from least to most.
+# gnuplot -c curves.gp settings.gp, in the folder of the data.
+load ARG1
+FIGURE = 'curves'
+WIDTH = 16.0
+HEIGHT = 7.4
+do for [FORMAT in 'pdf png svg'] {
+    load 'style.gp'
+    set xlabel 'step'
+    set ylabel 'training loss (nats per token)'
+    set key top right Left reverse
+    set yrange [* : LOSS_TOP]
+    plot for [c = 1:CURVES] 'curves.tsv' index (c - 1) using 1:3:4 with filledcurves fillcolor rgb colour(c) fillstyle transparent solid 0.22 noborder, \
+         for [c = 1:CURVES] 'curves.tsv' index (c - 1) using 1:2 with lines linewidth 1.6 linecolor rgb colour(c) dashtype dash(c) title CURVE[c]
+    unset output
+}

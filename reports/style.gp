@@ -1,0 +1,30 @@
+# style: one look for all figures: Latin Modern, blues and greys that differ in lightness, dash and point shape.
+# Expects FORMAT (pdf, png or svg), FIGURE, WIDTH and HEIGHT in cm. Text is never interpreted (noenhanced).
+reset
+set encoding utf8
+if (FORMAT eq 'pdf') {
+    set terminal pdfcairo noenhanced color font 'Latin Modern Roman,9' fontscale 1.0 size WIDTH cm, HEIGHT cm linewidth 1 rounded
+}
+if (FORMAT eq 'png') {
+    set terminal pngcairo noenhanced color font 'Latin Modern Roman,9' fontscale 2.6 size WIDTH * 100, HEIGHT * 100 linewidth 2.6 pointscale 2 rounded
+}
+if (FORMAT eq 'svg') {
+    set terminal svg noenhanced font 'Latin Modern Roman,12' size WIDTH * 38, HEIGHT * 38 linewidth 1 rounded
+}
+set output FIGURE . '.' . FORMAT
+
+array COLOUR[6] = ['#12263f', '#2f6fb0', '#8a8a8a', '#7fb2e5', '#4a4a4a', '#1f9e9e']
+array DASH[6] = [1, 2, 3, 4, 5, 6]
+array SHAPE[6] = [7, 5, 9, 13, 11, 15]
+array HOLLOW[6] = [6, 4, 8, 12, 10, 14]
+colour(i) = COLOUR[(i - 1) % 6 + 1]
+shape(i) = SHAPE[(i - 1) % 6 + 1]
+hollow(i) = HOLLOW[(i - 1) % 6 + 1]
+dash(i) = DASH[(i - 1) % 6 + 1]
+
+set border 3 linewidth 0.6 linecolor rgb '#404040'
+set tics nomirror out scale 0.5
+set grid xtics ytics linewidth 0.4 linecolor rgb '#dddddd' dashtype 1
+set key noautotitle samplen 2.6 spacing 1.05 textcolor rgb '#202020'
+set datafile separator tab
+set datafile missing 'NaN'

@@ -2,8 +2,8 @@
 # gnuplot -c curves.gp settings.gp, in the folder of the data.
 load ARG1
 FIGURE = 'curves'
-WIDTH = 16.0
-HEIGHT = 7.4
+WIDTH = 16.4
+HEIGHT = 6.6
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
     set xlabel 'step'

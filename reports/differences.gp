@@ -2,7 +2,7 @@
 # gnuplot -c differences.gp settings.gp, in the folder of the data.
 load ARG1
 FIGURE = 'differences'
-WIDTH = 16.0
+WIDTH = 16.4
 HEIGHT = 2.9 + 0.62 * ROWS
 LEFT = 0.035 + 0.0108 * LONGEST
 MIDDLE = LEFT + (0.975 - LEFT) * 0.53
@@ -12,28 +12,32 @@ do for [FORMAT in 'pdf png svg'] {
     set yrange [ROWS + 0.6 : 0.4]
     set tmargin at screen 1.0 - 0.85 / HEIGHT
     set bmargin at screen 1.15 / HEIGHT
-    unset ytics
-    set for [i = 1:ROWS] ytics add (ROW[i] i)
+    set ytics nomirror (ROW[1] 1)
+    set for [i = 2:ROWS] ytics add (ROW[i] i)
     set lmargin at screen LEFT
     set rmargin at screen MIDDLE - 0.025
-    set xtics autofreq rotate by 0
+    set xrange [VALUES_LEAST : VALUES_MOST]
+    set xtics step_for(VALUES_MOST - VALUES_LEAST)
+    set format x format_for(VALUES_MOST - VALUES_LEAST)
     set xlabel METRIC
-    set key at screen LEFT, screen 1.0 - 0.3 / HEIGHT left center horizontal Left reverse maxrows 1
-    set offsets 0, 0, 0, 0
+    set key at screen LEFT, screen 1.0 - 0.3 / HEIGHT left center horizontal Left reverse maxrows 2 samplen 1.5
     plot for [s = 1:SEEDS] 'differences.tsv' using (column(s + 4)):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
-             pointtype hollow(s) pointsize 0.55 title (SEEDS <= 6 ? 'seed ' . SEED[s] : ''), \
+             pointtype hollow(s) pointsize 0.55 title (SEEDS <= 8 ? SEED[s] : ''), \
          'means.tsv' using 2:1 with points pointtype 2 pointsize 0.75 linewidth 2.2 linecolor rgb colour(1) title 'mean'
     set lmargin at screen MIDDLE + 0.025
     set rmargin at screen 0.975
-    set format y ''
-    set xlabel 'difference from ' . ROW[1] . ' (' . INTERVAL . ')'
+    set ytics nomirror ('' 1)
+    set for [i = 2:ROWS] ytics add ('' i)
+    set xlabel 'difference from the baseline (' . INTERVAL . ')'
     unset key
     if (MARGIN > 0) {
         set object 1 rectangle from first -MARGIN, graph 0 to first MARGIN, graph 1 behind fillstyle solid noborder fillcolor rgb '#e6eef7'
         set label 1 'margin ±' . sprintf('%g', MARGIN) at first 0, screen 1.0 - 0.55 / HEIGHT center textcolor rgb '#5a7fa8'
     }
     set arrow 1 from first 0, graph 0 to first 0, graph 1 nohead linewidth 0.8 linecolor rgb '#404040'
-    set xrange [LEAST : MOST]
+    set xrange [DIFFERENCES_LEAST : DIFFERENCES_MOST]
+    set xtics step_for(DIFFERENCES_MOST - DIFFERENCES_LEAST)
+    set format x format_for(DIFFERENCES_MOST - DIFFERENCES_LEAST)
     plot 'differences.tsv' using 2:1:3:4 with xerrorbars pointtype 7 pointsize 0.7 linewidth 1.6 linecolor rgb colour(2)
     unset multiplot
     unset output

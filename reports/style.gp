@@ -3,10 +3,10 @@
 reset
 set encoding utf8
 if (FORMAT eq 'pdf') {
-    set terminal pdfcairo noenhanced color font 'Latin Modern Roman,9' fontscale 1.0 size WIDTH cm, HEIGHT cm linewidth 1 rounded
+    set terminal pdfcairo noenhanced color font 'Latin Modern Roman,9' fontscale 0.62 size WIDTH cm, HEIGHT cm linewidth 1 rounded
 }
 if (FORMAT eq 'png') {
-    set terminal pngcairo noenhanced color font 'Latin Modern Roman,9' fontscale 2.6 size WIDTH * 100, HEIGHT * 100 linewidth 2.6 pointscale 2 rounded
+    set terminal pngcairo noenhanced color font 'Latin Modern Roman,9' fontscale 1.55 size WIDTH * 100, HEIGHT * 100 linewidth 2.6 pointscale 2 rounded
 }
 if (FORMAT eq 'svg') {
     set terminal svg noenhanced font 'Latin Modern Roman,12' size WIDTH * 38, HEIGHT * 38 linewidth 1 rounded
@@ -26,5 +26,10 @@ set border 3 linewidth 0.6 linecolor rgb '#404040'
 set tics nomirror out scale 0.5
 set grid xtics ytics linewidth 0.4 linecolor rgb '#dddddd' dashtype 1
 set key noautotitle samplen 2.6 spacing 1.05 textcolor rgb '#202020'
+# A round step that puts about four tics on a range.
+power_of(r) = 10.0 ** floor(log10(r / 4.0))
+step_for(r) = (r / 4.0 / power_of(r) < 1.5 ? 1 : r / 4.0 / power_of(r) < 3.5 ? 2 : r / 4.0 / power_of(r) < 7.5 ? 5 : 10) * power_of(r)
+format_for(r) = sprintf('%%.%df', step_for(r) >= 1 ? 0 : ceil(-log10(step_for(r)) - 1e-9))
+set minussign
 set datafile separator tab
 set datafile missing 'NaN'

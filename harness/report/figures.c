@@ -86,6 +86,20 @@ static bool has_differences(const struct analysis *a) {
     return false;
 }
 
+static void add_range(struct text *t, const char *name, double least, double most) {
+    double pad = most > least ? 0.06 * (most - least) : fmax(0.01, 0.01 * fabs(most));
+    text_add(t, "%s_LEAST = %.10g\n%s_MOST = %.10g\n", name, least - pad, name, most + pad);
+}
+
+static void add_value_range(const struct analysis *a, struct text *t) {
+    double least = INFINITY, most = -INFINITY;
+    for (int r = 0; a->compared && r < a->table.count; r++) {
+        least = fmin(least, a->table.rows[r].summary.min);
+        most = fmax(most, a->table.rows[r].summary.max);
+    }
+    if (most >= least) add_range(t, "VALUES", least, most);
+}
+
 static void add_difference_range(const struct analysis *a, struct text *t) {
     double least = fmin(0.0, -a->design.margin), most = fmax(0.0, a->design.margin);
     for (int r = 1; a->compared && r < a->table.count; r++) {
@@ -93,8 +107,7 @@ static void add_difference_range(const struct analysis *a, struct text *t) {
         least = fmin(least, a->table.rows[r].ci_low);
         most = fmax(most, a->table.rows[r].ci_high);
     }
-    double pad = most > least ? 0.08 * (most - least) : 1.0;
-    text_add(t, "LEAST = %.10g\nMOST = %.10g\n", least - pad, most + pad);
+    add_range(t, "DIFFERENCES", least, most);
 }
 
 /* --- curves ----------------------------------------------------------------------------------------------------- */
@@ -140,7 +153,7 @@ static double curve_top(const struct analysis *a, double *values) {
     double top = 0.0;
     for (int v = 0; v < a->results->variant_count; v++) {
         size_t steps = longest_trace(a->results, v);
-        if (has_curve(a, v)) top = fmax(top, loss_at(a->results, v, steps / 25, 1, values).max);
+        if (has_curve(a, v)) top = fmax(top, loss_at(a->results, v, steps / 12, 1, values).max);
     }
     return top;
 }
@@ -222,9 +235,8 @@ static status write_stages(const struct analysis *a, const char *folder, struct 
         text_add(&rows, "\n");
     }
     *any = most >= least;
-    double pad = most > least ? 0.06 * (most - least) : 0.1;
     text_add(settings, "UNIGRAM = %.10g\n", isfinite(unigram) && unigram > 0.0 ? unigram : -1.0);
-    if (*any) text_add(settings, "STAGES_LEAST = %.10g\nSTAGES_MOST = %.10g\n", least - pad, most + pad);
+    if (*any) add_range(settings, "STAGES", least, most);
     return write_data(&rows, folder, "stages.tsv");
 }
 
@@ -289,6 +301,7 @@ status figures_draw(const struct analysis *a, const char *folder,
     text_add(&settings, "# settings: what the figures of this report share; written by hinge report\n");
     add_names(a, &settings);
     add_design(a, &settings);
+    add_value_range(a, &settings);
     add_difference_range(a, &settings);
     status failure = a->compared ? write_differences(a, folder) : NULL;
     if (!failure) failure = write_curves(a, folder, &settings, &curves);

@@ -39,7 +39,8 @@ static void add_mixers(const struct config *c, struct text *t) {
     if (c->attention_layers.count) {
         text_add(t, "Of the layers, counted from 0, %s ", c->attention_layers.count > 1 ? "numbers" : "number");
         add_list(t, &c->attention_layers);
-        text_add(t, " mixes by grouped-query attention (%" PRId64 " query and %" PRId64 " key and value heads, ",
+        text_add(t, c->attention_layers.count > 1 ? " mix" : " mixes");
+        text_add(t, " by grouped-query attention (%" PRId64 " query and %" PRId64 " key and value heads, ",
                  c->attention_heads, c->attention_kv_heads);
         if (c->attention_rope_dims)
             text_add(t, "RoPE on %" PRId64 " dimensions of a head, base %g", c->attention_rope_dims,
@@ -98,8 +99,8 @@ static void describe_model(const struct analysis *a, struct text *t) {
 
 static void describe_data(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
-    text_add(t, "The prepared text %s (SHA-256 of its manifest %s). ", *r->dataset ? r->dataset : r->config.data_name,
-             *r->dataset_sha256 ? r->dataset_sha256 : "not recorded");
+    text_add(t, "The prepared text %s (SHA-256 %.16s…, whole in the declared design). ",
+             *r->dataset ? r->dataset : r->config.data_name, *r->dataset_sha256 ? r->dataset_sha256 : "not recorded");
     text_add(t, r->config.data_order == DATA_SHUFFLED
                     ? "Training windows are permuted by the seed, so that seeds differ in their initial weights and in "
                       "the order of the text."

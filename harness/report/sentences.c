@@ -27,9 +27,9 @@ static void add_size(struct text *t, const struct wording *w, double value) {
 static void add_signed(struct text *t, const struct wording *w, double value) { text_number(t, value, w->decimals); }
 
 static void add_evidence(struct text *t, const struct wording *w, const struct comparison *row) {
-    text_add(t, " (Δ = ");
+    text_add(t, " (Δ = ");
     add_signed(t, w, row->delta);
-    text_add(t, ", %g %% interval ", 100.0 * (1.0 - w->design->alpha));
+    text_add(t, ", %g %% interval ", 100.0 * (1.0 - w->design->alpha));
     add_signed(t, w, row->ci_low);
     text_add(t, " to ");
     add_signed(t, w, row->ci_high);

@@ -24,12 +24,18 @@ static void add_seeds(const struct results *r, struct text *t) {
     for (int s = 0; s < r->seed_count; s++) text_add(t, "%s%" PRId64, s ? ", " : "", r->seeds[s]);
 }
 
+static const char *correction_title(enum correction correction) {
+    static const char *const titles[] = {
+        [CORRECT_HOLM] = "Holm", [CORRECT_BH] = "Benjamini–Hochberg", [CORRECT_NONE] = "no"};
+    return titles[correction];
+}
+
 static void add_test(const struct analysis *a, struct text *t) {
     text_add(t, "%s, two-sided, α = %g; ", test_name(a->design.test), a->design.alpha);
     if (a->design.correction == CORRECT_NONE)
         text_add(t, "not corrected for the number of comparisons");
     else
-        text_add(t, "%s correction over the comparisons with the baseline", correction_name(a->design.correction));
+        text_add(t, "%s correction over the comparisons with the baseline", correction_title(a->design.correction));
 }
 
 static void add_margin(const struct analysis *a, struct text *t) {
@@ -68,6 +74,10 @@ static status design_table(const struct analysis *a, const char *folder) {
     design_row(&g, "Runs", &t);
     text_add(&t, "%s%s%s%s", r->preset, *r->scale ? ", scale " : "", r->scale, *r->preset || *r->scale ? "" : "–");
     design_row(&g, "Preset", &t);
+    text_add(&t, "%s", *r->dataset ? r->dataset : r->config.data_name);
+    design_row(&g, "Data", &t);
+    text_add(&t, "%s", *r->dataset_sha256 ? r->dataset_sha256 : "–");
+    design_row(&g, "SHA-256 of the data", &t);
     text_add(&t, "%s", *r->source ? r->source : "–");
     design_row(&g, "Suite file", &t);
     text_add(&t, "%s", *r->declared_at ? r->declared_at : "–");

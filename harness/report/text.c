@@ -181,8 +181,9 @@ void text_latex(struct text *t, const char *utf8) {
         uint32_t c = next_character(&utf8);
         latex_character(t, c, start, (size_t)(utf8 - start), *utf8);
         word = c == ' ' ? 0 : word + 1;
-        bool inside = *utf8 && *utf8 != ' ';
-        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c)))) append(t, "\\allowbreak{}"), word = 0;
+        bool inside = *utf8 && *utf8 != ' ', digit = *utf8 >= '0' && *utf8 <= '9';
+        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c) && !digit)))
+            append(t, "\\allowbreak{}"), word = 0;
     }
 }
 
@@ -269,9 +270,9 @@ void text_integer(struct text *t, double value) {
 
 void text_p(struct text *t, double p) {
     if (p < 0.0001)
-        append(t, "< 0.0001");
+        append(t, "< 0.0001");
     else
-        text_add(t, "= %.4f", p);
+        text_add(t, "= %.4f", p);
 }
 
 status text_write(const struct text *t, const char *path) {

@@ -13,7 +13,7 @@ static void add_headings(struct grid *g) {
 }
 
 void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long) {
-    *g = (struct grid){.columns = columns, .count = count, .is_long = is_long};
+    *g = (struct grid){.columns = columns, .count = count, .is_long = is_long, .name_characters = NAME_CHARACTERS};
     text_add(&g->latex, is_long ? "\\begin{longtable}{@{}" : "\\begin{tabular}{@{}");
     for (int c = 0; c < count; c++) text_add(&g->latex, "%s", columns[c].alignment);
     text_add(&g->latex, "@{}}\n\\toprule\n");
@@ -39,7 +39,7 @@ void grid_text(struct grid *g, const char *utf8) {
 
 void grid_name(struct grid *g, const char *utf8) {
     struct text brief = {0};
-    text_short(&brief, utf8, NAME_CHARACTERS);
+    text_short(&brief, utf8, g->name_characters);
     latex_of(g, &brief);
     text_free(&brief);
     text_csv(&g->csv, utf8);

@@ -11,7 +11,8 @@ struct grid_column {
 struct grid {
     const struct grid_column *columns;
     int count, at;
-    bool is_long; /* may run over pages */
+    size_t name_characters; /* of a name on paper */
+    bool is_long;           /* may run over pages */
     struct text latex, csv;
 };
 

@@ -10,6 +10,8 @@
 
 #define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long)
 
+enum { RUN_NAME_CHARACTERS = 16 }; /* the runs have many columns */
+
 static int precision_of(double value) { return value >= 100.0 ? 0 : value >= 10.0 ? 1 : 2; }
 
 /* --- the declared design ---------------------------------------------------------------------------------------- */
@@ -304,6 +306,7 @@ static status runs_table(const struct analysis *a, const char *folder) {
     };
     struct grid g;
     START(&g, columns, true);
+    g.name_characters = RUN_NAME_CHARACTERS;
     for (int i = 0; i < a->results->run_count; i++) run_row(a, &g, &a->results->runs[i]);
     return grid_write(&g, folder, "runs");
 }

@@ -1,6 +1,7 @@
 /* text: growing text, and foreign text made harmless; see text.h. */
 #include "harness/report/text.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -165,7 +166,7 @@ static void latex_character(struct text *t, uint32_t c, const char *start, size_
     else if (c < 0x7F || is_latin(c))
         text_bytes(t, start, bytes);
     else
-        text_add(t, "{\\footnotesize U+%04X}", (unsigned)c);
+        text_add(t, "{\\footnotesize[U+%04X]}", (unsigned)c);
     bool ligature = (c == '-' || c == ',' || c == '?' || c == '!') && (next == (char)c || next == '`');
     if (ligature) append(t, "{}");
 }
@@ -181,14 +182,15 @@ void text_latex(struct text *t, const char *utf8) {
         uint32_t c = next_character(&utf8);
         latex_character(t, c, start, (size_t)(utf8 - start), *utf8);
         word = c == ' ' ? 0 : word + 1;
-        bool inside = *utf8 && *utf8 != ' ', digit = *utf8 >= '0' && *utf8 <= '9';
-        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c) && !digit)))
+        bool inside = *utf8 && *utf8 != ' ', letter = isalpha((unsigned char)*utf8);
+        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c) && letter)))
             append(t, "\\allowbreak{}"), word = 0;
     }
 }
 
-/* Characters as they are; control characters as spaces, broken bytes as '?', and `twice` doubled. */
-static void add_clean(struct text *t, const char *utf8, char twice) {
+/* Control characters as spaces, broken bytes as '?', `twice` doubled; what the document's fonts lack as [U+XXXX] where
+ * only_known asks for it. */
+static void add_clean(struct text *t, const char *utf8, char twice, bool only_known) {
     while (*utf8) {
         const char *start = utf8;
         uint32_t c = next_character(&utf8);
@@ -196,6 +198,8 @@ static void add_clean(struct text *t, const char *utf8, char twice) {
             append(t, "?");
         else if (c < 0x20 || c == 0x7F)
             append(t, " ");
+        else if (only_known && c > 0x7F && !is_latin(c) && !replacement_of(c))
+            text_add(t, "[U+%04X]", (unsigned)c);
         else
             text_bytes(t, start, (size_t)(utf8 - start));
         if (c == (unsigned char)twice) text_bytes(t, &twice, 1);
@@ -204,7 +208,7 @@ static void add_clean(struct text *t, const char *utf8, char twice) {
 
 void text_gnuplot(struct text *t, const char *utf8) {
     append(t, "'");
-    add_clean(t, utf8, '\'');
+    add_clean(t, utf8, '\'', true);
     append(t, "'");
 }
 
@@ -214,7 +218,7 @@ void text_csv(struct text *t, const char *utf8) {
         return;
     }
     append(t, "\"");
-    add_clean(t, utf8, '"');
+    add_clean(t, utf8, '"', false);
     append(t, "\"");
 }
 

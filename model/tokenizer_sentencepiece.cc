@@ -29,7 +29,7 @@ class documents_iterator : public sentencepiece::SentenceIterator {
 
   private:
     void load() {
-        if (!done()) value_ = documents_[next_];
+        if (next_ < count_) value_ = documents_[next_];
     }
     const char *const *documents_;
     size_t count_, next_ = 0;

@@ -1,4 +1,4 @@
-/* Evaluation: which targets are scored, in which context, and what is made of their losses. */
+/* test_evaluation: which targets are scored, in which context, and what is made of their losses. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

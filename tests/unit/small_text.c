@@ -2,12 +2,14 @@
 #include "tests/unit/small_text.h"
 
 #include <dirent.h>
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
@@ -18,15 +20,18 @@ static char folder[64];
 
 int small_folder_make(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/hinge-data-XXXXXX");
+    snprintf(folder, sizeof folder, "/tmp/hinge-data-XXXXXX");
     return mkdtemp(folder) == NULL;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *walk) {
+    (void)info, (void)type, (void)walk;
+    return remove(path);
 }
 
 int small_folder_remove(void **state) {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 const char *small_path(const char *format, ...) {
@@ -71,23 +76,27 @@ void expect_failure(status s, ...) {
     status_free(s);
 }
 
-char *small_text(int kind, int count) {
+static uint64_t word(FILE *out, struct random_stream random, uint64_t draw) {
     static const char *const syllables[] = {"lar", "go", "zy", "mo", "tic", "ent",
                                             "al",  "ri", "us", "ck", "ber", "\u00e9t"};
-    enum { SYLLABLES = sizeof syllables / sizeof *syllables, WORDS = 40, DOCUMENT_BYTES = WORDS * 20 };
+    fputs(random_below(random, draw++, 8) ? " " : ",\n   ", out);
+    for (uint64_t left = 1 + random_below(random, draw++, 3); left > 0; left--)
+        fputs(syllables[random_below(random, draw++, sizeof syllables / sizeof *syllables)], out);
+    return draw;
+}
+
+char *small_text(int kind, int count) {
     struct random_stream random = random_stream((uint64_t)kind, "small text");
-    char *text = malloc((size_t)count * DOCUMENT_BYTES + 1), *end = text;
-    assert_non_null(text);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
     uint64_t draw = 0;
     for (int document = 0; document < count; document++) {
-        end += sprintf(end, "entry%d", document);
-        for (int word = 0; word < WORDS; word++) {
-            end += sprintf(end, "%s", random_below(random, draw++, 8) ? " " : ",\n   ");
-            for (uint64_t left = 1 + random_below(random, draw++, 3); left > 0; left--)
-                end += sprintf(end, "%s", syllables[random_below(random, draw++, SYLLABLES)]);
-        }
-        end += sprintf(end, ".\n\n");
+        fprintf(out, "entry%d", document);
+        for (int i = 0; i < 40; i++) draw = word(out, random, draw);
+        fputs(".\n\n", out);
     }
-    *end = '\0';
+    fclose(out);
     return text;
 }

@@ -1,4 +1,4 @@
-/* Batches: which windows of the train split a step sees. */
+/* test_batch: which windows of the train split a step sees. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

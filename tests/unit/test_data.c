@@ -1,4 +1,4 @@
-/* Datasets: preparing, registering, opening, and every way in which the files can be wrong. */
+/* test_data: preparing, registering, opening, and every way in which the files can be wrong. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,32 +28,38 @@ static status prepare(const char *root, const char *name, const char *text, int 
         &(struct prepare_request){.root = root, .name = name, .text = text, .vocab_size = vocab_size, .held_out = 0.1});
 }
 
-/* A folder with the file "text" and, prepared from it, "root/small"; each test works on a copy of its own. */
-static char prepared_once[256];
+/* The folder of each test: the file "text" and, prepared from it, "root/small"; made once and written out anew. */
+static const char *const prepared_files[] = {"text", "root/small/manifest.json", "root/small/tokenizer.model",
+                                             "root/small/small_train_000000.bin", "root/small/small_val_000000.bin"};
+enum { PREPARED_FILES = sizeof prepared_files / sizeof *prepared_files };
+static struct {
+    unsigned char *bytes;
+    size_t size;
+} prepared[PREPARED_FILES];
 
 static int prepare_once(void **state) {
     if (small_folder_make(state)) return 1;
-    snprintf(prepared_once, sizeof prepared_once, "%s", small_path("%s", ""));
     char *text = small_text(1, DOCUMENTS);
     small_write(small_path("text"), text, strlen(text));
     free(text);
     expect_good(prepare(small_path("root"), "small", small_path("text"), PIECES));
+    for (int i = 0; i < PREPARED_FILES; i++)
+        expect_good(file_read(small_path("%s", prepared_files[i]), &prepared[i].bytes, &prepared[i].size));
+    return small_folder_remove(state);
+}
+
+static int write_prepared(void **state) {
+    if (small_folder_make(state)) return 1;
+    expect_good(make_directories(small_path("root/small")));
+    for (int i = 0; i < PREPARED_FILES; i++)
+        small_write(small_path("%s", prepared_files[i]), prepared[i].bytes, prepared[i].size);
     return 0;
 }
 
-static int in_shell(const char *command, const char *from, const char *to) {
-    char line[1024];
-    snprintf(line, sizeof line, "%s %s %s", command, from, to);
-    return system(line);
-}
-
-static int copy_prepared(void **state) {
-    return small_folder_make(state) || in_shell("cp -rT", prepared_once, small_path("%s", ""));
-}
-
-static int remove_prepared(void **state) {
+static int forget_prepared(void **state) {
     (void)state;
-    return in_shell("rm -rf", prepared_once, "");
+    for (int i = 0; i < PREPARED_FILES; i++) free(prepared[i].bytes);
+    return 0;
 }
 
 static struct dataset open_small(void) {
@@ -426,7 +432,7 @@ static void a_shard_has_the_published_header(void **state) {
     free(file);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, copy_prepared, small_folder_remove)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, write_prepared, small_folder_remove)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -457,5 +463,5 @@ int main(void) {
         TEST(a_folder_without_shards_is_refused),
         TEST(a_shard_has_the_published_header),
     };
-    return cmocka_run_group_tests(tests, prepare_once, remove_prepared);
+    return cmocka_run_group_tests(tests, prepare_once, forget_prepared);
 }

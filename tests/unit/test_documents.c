@@ -1,4 +1,4 @@
-/* Documents: how text is read, made valid and cut. */
+/* test_documents: how text is read, made valid and cut into documents. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* Tokenizer: lossless encoding, exact byte counts, the same model from the same text. */
+/* test_tokenizer: lossless encoding, exact byte counts, the same model from the same text. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

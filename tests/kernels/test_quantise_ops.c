@@ -69,6 +69,7 @@ static void the_ternary_gradient_is_that_of_its_surrogate(void **state) {
     double x[COUNT], q[COUNT], g[COUNT], moved[COUNT], expected[COUNT];
     normals(w, COUNT, "w", 0.3);
     normals(dw, COUNT, "g", 1);
+    w[40] = 0; /* |w| has no slope there: the central difference gives 0, as sign(0) does */
     cpu_ternarize(NULL, effective, w, COUNT);
     for (size_t i = 0; i < COUNT; i++) x[i] = moved[i] = (double)w[i], g[i] = (double)dw[i];
     for (size_t i = 0; i < COUNT; i++) q[i] = (double)effective[i] / mean_magnitude(x);
@@ -103,6 +104,7 @@ static void fake_quantised_rows_round_ties_to_even_and_keep_zeros(void **state) 
     real out[12];
     cpu_fake_quantize_rows(NULL, out, w, 3, 4, 31, false);
     for (size_t i = 0; i < 12; i++) assert_true(out[i] == expected[i]);
+    assert_memory_equal(out + 4, w + 4, 4 * sizeof *w);
 }
 
 static void the_scale_floor_makes_small_rows_coarse(void **state) {
@@ -396,6 +398,17 @@ static void gptq_sets_columns_that_no_input_reaches_to_zero(void **state) {
     free_problem(&p);
 }
 
+static void gptq_without_any_input_gives_zeros(void **state) {
+    (void)state;
+    struct gptq_problem p = new_problem(4, 20, 0, 31);
+    memset(p.h, 0, p.cols * p.cols * sizeof *p.h);
+    memset(p.q, 55, p.rows * p.cols);
+    run_gptq(&p, 0.01);
+    assert_int_equal(p.info, 0);
+    for (size_t i = 0; i < p.rows * p.cols; i++) assert_int_equal(p.q[i], 0);
+    free_problem(&p);
+}
+
 static void gptq_with_a_diagonal_hessian_is_plain_rounding(void **state) {
     (void)state;
     struct gptq_problem p = new_problem(9, 140, 0, 31);
@@ -446,6 +459,7 @@ int main(void) {
         cmocka_unit_test(gptq_agrees_with_one_column_at_a_time_over_several_blocks),
         cmocka_unit_test(gptq_uses_the_scale_of_each_columns_own_group),
         cmocka_unit_test(gptq_sets_columns_that_no_input_reaches_to_zero),
+        cmocka_unit_test(gptq_without_any_input_gives_zeros),
         cmocka_unit_test(gptq_with_a_diagonal_hessian_is_plain_rounding),
         cmocka_unit_test(gptq_beats_rounding_by_far_where_inputs_correlate),
         cmocka_unit_test(gptq_refuses_a_hessian_that_is_not_positive_definite),

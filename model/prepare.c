@@ -1,8 +1,9 @@
 /* prepare: text -> documents -> tokenizer, shards, manifest; and registration of existing shards; see data.h. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <ftw.h>
-#include <glob.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,28 +261,36 @@ status dataset_prepare(const struct prepare_request *request) {
 
 /* --- from shards -------------------------------------------------------------------------------------------------- */
 
-static status link_shard(const struct target *t, struct manifest_split *split, const char *path) {
-    char real_path[4096], link[PATH + MANIFEST_FILE_NAME];
-    const char *name = strrchr(path, '/') + 1;
+static status link_shard(const struct target *t, struct manifest_split *split, const char *directory,
+                         const char *name) {
+    char path[PATH], real_path[4096], link[PATH + MANIFEST_FILE_NAME];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
     if (!realpath(path, real_path)) return status_errno("%s: cannot be read", path);
     TRY(manifest_add_shard(split, name));
     snprintf(link, sizeof link, "%s/%s", t->temporary, name);
     return symlink(real_path, link) == 0 ? NULL : status_errno("%s: link cannot be made", link);
 }
 
-/* Links the shards of a split in the order of their names. */
-static status link_split(const struct target *t, struct manifest *m, int side, const char *directory) {
-    char pattern[PATH];
-    snprintf(pattern, sizeof pattern, "%s/*_%s_*.bin", directory, split_file_names[side]);
-    glob_t found;
-    int code = glob(pattern, 0, NULL, &found);
+static status link_matching(const struct target *t, struct manifest_split *split, const char *directory,
+                            struct dirent **entries, int count, const char *pattern) {
+    for (int i = 0; i < count; i++)
+        if (fnmatch(pattern, entries[i]->d_name, 0) == 0) TRY(link_shard(t, split, directory, entries[i]->d_name));
+    return split->shard_count ? NULL : status_new(STATUS_DATA, "%s: holds no shard %s", directory, pattern);
+}
+
+/* Links the shards of both splits in the order of their names. */
+static status link_shards(const struct target *t, struct manifest *m, const char *directory) {
+    struct dirent **entries;
+    int count = scandir(directory, &entries, NULL, alphasort);
+    if (count < 0) return status_errno("%s: cannot be listed", directory);
     status s = NULL;
-    if (code == GLOB_NOMATCH)
-        s = status_new(STATUS_DATA, "%s: no such shard", pattern);
-    else if (code != 0)
-        s = status_new(STATUS_SYSTEM, "%s: cannot be searched", pattern);
-    for (size_t i = 0; !s && i < found.gl_pathc; i++) s = link_shard(t, &m->splits[side], found.gl_pathv[i]);
-    globfree(&found);
+    for (int side = 0; side < SPLITS && !s; side++) {
+        char pattern[32];
+        snprintf(pattern, sizeof pattern, "*_%s_*.bin", split_file_names[side]);
+        s = link_matching(t, &m->splits[side], directory, entries, count, pattern);
+    }
+    for (int i = 0; i < count; i++) free(entries[i]);
+    free(entries);
     return s;
 }
 
@@ -299,7 +308,7 @@ static status copy_tokenizer(const struct target *t, struct manifest *m, const c
 
 static status add_shards(const struct target *t, struct manifest *m, const char *directory, const char *tokenizer) {
     TRY(copy_tokenizer(t, m, tokenizer));
-    for (int side = 0; side < SPLITS; side++) TRY(link_split(t, m, side, directory));
+    TRY(link_shards(t, m, directory));
     return target_finish(t, m);
 }
 

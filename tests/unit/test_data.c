@@ -370,13 +370,14 @@ static void registered_shards_are_linked_and_read_as_one_stream(void **state) {
     struct dataset d = open_small(), added;
     size_t shards;
     struct stat info;
-    mkdir(small_path("shards"), 0700);
-    expect_good(shards_write(small_path("shards"), "web", "train", d.train.tokens, d.train.count, 1000, &shards));
+    mkdir(small_path("shards [1]"), 0700);
+    expect_good(shards_write(small_path("shards [1]"), "web", "train", d.train.tokens, d.train.count, 1000, &shards));
     assert_int_equal(shards, (d.train.count + 999) / 1000);
     assert_true(shards > 2);
     expect_good(
-        shards_write(small_path("shards"), "web", "val", d.validation.tokens, d.validation.count, 5000, &shards));
-    expect_good(dataset_add(small_path("root"), "web", small_path("shards"), small_path("root/small/tokenizer.model")));
+        shards_write(small_path("shards [1]"), "web", "val", d.validation.tokens, d.validation.count, 5000, &shards));
+    expect_good(
+        dataset_add(small_path("root"), "web", small_path("shards [1]"), small_path("root/small/tokenizer.model")));
     assert_int_equal(lstat(small_path("root/web/web_train_000001.bin"), &info), 0);
     assert_true(S_ISLNK(info.st_mode));
     expect_good(dataset_open(&added, small_path("root"), "web"));
@@ -385,7 +386,7 @@ static void registered_shards_are_linked_and_read_as_one_stream(void **state) {
     assert_memory_equal(added.validation.tokens, d.validation.tokens, 2 * d.validation.count);
     assert_true(added.unigram_nll == d.unigram_nll && added.bytes_per_token == d.bytes_per_token);
     expect_failure(
-        dataset_add(small_path("root"), "web", small_path("shards"), small_path("root/small/tokenizer.model")),
+        dataset_add(small_path("root"), "web", small_path("shards [1]"), small_path("root/small/tokenizer.model")),
         "root/web", "exists", NULL);
     dataset_close(&added);
     dataset_close(&d);

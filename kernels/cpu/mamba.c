@@ -289,10 +289,22 @@ static void row_backward(real *dproj, const struct mamba_gradients *to, const st
                          const struct mamba_weights *weights, const struct mamba_shape *shape, size_t index) {
     struct mamba_columns k = mamba_columns(shape);
     size_t heads = index * shape->heads, vectors = heads * shape->state;
-    struct vector_backward b = {dtape->b + vectors, row->b,      proj + k.b, row->inv_b,
-                                weights->b_norm,    dproj + k.b, to->b_norm, to->b_bias};
-    struct vector_backward c = {dtape->c + vectors, row->c,      proj + k.c, row->inv_c,
-                                weights->c_norm,    dproj + k.c, to->c_norm, to->c_bias};
+    const struct vector_backward b = {.gradient = dtape->b + vectors,
+                                      .rotated = row->b,
+                                      .x = proj + k.b,
+                                      .inv = row->inv_b,
+                                      .norm = weights->b_norm,
+                                      .dx = dproj + k.b,
+                                      .dnorm = to->b_norm,
+                                      .dbias = to->b_bias};
+    const struct vector_backward c = {.gradient = dtape->c + vectors,
+                                      .rotated = row->c,
+                                      .x = proj + k.c,
+                                      .inv = row->inv_c,
+                                      .norm = weights->c_norm,
+                                      .dx = dproj + k.c,
+                                      .dnorm = to->c_norm,
+                                      .dbias = to->c_bias};
     vectors_backward(&b, w, row, shape);
     vectors_backward(&c, w, row, shape);
     angles_backward(dproj + k.theta, w, proj + k.theta, row->delta, shape);

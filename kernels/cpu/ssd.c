@@ -18,7 +18,7 @@
  *     y   = (G o E) diag(kappa) x + diag(r) C H'^T + diag(gamma_t G_tt + D) x
  *     H'' = r_L H' + (diag(kappa) x)^T diag(f) B
  *
- * log_decay is never above 0, so no exponent is.
+ * log_decay is never above 0, so no exponent that counts is.
  *
  * Backward, chunks from last to first, with K = dL/dH'' carried (zero for the last chunk) and m_t = dy_t.x_t:
  *
@@ -164,8 +164,8 @@ static void chunk_weights(const struct chunk *k, const struct buffers *w) {
     }
 }
 
-/* E. The loop over s runs past the diagonal to a whole number of vectors: there the exponent is cut to 0 and what it
- * gives is dropped. */
+/* E. The loop over s runs past the diagonal to a whole number of vectors; what it gives there, even if it overflows, is
+ * dropped. */
 static void decay_matrix(const struct buffers *w, int length) {
     enum { VECTOR = 16 };
     for (int t = 0; t < length; t++) {
@@ -174,7 +174,7 @@ static void decay_matrix(const struct buffers *w, int length) {
         real *row = w->e + t * length, now = w->decay[t];
 #pragma omp simd
         for (int s = 0; s < end; s++) {
-            real exponent = now - w->decay[s], e = real_exp(exponent < 0 ? exponent : 0);
+            real e = real_exp(now - w->decay[s]);
             row[s] = s < t ? e : 0;
         }
         memset(row + end, 0, (size_t)(length - end) * sizeof(real));

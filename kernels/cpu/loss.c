@@ -19,6 +19,14 @@ static double capped(real logit, double cap, double temperature) {
     return cap * tanh((double)logit / cap) / temperature;
 }
 
+/* sum of exp(scale tanh(row/cap) - shift): at least 1, its largest term, up to rounding */
+static real sum_of_exponentials(const real *row, size_t vocab, real inverse_cap, real scale, real shift) {
+    real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < vocab; i++) sum += real_exp(scale * real_tanh(row[i] * inverse_cap) - shift);
+    return sum;
+}
+
 void cpu_cross_entropy_forward(struct lane *lane, double *nll, real *log_sum, const real *logits,
                                const int32_t *targets, size_t rows, size_t vocab, double cap, double temperature) {
     (void)lane;
@@ -26,10 +34,8 @@ void cpu_cross_entropy_forward(struct lane *lane, double *nll, real *log_sum, co
     for (size_t r = 0; r < rows; r++) {
         const real *row = logits + r * vocab;
         double top = capped(largest(row, vocab), cap, temperature);
-        real shift = (real)top, sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (size_t i = 0; i < vocab; i++) sum += real_exp(scale * real_tanh(row[i] * inverse_cap) - shift);
-        double total = (double)shift + log((double)sum);
+        double sum = (double)sum_of_exponentials(row, vocab, inverse_cap, scale, (real)top);
+        double total = (double)(real)top + log(sum);
         log_sum[r] = (real)total;
         nll[r] = total - capped(row[targets[r]], cap, temperature);
     }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/cli.h"
 #include "harness/yaml.h"
@@ -179,10 +180,9 @@ static status load_preset(struct loader *l, const struct yaml_node *map, struct 
     TRY(take_text(l->suite->path, node, node->text, node->place, name, sizeof name));
     if (strchr(name, '/')) return yaml_error(l->suite->path, node->place, "preset: a name, not a path");
     TRY(preset_path(l, node, path));
-    status s = yaml_read(preset, path);
-    if (s && status_kind(s) == STATUS_SYSTEM)
-        s = status_context(s, "%s:%d:%d: preset %s", l->suite->path, node->place.line, node->place.column, name);
-    TRY(s);
+    if (access(path, F_OK) != 0)
+        return yaml_error(l->suite->path, node->place, "preset %s: there is no %s", name, path);
+    TRY(yaml_read(preset, path));
     size_t used = strlen(l->suite->preset);
     snprintf(l->suite->preset + used, sizeof l->suite->preset - used, "%s%s", used ? " + " : "", name);
     return expect(path, preset, YAML_MAP);

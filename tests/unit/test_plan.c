@@ -1,0 +1,220 @@
+/* Plans: which runs share which stages, and what changes a key. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "harness/declaration.h"
+#include "tests/unit/small_suite.h"
+#include "tests/unit/small_text.h"
+
+static int count_kind(const struct plan *plan, enum stage_kind kind) {
+    int count = 0;
+    for (int i = 0; i < plan->stage_count; i++) count += plan->stages[i].kind == kind;
+    return count;
+}
+
+static const char *key_of(const struct small_plan *p, int run, enum run_part part) {
+    return p->plan.stages[p->plan.runs[run].stages[part]].key;
+}
+
+static void nine_strategies_over_five_seeds_train_five_models(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make("name: nine\npreset: small\nseeds: [1, 2, 3, 4, 5]\nbaseline: fp16\n"
+                                           "metric: bpb.artifact\nvariants:\n"
+                                           "  fp16: {quant.strategy: fp16}\n  int8: {quant.strategy: int8-rowwise}\n"
+                                           "  b2: {quant.bits: 2}\n  b3: {quant.bits: 3}\n  b4: {quant.bits: 4}\n"
+                                           "  b5: {quant.bits: 5}\n  g32: {quant.group: 32}\n  g64: {quant.group: 64}\n"
+                                           "  clip: {quant.clip: search}\n");
+    assert_int_equal(p->plan.run_count, 45);
+    assert_int_equal(count_kind(&p->plan, STAGE_TRAIN), 5);
+    assert_int_equal(count_kind(&p->plan, STAGE_AVERAGE), 5);
+    assert_int_equal(count_kind(&p->plan, STAGE_QUANTISE), 45);
+    assert_int_equal(count_kind(&p->plan, STAGE_EVALUATE), 5 + 5 + 45);
+    assert_int_equal(p->plan.stages[p->plan.runs[0].stages[PART_TRAIN]].uses, 9);
+    small_plan_free(p);
+}
+
+static void runs_come_in_blocks_of_every_variant_once_for_a_seed(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    const int variants[] = {0, 1, 0, 1}, seeds[] = {1, 1, 2, 2};
+    assert_int_equal(p->plan.run_count, 4);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(p->plan.runs[i].variant, variants[i]);
+        assert_int_equal(p->plan.runs[i].seed, seeds[i]);
+    }
+    small_plan_free(p);
+}
+
+static void a_parent_stands_before_its_children(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    for (int i = 0; i < p->plan.stage_count; i++) {
+        const struct plan_stage *stage = &p->plan.stages[i];
+        assert_true(stage->parent < i);
+        assert_int_equal(stage->parent < 0, stage->kind == STAGE_TRAIN);
+        assert_int_equal(strlen(stage->key), 64);
+    }
+    small_plan_free(p);
+}
+
+static void equal_suites_have_equal_keys(void **state) {
+    (void)state;
+    struct small_plan *a = small_plan_make(small_suite), *b = small_plan_make(small_suite);
+    for (int i = 0; i < a->plan.run_count; i++) assert_string_equal(a->plan.runs[i].key, b->plan.runs[i].key);
+    small_plan_free(a);
+    small_plan_free(b);
+}
+
+/* An option changes the keys from its own stage on, and no earlier one. */
+static const struct {
+    const char *option;
+    bool changes[PART_COUNT]; /* train, raw, average, averaged, quantise, artifact */
+} effects[] = {
+    {"train.steps: 9", {true, true, true, true, true, true}},
+    {"optim.clip: 1.0", {true, true, true, true, true, true}},
+    {"quant.bits: 5", {false, false, false, false, true, true}},
+    {"eval.temperature: 0.9", {false, true, false, true, false, true}},
+};
+
+static void an_option_changes_the_keys_from_its_own_stage_on(void **state) {
+    (void)state;
+    struct small_plan *before = small_plan_make(small_suite);
+    for (size_t i = 0; i < sizeof effects / sizeof *effects; i++) {
+        char set[128];
+        snprintf(set, sizeof set, "set: {%s}\nseeds:", effects[i].option);
+        char *yaml = small_replace(small_suite, "seeds:", set);
+        struct small_plan *after = small_plan_make(yaml);
+        for (int part = 0; part < PART_COUNT; part++)
+            assert_int_equal(strcmp(key_of(before, 0, part), key_of(after, 0, part)) != 0, effects[i].changes[part]);
+        small_plan_free(after);
+        free(yaml);
+    }
+    small_plan_free(before);
+}
+
+static void the_text_counts_and_not_its_name(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    struct plan other;
+    struct dataset_list same = small_datasets("renamed", "da7a"), changed = small_datasets("small", "0ther");
+    char *yaml = small_replace(small_suite, "preset: small", "preset: small\nset: {data.name: renamed}");
+    struct suite renamed = small_suite_good(yaml);
+    expect_good(plan_create(&other, &renamed, &same, backend_find("cpu")));
+    assert_string_equal(other.runs[0].key, p->plan.runs[0].key);
+    plan_free(&other);
+    expect_good(plan_create(&other, &p->suite, &changed, backend_find("cpu")));
+    assert_string_not_equal(other.stages[0].key, p->plan.stages[0].key);
+    plan_free(&other);
+    suite_free(&renamed);
+    free(yaml);
+    free(same.rows);
+    free(changed.rows);
+    small_plan_free(p);
+}
+
+static void a_tokenizer_of_another_size_is_refused_with_both_sizes(void **state) {
+    (void)state;
+    struct suite suite = small_suite_good(small_suite);
+    struct dataset_list datasets = small_datasets("small", "da7a");
+    struct plan plan;
+    datasets.rows[0].vocab_size = 500;
+    expect_failure(plan_create(&plan, &suite, &datasets, backend_find("cpu")), "suite.yaml:10:3", "400", "500", NULL);
+    expect_failure(plan_create(&plan, &suite, &(struct dataset_list){0}, backend_find("cpu")), "small", NULL);
+    free(datasets.rows);
+    suite_free(&suite);
+}
+
+/* --- declarations ----------------------------------------------------------------------------------------------------
+ */
+
+static void the_declaration_names_all_that_was_decided(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    char *text = plan_declaration(&p->plan, &p->datasets);
+    const char *const lines[] = {"suite: small\n",     "baseline: none\n",   "metric: bpb.artifact\n",
+                                 "margin: 0.01\n",     "test: paired-t\n",   "alpha: 0.05\n",
+                                 "correction: holm\n", "seeds: 1 2\n",       "dataset: small da7a",
+                                 "variant: none\n",    "  train.steps: 8\n", "variant: wide\n  model.mlp_mult: 2\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) assert_non_null(strstr(text, lines[i]));
+    free(text);
+    small_plan_free(p);
+}
+
+static void a_difference_of_declarations_is_told_by_its_key(void **state) {
+    (void)state;
+    char out[256];
+    declaration_difference("a: 1\noptions:\n  b: 2\n", "a: 1\noptions:\n  b: 2\n", out, sizeof out);
+    assert_string_equal(out, "");
+    declaration_difference("a: 1\noptions:\n  b: 2\n", "a: 1\noptions:\n  b: 3\n", out, sizeof out);
+    assert_string_equal(out, "b was 2 and is 3");
+    declaration_difference("a: 1\nb: 2\n", "a: 1\n", out, sizeof out);
+    assert_string_equal(out, "b was 2 and is no longer set");
+    declaration_difference("a: 1\n", "a: 1\nb: 2\n", out, sizeof out);
+    assert_string_equal(out, "b is 2 and was not set");
+}
+
+/* --- estimates -------------------------------------------------------------------------------------------------------
+ */
+
+static void an_estimate_counts_stages_and_says_what_the_design_can_show(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    struct plan_estimate e;
+    expect_good(plan_estimate(&p->plan, NULL, &e));
+    assert_int_equal(e.runs, 4);
+    assert_int_equal(e.stages[STAGE_TRAIN], 4);
+    assert_int_equal(e.done[STAGE_TRAIN], 0);
+    assert_true(e.seconds_left > 0 && e.seconds_left == e.seconds_total);
+    assert_false(e.measured);
+    assert_true(e.gflops > 0);
+    assert_true(e.memory_bytes > 1000);
+    assert_int_equal(e.family, 1);
+    assert_true(e.can_be_significant);
+    small_plan_free(p);
+    char *yaml = small_replace(small_suite, "paired-t", "sign-flip");
+    p = small_plan_make(yaml);
+    expect_good(plan_estimate(&p->plan, NULL, &e));
+    assert_true(e.attainable_p == 0.5);
+    assert_false(e.can_be_significant);
+    assert_int_equal(e.needed_seeds, 6);
+    small_plan_free(p);
+    free(yaml);
+}
+
+static void twice_the_steps_are_twice_the_work(void **state) {
+    (void)state;
+    struct plan_estimate e;
+    char *yaml = small_replace(small_suite, "preset: small", "preset: small\nset: {train.steps: 16}");
+    struct small_plan *a = small_plan_make(small_suite), *b = small_plan_make(yaml);
+    expect_good(plan_estimate(&a->plan, NULL, &e));
+    expect_good(plan_estimate(&b->plan, NULL, &e));
+    assert_true(b->plan.stages[0].work == 2 * a->plan.stages[0].work);
+    small_plan_free(a);
+    small_plan_free(b);
+    free(yaml);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, small_folder_make, small_folder_remove)
+    const struct CMUnitTest tests[] = {
+        TEST(nine_strategies_over_five_seeds_train_five_models),
+        TEST(runs_come_in_blocks_of_every_variant_once_for_a_seed),
+        TEST(a_parent_stands_before_its_children),
+        TEST(equal_suites_have_equal_keys),
+        TEST(an_option_changes_the_keys_from_its_own_stage_on),
+        TEST(the_text_counts_and_not_its_name),
+        TEST(a_tokenizer_of_another_size_is_refused_with_both_sizes),
+        TEST(the_declaration_names_all_that_was_decided),
+        TEST(a_difference_of_declarations_is_told_by_its_key),
+        TEST(an_estimate_counts_stages_and_says_what_the_design_can_show),
+        TEST(twice_the_steps_are_twice_the_work),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,339 @@
+/* The runner: whole suites on a model that trains in milliseconds; killed, stopped, shared, damaged and repeated. */
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "harness/runner.h"
+#include "harness/store/database.h"
+#include "tests/unit/small_suite.h"
+#include "tests/unit/small_text.h"
+
+static char data_root[256]; /* prepared once for all tests */
+
+static int prepare_data(void **state) {
+    /* One lane: children of this process train too, and OpenMP's threads do not survive a fork. */
+    backend_find("cpu")->limit_lanes(1);
+    if (small_folder_make(state)) return 1;
+    snprintf(data_root, sizeof data_root, "%s", small_path("%s", ""));
+    char *text = small_text(1, 120);
+    small_write(small_path("text"), text, strlen(text));
+    free(text);
+    expect_good(dataset_prepare(&(struct prepare_request){
+        .root = data_root, .name = "small", .text = small_path("text"), .vocab_size = 400, .held_out = 0.1}));
+    return 0;
+}
+
+static int remove_data(void **state) {
+    char command[320];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf %s", data_root);
+    return system(command);
+}
+
+/* --- running ---------------------------------------------------------------------------------------------------------
+ */
+
+struct session {
+    struct suite suite;
+    struct dataset_list datasets;
+    struct plan plan;
+    char database[600];
+    struct runner_request request;
+    struct runner_summary summary;
+    int reports, stop_after, messages; /* stop_after 0: never */
+    char message[1024];
+};
+
+static void count_report(void *context, const struct runner_progress *progress) {
+    struct session *s = context;
+    assert_true(progress->run >= 1 && progress->run <= progress->run_count);
+    s->reports++;
+}
+
+static void keep_message(void *context, const char *line) {
+    struct session *s = context;
+    s->messages++;
+    snprintf(s->message, sizeof s->message, "%s", line);
+}
+
+static bool stop_asked(void *context) {
+    struct session *s = context;
+    return s->stop_after && --s->stop_after == 0;
+}
+
+static struct session *session_make(const char *yaml, const char *database) {
+    struct session *s = calloc(1, sizeof *s);
+    s->suite = small_suite_good(yaml);
+    expect_good(datasets_open(&s->datasets, &s->suite, data_root));
+    expect_good(plan_create(&s->plan, &s->suite, &s->datasets, backend_find("cpu")));
+    snprintf(s->database, sizeof s->database, "%s", small_path("%s/hinge.db", database));
+    s->request = (struct runner_request){.database = s->database,
+                                         .data_root = data_root,
+                                         .plan = &s->plan,
+                                         .jobs = 1,
+                                         .callbacks = {s, count_report, keep_message, stop_asked}};
+    return s;
+}
+
+static void session_free(struct session *s) {
+    plan_free(&s->plan);
+    datasets_close(&s->datasets);
+    suite_free(&s->suite);
+    free(s);
+}
+
+static status session_run(struct session *s) { return runner_run(&s->request, &s->summary); }
+
+static struct results load(const struct session *s) {
+    struct results results;
+    struct store *store;
+    expect_good(store_open(&store, s->database, STORE_READ));
+    expect_good(store_load_results(store, "small", NULL, &results));
+    store_close(store);
+    return results;
+}
+
+static void run_sql(const struct session *s, const char *sql) {
+    struct database *db;
+    expect_good(database_open(&db, s->database, true));
+    expect_good(database_script(db, sql));
+    database_close(db);
+}
+
+static int64_t ask(const struct session *s, const char *sql) {
+    struct database *db;
+    int64_t value = -1;
+    expect_good(database_open(&db, s->database, false));
+    expect_good(query_one_int(db, &value, NULL, sql, ""));
+    database_close(db);
+    return value;
+}
+
+/* Everything that must not depend on how a suite came to its end. */
+static void assert_same_results(const struct results *a, const struct results *b) {
+    assert_int_equal(a->run_count, b->run_count);
+    for (int i = 0; i < a->run_count; i++) {
+        const struct result_run *x = &a->runs[i], *y = &b->runs[i];
+        assert_string_equal(x->status, "done");
+        assert_string_equal(y->status, "done");
+        assert_string_equal(x->weights_sha256, y->weights_sha256);
+        assert_string_equal(x->trace_sha256, y->trace_sha256);
+        assert_string_equal(x->sizes.sha256, y->sizes.sha256);
+        assert_true(x->raw.value.bpb == y->raw.value.bpb && x->averaged.value.bpb == y->averaged.value.bpb);
+        assert_true(x->artifact.value.bpb == y->artifact.value.bpb);
+        assert_int_equal(x->step_count, y->step_count);
+        for (size_t k = 0; k < x->step_count; k++) {
+            assert_int_equal(x->trace[k].step, k);
+            assert_memory_equal(&x->trace[k].loss, &y->trace[k].loss, sizeof(double));
+        }
+    }
+}
+
+static struct results reference(void) {
+    struct session *s = session_make(small_suite, "reference");
+    expect_good(session_run(s));
+    struct results results = load(s);
+    session_free(s);
+    return results;
+}
+
+/* --- tests -----------------------------------------------------------------------------------------------------------
+ */
+
+static void a_suite_runs_to_its_end_and_a_second_call_does_nothing(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    expect_good(session_run(s));
+    assert_int_equal(s->summary.runs, 4);
+    assert_int_equal(s->summary.done, 4);
+    assert_int_equal(s->summary.failed, 0);
+    assert_int_equal(s->summary.stages_run, s->plan.stage_count);
+    assert_int_equal(s->summary.stages_reused, 0);
+    assert_true(s->reports >= s->plan.stage_count);
+    struct results r = load(s);
+    assert_false(r.closed_early);
+    assert_int_equal(r.runs[0].step_count, 8);
+    assert_true(r.runs[0].raw.value.bpb > 0 && r.runs[0].raw.value.bpb < 20);
+    assert_true(r.runs[0].sizes.bytes > 0);
+    assert_true(r.provenance_count > 10);
+    results_free(&r);
+    s->reports = 0;
+    expect_good(session_run(s));
+    assert_int_equal(s->summary.stages_run, 0);
+    assert_int_equal(s->summary.stages_reused, s->plan.stage_count);
+    assert_int_equal(s->reports, 0);
+    session_free(s);
+}
+
+static void a_stopped_suite_goes_on_to_the_same_bits(void **state) {
+    (void)state;
+    struct results expected = reference();
+    struct session *s = session_make(small_suite, "r");
+    int stops = 0;
+    for (int after = 2;; after += 3) {
+        s->stop_after = after;
+        status failed = session_run(s);
+        if (!failed) break;
+        assert_int_equal(status_kind(failed), STATUS_INTERRUPTED);
+        expect_failure(failed, "stopped: ", "of 4 runs are done", "goes on", NULL);
+        stops++;
+    }
+    assert_true(stops >= 3);
+    struct results found = load(s);
+    assert_same_results(&expected, &found);
+    results_free(&found);
+    results_free(&expected);
+    session_free(s);
+}
+
+static void a_killed_suite_goes_on_to_the_same_bits(void **state) {
+    (void)state;
+    struct results expected = reference();
+    struct session *s = session_make(small_suite, "r");
+    s->request.checkpoint_seconds = 1e-4;
+    int kills = 0;
+    for (int round = 0;; round++) {
+        pid_t child = fork();
+        if (child == 0) _exit(session_run(s) != NULL);
+        const long microseconds = 3000 + round * 7919 % 40000;
+        nanosleep(&(struct timespec){.tv_nsec = 1000 * microseconds}, NULL);
+        int result;
+        if (round < 25) kill(child, SIGKILL);
+        waitpid(child, &result, 0);
+        kills += WIFSIGNALED(result);
+        if (WIFSIGNALED(result)) continue;
+        assert_int_equal(WEXITSTATUS(result), 0);
+        break;
+    }
+    assert_true(kills >= 3);
+    assert_int_equal(ask(s, "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"), 0);
+    struct results found = load(s);
+    assert_same_results(&expected, &found);
+    results_free(&found);
+    results_free(&expected);
+    session_free(s);
+}
+
+static void several_workers_come_to_the_same_bits_and_do_nothing_twice(void **state) {
+    (void)state;
+    struct results expected = reference();
+    struct session *s = session_make(small_suite, "r");
+    s->request.jobs = 3;
+    expect_good(session_run(s));
+    assert_int_equal(s->summary.stages_run, s->plan.stage_count);
+    assert_true(s->reports >= s->plan.stage_count);
+    assert_int_equal(s->messages, 0); /* no stage was taken over */
+    struct results found = load(s);
+    assert_same_results(&expected, &found);
+    results_free(&found);
+    results_free(&expected);
+    session_free(s);
+}
+
+static void a_run_that_diverges_is_marked_and_the_others_go_on(void **state) {
+    (void)state;
+    char *yaml = small_replace(small_suite, "{model.mlp_mult: 2}",
+                               "{optim.muon_rate: 10, optim.adam_rate: 10, optim.embedding_rate: 10, "
+                               "optim.adam_epsilon: 0, optim.muon_decay: 10, train.steps: 400, train.warmdown: 0}");
+    struct session *s = session_make(yaml, "r");
+    expect_good(session_run(s));
+    assert_int_equal(s->summary.done, 2);
+    assert_int_equal(s->summary.failed, 2);
+    assert_non_null(strstr(s->message, "wide seed 2: train failed: "));
+    struct results r = load(s);
+    assert_string_equal(r.runs[0].status, "done");
+    assert_string_equal(r.runs[1].status, "failed");
+    assert_true(strlen(r.runs[1].error) > 0);
+    results_free(&r);
+    session_free(s);
+    free(yaml);
+}
+
+static void damaged_weights_are_named_before_they_change_a_result(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    expect_good(session_run(s));
+    char key[65], path[4096];
+    struct store *store;
+    memcpy(key, s->plan.stages[0].key, sizeof key);
+    expect_good(store_open(&store, s->database, STORE_READ));
+    expect_good(store_file(store, key, "weights.safetensors", false, path));
+    store_close(store);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    fseek(file, -5, SEEK_END);
+    int byte = fgetc(file);
+    fseek(file, -5, SEEK_END);
+    fputc(byte ^ 1, file);
+    fclose(file);
+    run_sql(s, "UPDATE stages SET status = 'pending' WHERE kind = 'evaluate'");
+    expect_good(session_run(s));
+    assert_int_equal(s->summary.failed, 1);
+    assert_non_null(strstr(s->message, "weights.safetensors"));
+    assert_non_null(strstr(s->message, "damaged"));
+    session_free(s);
+}
+
+static void a_run_is_reproduced_and_the_first_different_step_is_named(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    struct reproduction result;
+    struct store *store;
+    expect_good(session_run(s));
+    expect_good(store_open(&store, s->database, STORE_READ));
+    expect_good(runner_reproduce(store, 2, data_root, NULL, &result));
+    assert_int_equal(result.steps, 8);
+    assert_int_equal(result.first_different, -1);
+    assert_true(result.weights_equal && result.trace_equal);
+    run_sql(s, "UPDATE steps SET loss = loss + 1e-9 WHERE step >= 5");
+    status failed = runner_reproduce(store, 2, data_root, NULL, &result);
+    assert_int_equal(status_kind(failed), STATUS_DIFFERS);
+    expect_failure(failed, "run 2: step 5", NULL);
+    assert_int_equal(result.first_different, 5);
+    run_sql(s, "UPDATE stages SET status = 'pending', weights_sha256 = NULL");
+    expect_failure(runner_reproduce(store, 2, data_root, NULL, &result), "training is not done", NULL);
+    store_close(store);
+    session_free(s);
+}
+
+static void a_checkpoint_of_a_lost_database_is_not_trusted(void **state) {
+    (void)state;
+    struct results expected = reference();
+    struct session *s = session_make(small_suite, "r");
+    s->stop_after = 6;
+    expect_failure(session_run(s), "stopped", NULL);
+    run_sql(s, "DELETE FROM steps WHERE step = 1");
+    expect_good(session_run(s));
+    assert_non_null(strstr(s->message, "lacks steps"));
+    struct results found = load(s);
+    assert_same_results(&expected, &found);
+    results_free(&found);
+    results_free(&expected);
+    session_free(s);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, small_folder_make, small_folder_remove)
+    const struct CMUnitTest tests[] = {
+        TEST(a_suite_runs_to_its_end_and_a_second_call_does_nothing),
+        TEST(a_stopped_suite_goes_on_to_the_same_bits),
+        TEST(a_killed_suite_goes_on_to_the_same_bits),
+        TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
+        TEST(a_run_that_diverges_is_marked_and_the_others_go_on),
+        TEST(damaged_weights_are_named_before_they_change_a_result),
+        TEST(a_run_is_reproduced_and_the_first_different_step_is_named),
+        TEST(a_checkpoint_of_a_lost_database_is_not_trusted),
+    };
+    return cmocka_run_group_tests(tests, prepare_data, remove_data);
+}

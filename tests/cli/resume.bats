@@ -90,7 +90,7 @@ end_of_process() {
         [ "$code" -eq 130 ] || [ "$code" -eq 0 ]
         [ "$code" -eq 0 ] || {
             stopped=$((stopped + 1))
-            tail -n 1 "$folder/c.db.log" | grep -q "^hinge: .*hinge run"
+            tail -n 1 "$folder/c.db.log" | grep -q "^hinge: .*the same command goes on"
         }
     done
     [ "$stopped" -ge 1 ]

@@ -1,40 +1,17 @@
 /* cmd_common: suites by name, run numbers. */
 #include "harness/cmd_common.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/yaml.h"
+
 static bool has_ending(const char *name, const char *ending) {
     size_t length = strlen(name), tail = strlen(ending);
     return length > tail && strcmp(name + length - tail, ending) == 0;
-}
-
-static int is_yaml(const struct dirent *entry) { return has_ending(entry->d_name, ".yaml"); }
-
-size_t yaml_names(const char *folder, char ***names) {
-    struct dirent **entries;
-    int count = scandir(folder, &entries, is_yaml, alphasort);
-    *names = count > 0 ? calloc((size_t)count, sizeof **names) : NULL;
-    size_t used = 0;
-    for (int i = 0; i < count; i++) {
-        char *name = strndup(entries[i]->d_name, strlen(entries[i]->d_name) - strlen(".yaml"));
-        if (*names && name)
-            (*names)[used++] = name;
-        else
-            free(name);
-        free(entries[i]);
-    }
-    if (count >= 0) free(entries);
-    return used;
-}
-
-void names_free(char **names, size_t count) {
-    for (size_t i = 0; i < count; i++) free(names[i]);
-    free(names);
 }
 
 static bool is_path(const char *argument) { return strchr(argument, '/') || has_ending(argument, ".yaml"); }

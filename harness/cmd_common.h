@@ -9,11 +9,6 @@ enum { TITLE_CAPACITY = NAME_CAPACITY + 64 };
 /* The file of a SUITE argument: a path, or the name of suites/NAME.yaml. Unknown: STATUS_USAGE naming the nearest. */
 status suite_find(const char *argument, char path[4096]);
 
-/* Names of the *.yaml files of a folder, without the ending, sorted. Caller frees with names_free. A folder that cannot
- * be read has none. */
-size_t yaml_names(const char *folder, char ***names);
-void names_free(char **names, size_t count);
-
 /* The suite's name in the database: the argument itself, or the name inside the file when it is a path. */
 status suite_name(const char *argument, char name[NAME_CAPACITY]);
 

@@ -9,6 +9,7 @@
 #include "harness/terminal.h"
 #include "harness/units.h"
 #include "harness/verbs.h"
+#include "harness/yaml.h"
 #include "model/parameters.h"
 
 /* --- options -------------------------------------------------------------------------------------------------- */

@@ -171,6 +171,16 @@ static status preset_path(struct loader *l, const struct yaml_node *node, char o
     return length < 4096 ? NULL : yaml_error(file, node->place, "preset: the path is too long");
 }
 
+static status unknown_preset(struct loader *l, const struct yaml_node *node, const char *path) {
+    char folder[4096], allowed[1024], **names;
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
+    size_t count = yaml_names(folder, &names);
+    status s = yaml_error(l->suite->path, node->place, "preset %s: there is no %s; %s", node->text, path,
+                          allowed_words(node->text, (const char *const *)names, count, allowed));
+    names_free(names, count);
+    return s;
+}
+
 /* Reads the preset that a mapping names, if it names one; its name goes behind those before it. */
 static status load_preset(struct loader *l, const struct yaml_node *map, struct yaml_node *preset, char path[4096]) {
     const struct yaml_node *node = yaml_get(map, "preset");
@@ -180,8 +190,7 @@ static status load_preset(struct loader *l, const struct yaml_node *map, struct 
     TRY(take_text(l->suite->path, node, node->text, node->place, name, sizeof name));
     if (strchr(name, '/')) return yaml_error(l->suite->path, node->place, "preset: a name, not a path");
     TRY(preset_path(l, node, path));
-    if (access(path, F_OK) != 0)
-        return yaml_error(l->suite->path, node->place, "preset %s: there is no %s", name, path);
+    if (access(path, F_OK) != 0 && errno == ENOENT) return unknown_preset(l, node, path);
     TRY(yaml_read(preset, path));
     size_t used = strlen(l->suite->preset);
     snprintf(l->suite->preset + used, sizeof l->suite->preset - used, "%s%s", used ? " + " : "", name);

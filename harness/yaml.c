@@ -1,6 +1,7 @@
 /* yaml: libfyaml's document turned into a plain tree with places; see yaml.h. */
 #include "harness/yaml.h"
 
+#include <dirent.h>
 #include <libfyaml.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -180,4 +181,34 @@ status yaml_read(struct yaml_node *root, const char *path) {
     free(text);
     if (s) yaml_free(root);
     return s;
+}
+
+/* --- folders of files ----------------------------------------------------------------------------------------------
+ */
+
+static int is_yaml(const struct dirent *entry) {
+    size_t length = strlen(entry->d_name), ending = strlen(".yaml");
+    return length > ending && strcmp(entry->d_name + length - ending, ".yaml") == 0;
+}
+
+size_t yaml_names(const char *folder, char ***names) {
+    struct dirent **entries;
+    int count = scandir(folder, &entries, is_yaml, alphasort);
+    *names = count > 0 ? calloc((size_t)count, sizeof **names) : NULL;
+    size_t used = 0;
+    for (int i = 0; i < count; i++) {
+        char *name = strndup(entries[i]->d_name, strlen(entries[i]->d_name) - strlen(".yaml"));
+        if (*names && name)
+            (*names)[used++] = name;
+        else
+            free(name);
+        free(entries[i]);
+    }
+    if (count >= 0) free(entries);
+    return used;
+}
+
+void names_free(char **names, size_t count) {
+    for (size_t i = 0; i < count; i++) free(names[i]);
+    free(names);
 }

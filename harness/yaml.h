@@ -3,6 +3,8 @@
  * Read through libfyaml. Duplicate keys, anchors, aliases, tags of other types, several documents in one file, NUL
  * characters and nesting deeper than YAML_DEPTH are refused. */
 #pragma once
+#include <stddef.h>
+
 #include "kernels/status.h"
 
 enum { YAML_DEPTH = 8, YAML_BYTES = 1 << 20 };
@@ -32,3 +34,8 @@ const char *yaml_kind_name(enum yaml_kind kind);                                
 /* A STATUS_USAGE message that begins with the place. */
 __attribute__((format(printf, 3, 4))) status yaml_error(const char *path, struct yaml_place place, const char *format,
                                                         ...);
+
+/* Names of the *.yaml files of a folder, without the ending, sorted. Caller frees with names_free. A folder that cannot
+ * be read has none. */
+size_t yaml_names(const char *folder, char ***names);
+void names_free(char **names, size_t count);

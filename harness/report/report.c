@@ -283,7 +283,7 @@ static status check_replaceable(const char *folder) {
 }
 
 static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
-    static const char *const leftovers[] = {"document.aux", "document.out", "document.log", "latex.out"};
+    static const char *const leftovers[] = {"document.aux", "document.out", "latex.out"};
     char path[PATH_SIZE], name[160];
     for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
         TRY(join(path, b->folder, leftovers[i]));

@@ -173,7 +173,7 @@ static void latex_character(struct text *t, uint32_t c, const char *start, size_
 
 static bool breaks_after(uint32_t c) { return c < 0x80 && strchr("/_=,.;:+&)", (int)c) && c; }
 
-enum { LONG_WORD = 16 };
+enum { LONG_WORD = 16, SLUG_CHARACTERS = 80 };
 
 void text_latex(struct text *t, const char *utf8) {
     size_t word = 0;
@@ -243,10 +243,10 @@ void text_short(struct text *t, const char *utf8, size_t characters) {
 
 void text_slug(struct text *t, const char *utf8) {
     size_t start = t->size;
-    for (; *utf8 && t->size - start < 80; utf8++) {
-        bool kept = (*utf8 >= 'a' && *utf8 <= 'z') || (*utf8 >= 'A' && *utf8 <= 'Z') ||
-                    (*utf8 >= '0' && *utf8 <= '9') || *utf8 == '_' || *utf8 == '-' || (*utf8 == '.' && t->size > start);
-        text_bytes(t, kept ? utf8 : "-", 1);
+    for (; *utf8 && t->size - start < SLUG_CHARACTERS; utf8++) {
+        bool first = t->size == start, letter = isalnum((unsigned char)*utf8) && !(*utf8 & 0x80);
+        bool kept = letter || *utf8 == '_' || (!first && (*utf8 == '-' || *utf8 == '.'));
+        text_bytes(t, kept ? utf8 : first ? "_" : "-", 1);
     }
     if (t->size == start) append(t, "suite");
 }

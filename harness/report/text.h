@@ -28,7 +28,8 @@ void text_csv(struct text *t, const char *utf8);     /* one field, quoted where 
 /* At most `characters` characters; what is longer loses its middle to an ellipsis. */
 void text_short(struct text *t, const char *utf8, size_t characters);
 
-/* Letters, digits, '.', '_' and '-' are kept, the rest becomes '-': a file name that needs no quoting. */
+/* Letters, digits, '.', '_' and '-' are kept, the rest becomes '-': a file name that needs no quoting and
+ * starts with neither '-' nor '.'. */
 void text_slug(struct text *t, const char *utf8);
 
 /* Figures as plain UTF-8 ("−0.0123"); an en dash when not finite. */

@@ -1,5 +1,5 @@
 /* report_fixture: invented results; see report_fixture.h. */
-#include "report_fixture.h"
+#include "tests/unit/report_fixture.h"
 
 #include <math.h>
 #include <stdio.h>

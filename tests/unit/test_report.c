@@ -1,0 +1,433 @@
+/* test_report: foreign text is made harmless, and a report shows what its results hold, also unfinished ones. The
+ * numbers are invented (report_fixture.c). */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "harness/process.h"
+#include "harness/report/report.h"
+#include "harness/report/text.h"
+#include "tests/unit/report_fixture.h"
+
+static char scratch[64];
+
+static int make_scratch(void **state) {
+    (void)state;
+    snprintf(scratch, sizeof scratch, "/tmp/hinge-report-XXXXXX");
+    return mkdtemp(scratch) ? 0 : -1;
+}
+
+static int remove_scratch(void **state) {
+    (void)state;
+    const char *const argv[] = {"rm", "-rf", scratch, NULL};
+    char *output;
+    int code;
+    status failure = program_output(argv, &output, &code);
+    free(output);
+    return failure || code;
+}
+
+static const char *in_scratch(const char *name) {
+    static char path[4][256];
+    static int next;
+    char *made = path[next++ % 4];
+    snprintf(made, sizeof path[0], "%s/%s", scratch, name);
+    return made;
+}
+
+static bool exists(const char *path) { return access(path, F_OK) == 0; }
+
+static char *contents(const char *path) {
+    const char *const argv[] = {"cat", path, NULL};
+    char *output;
+    int code;
+    assert_null(program_output(argv, &output, &code));
+    return output;
+}
+
+/* The text of a PDF, lines as on the page. */
+static char *pdf_text(const char *pdf) {
+    const char *const argv[] = {"pdftotext", "-layout", pdf, "-", NULL};
+    char *output;
+    int code;
+    assert_null(program_output(argv, &output, &code));
+    assert_int_equal(code, 0);
+    return output;
+}
+
+static void assert_holds(const char *text, const char *part) {
+    if (!strstr(text, part)) fail_msg("'%s' is not in:\n%.3000s", part, text);
+}
+
+static void write_report(struct results *results, const char *folder, char pdf[4096]) {
+    struct report_request request = {.results = results, .output_directory = folder, .templates = "reports"};
+    status failure = report_write(&request, pdf);
+    if (failure) fail_msg("%s", status_text(failure));
+}
+
+static void assert_fails(const struct report_request *request, enum status_kind kind, const char *text) {
+    char pdf[4096];
+    status failure = report_write(request, pdf);
+    assert_non_null(failure);
+    assert_int_equal(status_kind(failure), kind);
+    assert_holds(status_text(failure), text);
+    status_free(failure);
+}
+
+/* --- text ----------------------------------------------------------------------------------------------------------
+ */
+
+static void assert_written(void (*write)(struct text *, const char *), const char *input, const char *expected) {
+    struct text t = {0};
+    write(&t, input);
+    assert_string_equal(text_of(&t), expected);
+    text_free(&t);
+}
+
+static void latex_sees_no_command_in_foreign_text(void **state) {
+    (void)state;
+    assert_written(text_latex, "\\input{x}", "\\textbackslash{}input\\{x\\}");
+    assert_written(text_latex, "50% $a_1$ #&~^", "50\\% \\$a\\_1\\$ \\#\\&\\textasciitilde{}\\textasciicircum{}");
+    assert_written(text_latex, "-- ?`", "-{}- ?{}\\textasciigrave{}");
+    assert_written(text_latex, "α ü 中", "$\\alpha$ ü {\\footnotesize[U+4E2D]}");
+    assert_written(text_latex, "a\n\xFF\xC3", "a ??");
+}
+
+static void long_words_may_break_and_numbers_may_not(void **state) {
+    (void)state;
+    assert_written(text_latex, "0.12345", "0.12345");
+    assert_written(text_latex, "train.steps", "train.\\allowbreak{}steps");
+    assert_written(text_latex, "aaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa\\allowbreak{}aa");
+}
+
+static void gnuplot_and_csv_quote_what_needs_it(void **state) {
+    (void)state;
+    assert_written(text_gnuplot, "O'Neill `id` $(x)\n", "'O''Neill `id` $(x) '");
+    assert_written(text_csv, "plain", "plain");
+    assert_written(text_csv, "a,\"b\"\n", "\"a,\"\"b\"\" \"");
+    assert_written(text_slug, "../$(rm) a", "_.---rm--a");
+    assert_written(text_slug, "", "suite");
+}
+
+static void assert_number(double value, int decimals, const char *expected) {
+    struct text t = {0};
+    text_number(&t, value, decimals);
+    assert_string_equal(text_of(&t), expected);
+    text_free(&t);
+}
+
+static void numbers_have_a_true_minus_and_no_negative_zero(void **state) {
+    (void)state;
+    assert_number(-0.0123, 3, "−0.012");
+    assert_number(-0.0001, 3, "0.000");
+    assert_number(NAN, 3, "–");
+    struct text t = {0};
+    text_integer(&t, 16000000);
+    assert_string_equal(text_of(&t), "16,000,000");
+    text_free(&t);
+}
+
+static void long_names_lose_their_middle(void **state) {
+    (void)state;
+    struct text t = {0};
+    text_short(&t, "äbcdefghij", 7);
+    assert_string_equal(text_of(&t), "äbcd…ij");
+    text_free(&t);
+}
+
+/* --- reports -------------------------------------------------------------------------------------------------------
+ */
+
+static void a_report_shows_verdicts_figures_and_hashes(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    write_report(&results, in_scratch("plain"), pdf);
+    assert_string_equal(pdf, in_scratch("plain/test-data.pdf"));
+    char *text = pdf_text(pdf);
+    assert_holds(text, "recurrence is better than none by");
+    assert_holds(text, "no-rope is worse than none by");
+    assert_holds(text, "worse by the margin");
+    assert_holds(text, "12 of 12 runs finished");
+    assert_holds(text, "model read back from its");
+    assert_null(strstr(text, "Incomplete"));
+    char hash[11] = "";
+    memcpy(hash, fixture_run(&results, 1, 2)->weights_sha256, 10);
+    assert_holds(text, hash);
+    free(text);
+    results_free(&results);
+}
+
+static void every_table_and_figure_lies_beside_the_report(void **state) {
+    (void)state;
+    static const char *const tables[] = {"significance", "design", "spread",   "gap",       "timings",
+                                         "classes",      "runs",   "variants", "provenance"};
+    static const char *const figures[] = {"differences", "curves", "size", "stages"};
+    static const char *const endings[] = {"pdf", "png", "svg"};
+    char path[256];
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        snprintf(path, sizeof path, "%s/plain/test-data/%s.tex", scratch, tables[i]);
+        assert_true(exists(path));
+        snprintf(path, sizeof path, "%s/plain/test-data/%s.csv", scratch, tables[i]);
+        assert_true(exists(path));
+    }
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        for (int e = 0; e < 3; e++) {
+            struct stat info;
+            snprintf(path, sizeof path, "%s/plain/test-data/%s.%s", scratch, figures[i], endings[e]);
+            if (stat(path, &info) != 0 || info.st_size < 1000) fail_msg("%s is missing or empty", path);
+        }
+}
+
+static void no_line_of_the_document_is_wider_than_the_page(void **state) {
+    (void)state;
+    char *log = contents(in_scratch("plain/test-data/document.log"));
+    assert_holds(log, "Output written");
+    for (const char *at = log; (at = strstr(at, "Overfull \\hbox (")); at++)
+        if (atof(at + strlen("Overfull \\hbox (")) > 2.0) fail_msg("%.200s", at);
+    assert_null(strstr(log, "Missing character"));
+    free(log);
+}
+
+static void the_csv_of_significance_holds_the_compared_figures(void **state) {
+    (void)state;
+    struct results results;
+    struct observation *observations;
+    struct comparison_table table;
+    size_t count;
+    char expected[128];
+    fixture_results(&results, &plain_names, 3);
+    assert_null(results_observations(&results, results.metric, &observations, &count));
+    assert_null(compare_variants(&results.design, observations, count, &table));
+    char *csv = contents(in_scratch("plain/test-data/significance.csv"));
+    for (int v = 1; v < table.count; v++) {
+        snprintf(expected, sizeof expected, "%s,3,%.12g,%.12g,", table.rows[v].variant, table.rows[v].summary.mean,
+                 table.rows[v].delta);
+        assert_holds(csv, expected);
+    }
+    free(csv);
+    free(observations);
+    comparison_table_free(&table);
+    results_free(&results);
+}
+
+static void the_same_results_make_the_same_bytes(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    assert_int_equal(rename(in_scratch("plain/test-data.pdf"), in_scratch("first.pdf")), 0);
+    write_report(&results, in_scratch("plain"), pdf);
+    const char *const argv[] = {"cmp", in_scratch("first.pdf"), pdf, NULL};
+    char *output;
+    int code;
+    assert_null(program_output(argv, &output, &code));
+    assert_int_equal(code, 0);
+    free(output);
+    results_free(&results);
+}
+
+static const char *const hostile_variants[] = {
+    "none $(touch pwned) `touch pwned` \\input{/etc/passwd}",
+    "O'Neill \"quoted\" 100% #1 ~^_&{}",
+    "Größe – 中文 αβ",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    "aa"
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    "aa"
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+};
+static const struct fixture_names hostile_names = {"../$(rm) \\end{document} %", "Is \\input{/etc/passwd} 50% & $x$?",
+                                                   4, hostile_variants};
+
+static void hostile_names_come_out_as_text(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &hostile_names, 2);
+    write_report(&results, in_scratch("hostile"), pdf);
+    char *text = pdf_text(pdf);
+    assert_holds(text, "../$(rm) \\end{document} %");
+    assert_holds(text, "Is \\input{/etc/passwd} 50% & $x$?");
+    assert_holds(text, "O'Neill \"quoted\" 100% #1");
+    assert_holds(text, "[U+4E2D]");
+    assert_null(strstr(text, "root:"));
+    assert_false(exists("pwned"));
+    free(text);
+    results_free(&results);
+}
+
+/* Takes a run's results away, as if it had ended so. */
+static void end_run(struct result_run *run, const char *how, const char *error) {
+    snprintf(run->status, sizeof run->status, "%s", how);
+    snprintf(run->error, sizeof run->error, "%s", error);
+    run->raw.present = run->averaged.present = run->artifact.present = false;
+    run->sizes.bytes = 0;
+}
+
+static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    end_run(fixture_run(&results, 1, 2), "failed", "step 122: the loss is not finite");
+    end_run(fixture_run(&results, 3, 2), "pending", "");
+    results.variants[2].late = true;
+    for (int s = 0; s < 3; s++) fixture_run(&results, 2, s)->late = true;
+    write_report(&results, in_scratch("partial"), pdf);
+    char *text = pdf_text(pdf);
+    assert_holds(
+        text, "Incomplete. This suite is not complete: of 12 planned runs 10 are done, 1 failed, 1 have not finished");
+    assert_holds(text, "step 122: the loss is not finite");
+    assert_holds(text, "2 of 3");
+    assert_holds(text, "(late) no-rope");
+    free(text);
+    results_free(&results);
+}
+
+static void keep_one_run(struct results *results) {
+    for (int i = 1; i < results->run_count; i++) end_run(&results->runs[i], "pending", "");
+}
+
+static void one_finished_run_makes_a_report_without_a_comparison(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    keep_one_run(&results);
+    write_report(&results, in_scratch("one"), pdf);
+    char *text = pdf_text(pdf);
+    assert_holds(text, "No comparison is possible yet");
+    free(text);
+    assert_false(exists(in_scratch("one/test-data/significance.tex")));
+    results_free(&results);
+}
+
+static void without_a_finished_run_there_is_no_report(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 2);
+    keep_one_run(&results);
+    end_run(&results.runs[0], "failed", "no memory");
+    struct report_request request = {
+        .results = &results, .output_directory = in_scratch("none"), .templates = "reports"};
+    assert_fails(&request, STATUS_DATA, "'test data' has no finished run");
+    assert_false(exists(in_scratch("none")));
+    results_free(&results);
+}
+
+static void a_missing_program_is_named_with_its_package(void **state) {
+    (void)state;
+    struct results results;
+    char *path = strdup(getenv("PATH"));
+    fixture_results(&results, &plain_names, 2);
+    struct report_request request = {
+        .results = &results, .output_directory = in_scratch("lacking"), .templates = "reports"};
+    setenv("PATH", scratch, 1);
+    assert_fails(&request, STATUS_SYSTEM, "apt-get install gnuplot-nox");
+    setenv("PATH", path, 1);
+    assert_false(exists(in_scratch("lacking/test-data")));
+    free(path);
+    results_free(&results);
+}
+
+static void break_template(const char *folder) {
+    const char *const copy[] = {"cp", "-r", "reports", folder, NULL};
+    char *output, path[256];
+    int code;
+    assert_null(program_output(copy, &output, &code));
+    free(output);
+    snprintf(path, sizeof path, "%s/document.tex", folder);
+    FILE *file = fopen(path, "w");
+    fputs("\\documentclass{article}\n\\begin{document}\n\\undefinedmacro\n\\end{document}\n", file);
+    fclose(file);
+}
+
+static void a_failure_of_latex_names_file_and_line_and_keeps_the_log(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 2);
+    break_template(in_scratch("templates"));
+    struct report_request request = {
+        .results = &results, .output_directory = in_scratch("broken"), .templates = in_scratch("templates")};
+    assert_fails(&request, STATUS_SYSTEM, "document.tex:3: Undefined control sequence");
+    assert_true(exists(in_scratch("broken/test-data.failed/document.log")));
+    assert_false(exists(in_scratch("broken/test-data.pdf")));
+    results_free(&results);
+}
+
+static void a_missing_template_is_named(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 2);
+    struct report_request request = {
+        .results = &results, .output_directory = in_scratch("bare"), .templates = in_scratch("absent")};
+    assert_fails(&request, STATUS_SYSTEM, "absent/document.tex");
+    results_free(&results);
+}
+
+static void a_folder_that_is_no_report_is_left_alone(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 2);
+    mkdir(in_scratch("mine"), 0777);
+    mkdir(in_scratch("mine/test-data"), 0777);
+    struct report_request request = {
+        .results = &results, .output_directory = in_scratch("mine"), .templates = "reports"};
+    assert_fails(&request, STATUS_USAGE, "exists and is no report");
+    assert_true(exists(in_scratch("mine/test-data")));
+    results_free(&results);
+}
+
+static bool stop_at_once(void *context, const char *what, double fraction) {
+    (void)context, (void)what, (void)fraction;
+    return true;
+}
+
+static void an_interrupted_report_leaves_nothing(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 2);
+    struct report_request request = {.results = &results,
+                                     .output_directory = in_scratch("stopped"),
+                                     .templates = "reports",
+                                     .progress = stop_at_once};
+    assert_fails(&request, STATUS_INTERRUPTED, "interrupted");
+    assert_int_equal(rmdir(in_scratch("stopped")), 0); /* it is empty */
+    results_free(&results);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(latex_sees_no_command_in_foreign_text),
+        cmocka_unit_test(long_words_may_break_and_numbers_may_not),
+        cmocka_unit_test(gnuplot_and_csv_quote_what_needs_it),
+        cmocka_unit_test(numbers_have_a_true_minus_and_no_negative_zero),
+        cmocka_unit_test(long_names_lose_their_middle),
+        cmocka_unit_test(a_report_shows_verdicts_figures_and_hashes),
+        cmocka_unit_test(every_table_and_figure_lies_beside_the_report),
+        cmocka_unit_test(no_line_of_the_document_is_wider_than_the_page),
+        cmocka_unit_test(the_csv_of_significance_holds_the_compared_figures),
+        cmocka_unit_test(the_same_results_make_the_same_bytes),
+        cmocka_unit_test(hostile_names_come_out_as_text),
+        cmocka_unit_test(an_unfinished_suite_says_so_and_lists_what_failed),
+        cmocka_unit_test(one_finished_run_makes_a_report_without_a_comparison),
+        cmocka_unit_test(without_a_finished_run_there_is_no_report),
+        cmocka_unit_test(a_missing_program_is_named_with_its_package),
+        cmocka_unit_test(a_failure_of_latex_names_file_and_line_and_keeps_the_log),
+        cmocka_unit_test(a_missing_template_is_named),
+        cmocka_unit_test(a_folder_that_is_no_report_is_left_alone),
+        cmocka_unit_test(an_interrupted_report_leaves_nothing),
+    };
+    return cmocka_run_group_tests_name("report", tests, make_scratch, remove_scratch);
+}

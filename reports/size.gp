@@ -11,7 +11,10 @@ do for [FORMAT in 'pdf png svg'] {
     set ylabel 'BPB of the decoded artifact'
     set key outside right top vertical Left reverse
     set tmargin at screen 1.0 - 0.6 / HEIGHT
-    set offsets graph 0.06, graph 0.06, graph 0.10, graph 0.06
+    set yrange [SIZES_LEAST : SIZES_MOST]
+    set ytics nomirror step_for(SIZES_MOST - SIZES_LEAST)
+    set format y format_for(SIZES_MOST - SIZES_LEAST)
+    set offsets graph 0.06, graph 0.06, 0, 0
     if (NEAR_CAP) {
         set arrow 1 from first CAP / 1e6, graph 0 to first CAP / 1e6, graph 1 nohead dashtype 2 linewidth 1.2 linecolor rgb '#404040'
         set label 1 'cap 16,000,000 bytes' at first CAP / 1e6, graph 0.97 right offset character -0.6, 0 textcolor rgb '#404040'

@@ -18,13 +18,15 @@ array DASH[6] = [1, 2, 3, 4, 5, 6]
 array SHAPE[6] = [7, 5, 9, 13, 11, 15]
 array HOLLOW[6] = [6, 4, 8, 12, 10, 14]
 colour(i) = COLOUR[(i - 1) % 6 + 1]
-shape(i) = SHAPE[(i - 1) % 6 + 1]
+# Beyond six, the combination of colour with shape or dash is new.
+turned(i) = (i - 1 + floor((i - 1) / 6)) % 6 + 1
+shape(i) = SHAPE[turned(i)]
 hollow(i) = HOLLOW[(i - 1) % 6 + 1]
-dash(i) = DASH[(i - 1) % 6 + 1]
+dash(i) = DASH[turned(i)]
 
 set border 3 linewidth 0.6 linecolor rgb '#404040'
 set tics nomirror out scale 0.5
-set grid xtics ytics linewidth 0.4 linecolor rgb '#dddddd' dashtype 1
+set grid xtics ytics linewidth 0.5 linecolor rgb '#d4d4d4' dashtype 1
 set key noautotitle samplen 2.6 spacing 1.05 textcolor rgb '#202020'
 # A round step that puts about four tics on a range.
 power_of(r) = 10.0 ** floor(log10(r / 4.0))

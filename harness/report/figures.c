@@ -202,7 +202,7 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
 
 static status write_sizes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     struct text rows = {0};
-    double largest = 0.0;
+    double largest = 0.0, least = INFINITY, most = -INFINITY;
     for (int v = 0; v < a->results->variant_count; v++) {
         text_add(&rows, "NaN\tNaN\n"); /* keeps the block of a variant without artifacts */
         for (int i = 0; i < a->results->run_count; i++) {
@@ -210,10 +210,13 @@ static status write_sizes(const struct analysis *a, const char *folder, struct t
             if (run->variant != v || !run_done(run) || !run->sizes.bytes || !run->artifact.present) continue;
             text_add(&rows, "%zu\t%.10g\n", run->sizes.bytes, bpb_of(&run->artifact));
             largest = fmax(largest, (double)run->sizes.bytes);
+            least = fmin(least, bpb_of(&run->artifact));
+            most = fmax(most, bpb_of(&run->artifact));
         }
         text_add(&rows, "\n\n");
     }
     *any = largest > 0.0;
+    if (*any) add_range(settings, "SIZES", least, most);
     text_add(settings, "CAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
     return write_data(&rows, folder, "size.tsv");
 }

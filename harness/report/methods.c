@@ -206,8 +206,8 @@ static void describe_quantisation(const struct analysis *a, struct text *t) {
 static void describe_statistics(const struct analysis *a, struct text *t) {
     const struct design *d = &a->design;
     text_add(t,
-             "One seed is one unit: a variant and the baseline are paired by seed, and every step between is part of "
-             "what is compared. Intervals are Student's t on the differences at %g %% each, not corrected. ",
+             "One seed is one unit: a variant and the baseline are paired by seed. Intervals are Student's t on the "
+             "differences at %g %% each, not corrected. ",
              100.0 * (1.0 - d->alpha));
     text_add(t, d->test == TEST_SIGN_FLIP
                     ? "p comes from the sign-flip permutation test (all signings up to 20 pairs, 99,999 sampled above)"
@@ -216,7 +216,7 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
         text_add(t, ", without a correction. ");
     else
         text_add(t, ", adjusted over %d comparison%s (%s). ", a->table.family, a->table.family == 1 ? "" : "s",
-                 correction_name(d->correction));
+                 d->correction == CORRECT_HOLM ? "Holm" : "Benjamini–Hochberg");
     if (d->margin > 0.0)
         text_add(t,
                  "“By the margin” means that a one-sided t test against the margin of %g passes too; “equivalent” that "

@@ -175,6 +175,29 @@ static status write_facts(const struct build *b) {
     return write_part(b, &t, "facts.tex");
 }
 
+/* Whether the models learnt more than how often each token occurs. */
+static void say_learning(const struct analysis *a, struct text *latex) {
+    double least = INFINITY, most = -INFINITY, unigram = a->results->unigram_bpb;
+    for (int v = 0; v < a->results->variant_count; v++) {
+        if (!a->variants[v].raw.n) continue;
+        least = fmin(least, a->variants[v].raw.min);
+        most = fmax(most, a->variants[v].raw.max);
+    }
+    if (!(unigram > 0.0) || most < least) return;
+    struct text t = {0};
+    text_add(&t, "The raw weights of the finished runs reach ");
+    text_number(&t, least, a->bpb_decimals);
+    text_add(&t, " to ");
+    text_number(&t, most, a->bpb_decimals);
+    text_add(&t, " bits per byte; an add-one unigram model of the same tokens reaches ");
+    text_number(&t, unigram, a->bpb_decimals);
+    text_add(&t, most < unigram ? "." : ", which not all of them are under.");
+    text_add(latex, "\\item ");
+    text_latex(latex, text_of(&t));
+    text_add(latex, "\n");
+    text_free(&t);
+}
+
 static status write_findings(const struct build *b) {
     const struct analysis *a = &b->analysis;
     struct text t = {0};
@@ -185,6 +208,7 @@ static status write_findings(const struct build *b) {
         return write_part(b, &t, "findings.tex");
     }
     text_add(&t, "\\begin{itemize}\n");
+    say_learning(a, &t);
     for (int v = 1; v < a->table.count; v++) {
         struct text sentence = {0};
         sentence_verdict(&sentence, &a->wording, &a->table.rows[v]);

@@ -33,7 +33,7 @@ static void add_evidence(struct text *t, const struct wording *w, const struct c
     add_signed(t, w, row->ci_low);
     text_add(t, " to ");
     add_signed(t, w, row->ci_high);
-    text_add(t, "; %s%s p ", test_name(w->design->test), w->design->correction == CORRECT_NONE ? "" : ", adjusted");
+    text_add(t, "; %s%s p ", test_name(w->design->test), w->design->correction == CORRECT_NONE ? "" : ", adjusted");
     text_p(t, row->p_adjusted);
     text_add(t, "; %zu paired seeds)", row->pairs);
 }
@@ -42,11 +42,11 @@ static void add_margin(struct text *t, const struct wording *w, const struct com
     if (!(w->design->margin > 0.0)) return;
     bool passed = row->verdict == VERDICT_BETTER_BY_MARGIN || row->verdict == VERDICT_WORSE_BY_MARGIN;
     if (passed)
-        text_add(t, ", and by more than the margin of %g (adjusted one-sided p ", w->design->margin);
+        text_add(t, ", and by more than the margin of %g (adjusted one-sided p ", w->design->margin);
     else if (row->p_tost_adjusted < w->design->alpha)
-        text_add(t, ", but by less than the margin of %g that matters (adjusted TOST p ", w->design->margin);
+        text_add(t, ", but by less than the margin of %g that matters (adjusted TOST p ", w->design->margin);
     else
-        text_add(t, "; that the margin of %g is exceeded is not shown (adjusted one-sided p ", w->design->margin);
+        text_add(t, "; that the margin of %g is exceeded is not shown (adjusted one-sided p ", w->design->margin);
     bool inside = !passed && row->p_tost_adjusted < w->design->alpha;
     text_p(t, inside ? row->p_tost_adjusted : row->p_margin_adjusted);
     text_add(t, ")");
@@ -66,7 +66,7 @@ static void say_differs(struct text *t, const struct wording *w, const struct co
 static void say_equivalent(struct text *t, const struct wording *w, const struct comparison *row) {
     text_add(t, "%s and %s are equivalent within ±%g", row->variant, w->design->baseline, w->design->margin);
     add_evidence(t, w, row);
-    text_add(t, "; adjusted TOST p ");
+    text_add(t, "; adjusted TOST p ");
     text_p(t, row->p_tost_adjusted);
     text_add(t, ".");
 }

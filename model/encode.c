@@ -36,8 +36,8 @@ status documents_split(const struct documents *documents, double held_out, struc
     }
     if (out->count[SPLIT_TRAIN] && out->count[SPLIT_VALIDATION]) return NULL;
     status s = status_new(STATUS_DATA,
-                          "text too small: of its %zu documents %zu are for training and %zu held out; both must have "
-                          "one at least",
+                          "of %zu documents %zu are for training and %zu held out, and both must have some; give more "
+                          "documents, or hold out another share",
                           documents->count, out->count[SPLIT_TRAIN], out->count[SPLIT_VALIDATION]);
     document_split_free(out);
     return s;

@@ -25,6 +25,7 @@ static const struct sentencepiece_option settings[] = {
     {"remove_extra_whitespaces", "false"},
     {"allow_whitespace_only_pieces", "true"},
     {"character_coverage", "0.9995"},
+    {"required_chars", "\u2581"}, /* byte-fallback would count three bytes for a space */
     {"max_sentence_length", "1073741824"},
     {"num_threads", "1"},
     {"minloglevel", "2"},

@@ -204,7 +204,7 @@ static void impossible_requests_are_refused_with_the_figure(void **state) {
 static void a_text_of_one_document_cannot_be_split(void **state) {
     (void)state;
     small_write(small_path("one"), "a single document\n", 18);
-    expect_failure(prepare(small_path("root"), "one", small_path("one"), PIECES), "1 documents", NULL);
+    expect_failure(prepare(small_path("root"), "one", small_path("one"), PIECES), "of 1 documents", "hold out", NULL);
 }
 
 /* --- what is known of it ------------------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "kernels/random.h"
 #include "model/data.h"
 #include "model/files.h"
 #include "model/tokenizer.h"
@@ -164,6 +165,23 @@ static void the_same_text_trains_the_same_model(void **state) {
     assert_string_not_equal(first, other);
 }
 
+static void a_text_almost_without_spaces_still_has_a_piece_for_them(void **state) {
+    (void)state;
+    enum { LETTERS = 20000 };
+    char *text = malloc(LETTERS + 1);
+    struct random_stream random = random_stream(1, "letters");
+    for (int i = 0; i < LETTERS; i++) text[i] = (char)('a' + random_below(random, (uint64_t)i, 8));
+    text[LETTERS] = '\0';
+    struct tokenizer *spaceless;
+    expect_good(tokenizer_train(&(struct tokenizer_corpus){(const char *[]){text}, 1}, 300, small_path("spaceless")));
+    expect_good(tokenizer_load(&spaceless, small_path("spaceless")));
+    int found = 0;
+    for (size_t id = 0; id < 300; id++) found += !strcmp(tokenizer_piece(spaceless, id).text, "\u2581");
+    assert_int_equal(found, 1);
+    tokenizer_free(spaceless);
+    free(text);
+}
+
 static void too_little_text_for_the_pieces_is_refused_with_the_figures(void **state) {
     (void)state;
     status s =
@@ -205,6 +223,7 @@ int main(void) {
         cmocka_unit_test(byte_counts_follow_the_written_rule),
         cmocka_unit_test(only_pieces_of_spaces_alone_have_a_space_inside),
         cmocka_unit_test(the_same_text_trains_the_same_model),
+        cmocka_unit_test(a_text_almost_without_spaces_still_has_a_piece_for_them),
         cmocka_unit_test(too_little_text_for_the_pieces_is_refused_with_the_figures),
         cmocka_unit_test(too_few_pieces_for_the_characters_are_refused),
         cmocka_unit_test(a_file_that_is_no_model_is_refused),

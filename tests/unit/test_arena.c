@@ -12,6 +12,10 @@
 
 #include "kernels/arena.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 struct layout {
     unsigned char *bytes;
     real *reals;
@@ -57,6 +61,20 @@ static void pieces_are_aligned_zeroed_and_apart(void **state) {
     assert_null(arena.base);
 }
 
+static void the_bytes_between_pieces_are_poisoned_under_addresssanitizer(void **state) {
+    (void)state;
+    struct arena arena = counted_and_created();
+    struct layout l = lay_out(&arena);
+#if defined(__SANITIZE_ADDRESS__)
+    assert_true(__asan_address_is_poisoned(l.bytes + 3));
+    assert_true(__asan_address_is_poisoned(l.reals + 1000));
+    assert_true(__asan_address_is_poisoned((unsigned char *)l.last + 65));
+#endif
+    memset(l.bytes, 1, 3);
+    memset(l.reals, 1, 1000 * sizeof *l.reals);
+    arena_destroy(&arena);
+}
+
 static void a_large_arena_is_zeroed_and_aligned_too(void **state) {
     (void)state;
     struct arena arena;
@@ -98,6 +116,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counting_gives_no_memory_and_the_exact_size),
         cmocka_unit_test(pieces_are_aligned_zeroed_and_apart),
+        cmocka_unit_test(the_bytes_between_pieces_are_poisoned_under_addresssanitizer),
         cmocka_unit_test(a_large_arena_is_zeroed_and_aligned_too),
         cmocka_unit_test(more_than_the_machine_has_is_refused_with_the_figure),
         cmocka_unit_test(overrunning_a_counted_arena_aborts),

@@ -56,17 +56,6 @@ static void the_multiplier_follows_its_definition(void **state) {
     }
 }
 
-static void the_momentum_rises_linearly_to_its_end(void **state) {
-    (void)state;
-    struct config config = toy_config("");
-    assert_float_equal(muon_momentum_at(&config, 0), 0.85, 1e-12);
-    assert_float_equal(muon_momentum_at(&config, 250), 0.92, 1e-12);
-    assert_float_equal(muon_momentum_at(&config, 500), 0.99, 0);
-    assert_float_equal(muon_momentum_at(&config, 100000), 0.99, 0);
-    config.optim_muon_momentum_steps = 0;
-    assert_float_equal(muon_momentum_at(&config, 0), 0.99, 0);
-}
-
 static void a_structured_text_is_learnt_far_below_its_unigram_entropy(void **state) {
     (void)state;
     struct trainer *trainer = new_trainer("train.steps=60 train.warmdown=20 train.slice_tokens=32", 1);
@@ -257,18 +246,6 @@ static void a_run_by_the_clock_ends_by_the_clock(void **state) {
     trainer_destroy(trainer);
 }
 
-static void clipping_scales_to_the_limit_and_leaves_small_gradients_alone(void **state) {
-    (void)state;
-    struct tensor tensors[] = {{.count = 1, .offset = 0}, {.count = 1, .offset = 2}};
-    struct parameters parameters = {.count = 2, .tensors = tensors, .total = 4};
-    real g[4] = {3, 0, 4, 0};
-    assert_float_equal(clip_gradients(&parameters, g, 5), 5, 1e-12);
-    assert_float_equal(g[0], 3, 0);
-    assert_float_equal(clip_gradients(&parameters, g, 1), 5, 1e-12);
-    assert_float_equal(g[0], 0.6, 1e-6);
-    assert_float_equal(g[2], 0.8, 1e-6);
-}
-
 #ifndef __SANITIZE_ADDRESS__
 /* glibc's own names, so that the program's allocations can be counted on their way through. */
 extern void *__libc_malloc(size_t size);
@@ -298,7 +275,6 @@ static void a_step_allocates_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_multiplier_follows_its_definition),
-        cmocka_unit_test(the_momentum_rises_linearly_to_its_end),
         cmocka_unit_test(a_structured_text_is_learnt_far_below_its_unigram_entropy),
         cmocka_unit_test(the_bits_are_the_same_on_one_two_and_four_lanes),
         cmocka_unit_test(seeds_differ_and_the_same_seed_repeats),
@@ -314,7 +290,6 @@ int main(void) {
         cmocka_unit_test(a_tokenizer_of_another_size_is_refused),
         cmocka_unit_test(a_text_shorter_than_a_window_is_refused),
         cmocka_unit_test(a_run_by_the_clock_ends_by_the_clock),
-        cmocka_unit_test(clipping_scales_to_the_limit_and_leaves_small_gradients_alone),
 #ifndef __SANITIZE_ADDRESS__
         cmocka_unit_test(a_step_allocates_nothing),
 #endif

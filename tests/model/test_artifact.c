@@ -208,6 +208,21 @@ static void a_missing_option_or_tensor_is_refused(void **state) {
     raw_free(&raw);
 }
 
+/* Without values it passes every check of sizes. */
+static void a_tensor_too_many_is_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack();
+    struct stored_tensor *more = calloc((size_t)raw.file.count + 1, sizeof *more), *kept = raw.file.tensors;
+    memcpy(more, kept, (size_t)raw.file.count * sizeof *more);
+    more[raw.file.count++] = (struct stored_tensor){.name = "stowaway", .type = TYPE_I8, .dims = 1};
+    raw.file.tensors = more;
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "tensors that its model has not");
+    raw.file.tensors = kept;
+    raw.file.count--;
+    free(more);
+    raw_free(&raw);
+}
+
 static void a_renamed_or_reshaped_tensor_is_refused(void **state) {
     (void)state;
     struct raw raw = unpack();
@@ -234,7 +249,7 @@ static void poison(const struct raw *raw, const char *name, const void *value, s
 static void values_that_no_quantiser_writes_are_refused(void **state) {
     (void)state;
     struct raw raw = unpack();
-    const int8_t beyond = 32, below = -128;
+    const int8_t beyond = 32, below = -32;
     const uint16_t infinite = 0x7C00, negative = 0xBC00, zero = 0;
     const uint32_t nan_bits = 0x7FC00000;
     poison(&raw, "blocks.0.mlp.fc.q", &beyond, 1, "blocks.0.mlp.fc has an integer beyond its bits");
@@ -304,6 +319,7 @@ int main(void) {
         cmocka_unit_test(lying_metadata_is_refused),
         cmocka_unit_test(a_model_larger_than_the_machine_is_refused_before_memory_is_taken),
         cmocka_unit_test(a_missing_option_or_tensor_is_refused),
+        cmocka_unit_test(a_tensor_too_many_is_refused),
         cmocka_unit_test(a_renamed_or_reshaped_tensor_is_refused),
         cmocka_unit_test(values_that_no_quantiser_writes_are_refused),
         cmocka_unit_test(a_bomb_is_refused),

@@ -220,6 +220,27 @@ static void the_hessian_is_the_sum_over_all_inputs_and_passes(void **state) {
     network_destroy(&net);
 }
 
+static void queries_keys_and_values_share_one_hessian(void **state) {
+    (void)state;
+    struct config config = toy_config("model.layers=1 attention.layers=0 model.dim=288 attention.kv_heads=4 "
+                                      "attention.rope_dims=0 quant.calibration=train quant.calibration_sequences=1");
+    struct network net;
+    struct calibration calibration;
+    assert_good(network_create(&net, &config, toy_backend(1), 1, 16));
+    real *weights = calloc(net.parameters.total, sizeof *weights);
+    assert_good(parameters_initialise(&net.parameters, weights, 1));
+    assert_good(calibrate(&net, weights, toy_dataset(), 3, NULL, NULL, &calibration));
+    const double *q = calibration_hessian(&calibration, parameters_find(&net.parameters, "blocks.0.attn.q"));
+    assert_ptr_equal(q, calibration_hessian(&calibration, parameters_find(&net.parameters, "blocks.0.attn.k")));
+    assert_ptr_equal(q, calibration_hessian(&calibration, parameters_find(&net.parameters, "blocks.0.attn.v")));
+    double trace = 0; /* of normalised inputs: 288 for each of the 16 tokens */
+    for (size_t i = 0; i < 288; i++) trace += q[i * 288 + i];
+    assert_float_equal(trace, 16 * 288, 1);
+    free(weights);
+    calibration_free(&calibration);
+    network_destroy(&net);
+}
+
 static void the_bits_are_the_same_on_one_two_and_four_lanes(void **state) {
     (void)state;
     struct quantised_toy first, toy;
@@ -337,6 +358,7 @@ int main(void) {
         cmocka_unit_test(the_floor_holds_every_scale_at_one_over_qmax),
         cmocka_unit_test(gptq_beats_rowwise_where_the_inputs_are_known),
         cmocka_unit_test(the_hessian_is_the_sum_over_all_inputs_and_passes),
+        cmocka_unit_test(queries_keys_and_values_share_one_hessian),
         cmocka_unit_test(the_bits_are_the_same_on_one_two_and_four_lanes),
         cmocka_unit_test(integers_stay_within_their_bits),
         cmocka_unit_test(an_indefinite_hessian_is_damped_more_then_given_up_and_noted),

@@ -83,7 +83,8 @@ static status run(const struct runner_request *request, const struct dataset_lis
     status_free(counted);
     if (status_kind(s) != STATUS_INTERRUPTED) return s;
     status_free(s);
-    return status_new(STATUS_INTERRUPTED, "stopped: %d of %d runs are done, the rest is kept; the same command goes on",
+    return status_new(STATUS_INTERRUPTED,
+                      "stopped: %d of %d runs are done, what was begun is kept; the same hinge run goes on from here",
                       summary->done, summary->runs);
 }
 

@@ -259,9 +259,12 @@ static status run_verb(const struct program *program, int count, char **words) {
         help_verb(stdout, program, verb);
         return NULL;
     }
-    struct invocation in;
-    TRY(cli_parse(verb, count - used, words + used, &in));
-    return verb->run(&in);
+    struct invocation *in = malloc(sizeof *in);
+    if (!in) return status_new(STATUS_SYSTEM, "out of memory");
+    status failed = cli_parse(verb, count - used, words + used, in);
+    if (!failed) failed = verb->run(in);
+    free(in);
+    return failed;
 }
 
 status cli_main(const struct program *program, int argc, char **argv) {

@@ -290,7 +290,8 @@ static void print_variants(const struct suite *suite) {
         const struct suite_variant *variant = &suite->variants[i];
         bool baseline = strcmp(variant->name, suite->design.baseline) == 0;
         table_cell(table, "%s", variant->name);
-        table_cell(table, "%s%s", baseline ? "(baseline) " : "", variant->overrides);
+        table_cell(table, "%s%s%s", baseline ? "(baseline)" : "", baseline && *variant->overrides ? " " : "",
+                   variant->overrides);
     }
     table_print(table, stdout, 2);
     table_free(table);

@@ -73,8 +73,8 @@ static void print_options(const struct run_details *details, bool all) {
         default_text(option->name, initial);
         if (!all && strcmp(option->value, initial) == 0) continue;
         table_cell(table, "%s", option->name);
-        table_cell(table, "%s", option->value);
-        table_cell(table, "%s", initial);
+        table_cell(table, "%s", *option->value ? option->value : "(empty)");
+        table_cell(table, "%s", *initial ? initial : "(empty)");
     }
     heading(all ? "options" : "options that differ from their defaults");
     table_print(table, stdout, 2);

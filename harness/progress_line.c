@@ -50,7 +50,7 @@ static void put_stage(char *out, size_t size, const struct runner_progress *p) {
         text_append(out, size, "%s · %.0f %%", part, 100.0 * (double)p->done / (double)p->total);
 }
 
-const char *progress_text(const struct runner_progress *p, char *out, size_t size) {
+static void put_full(const struct runner_progress *p, char *out, size_t size) {
     char run_left[UNITS_CAPACITY], suite_left[UNITS_CAPACITY];
     snprintf(out, size, "run %d of %d · %s · seed %" PRId64 " · ", p->run, p->run_count, p->variant, p->seed);
     put_stage(out, size, p);
@@ -58,6 +58,21 @@ const char *progress_text(const struct runner_progress *p, char *out, size_t siz
     if (isfinite(p->tokens_per_second)) text_append(out, size, " · %.0f tokens/s", p->tokens_per_second);
     text_append(out, size, " · left: run %s, suite %s", format_duration(p->run_seconds_left, run_left),
                 format_duration(p->suite_seconds_left, suite_left));
+}
+
+static void put_short(const struct runner_progress *p, char *out, size_t size) {
+    char run_left[UNITS_CAPACITY], suite_left[UNITS_CAPACITY];
+    snprintf(out, size, "%d/%d %s %" PRId64 " ", p->run, p->run_count, p->variant, p->seed);
+    put_stage(out, size, p);
+    if (isfinite(p->loss)) text_append(out, size, " · %.3f", p->loss);
+    if (isfinite(p->tokens_per_second)) text_append(out, size, " · %.0f tok/s", p->tokens_per_second);
+    text_append(out, size, " · %s, %s left", format_duration(p->run_seconds_left, run_left),
+                format_duration(p->suite_seconds_left, suite_left));
+}
+
+const char *progress_text(const struct runner_progress *progress, size_t columns, char *out, size_t size) {
+    put_full(progress, out, size);
+    if (text_columns(out) > columns) put_short(progress, out, size);
     return out;
 }
 
@@ -80,10 +95,14 @@ static void erase(struct progress_line *line) {
     line->drawn = false;
 }
 
+/* Columns that a line may take without wrapping; a file takes any. */
+static size_t line_columns(const struct progress_line *line) {
+    int width = terminal_width(stderr);
+    return !line->terminal ? SIZE_MAX : width > 1 ? (size_t)width - 1 : 1;
+}
+
 static void draw(struct progress_line *line, const char *text) {
-    size_t width = (size_t)terminal_width(stderr);
-    int bytes = (int)text_prefix(text, width > 1 ? width - 1 : width);
-    fprintf(stderr, "\r%.*s\033[K", bytes, text);
+    fprintf(stderr, "\r%.*s\033[K", (int)text_prefix(text, line_columns(line)), text);
     fflush(stderr);
     line->drawn = true;
 }
@@ -98,7 +117,7 @@ static void on_progress(void *context, const struct runner_progress *progress) {
     if (line->terminal && line->jobs > 1)
         put_workers(line, progress, text, sizeof text);
     else
-        progress_text(progress, text, sizeof text);
+        progress_text(progress, line_columns(line), text, sizeof text);
     if (line->terminal)
         draw(line, text);
     else

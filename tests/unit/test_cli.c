@@ -12,6 +12,7 @@
 #include "harness/cli.h"
 #include "harness/json_out.h"
 #include "harness/process.h"
+#include "harness/progress_line.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
 #include "harness/units.h"
@@ -205,6 +206,27 @@ static void durations_sizes_and_counts_read_well(void **state) {
     assert_string_equal(format_count(7, out), "7");
 }
 
+static void the_progress_line_gets_short_where_there_is_little_room(void **state) {
+    (void)state;
+    const struct runner_progress progress = {.run = 2,
+                                             .run_count = 9,
+                                             .variant = "none",
+                                             .seed = 42,
+                                             .part = PART_TRAIN,
+                                             .done = 120,
+                                             .total = 600,
+                                             .loss = 3.25,
+                                             .tokens_per_second = 7530,
+                                             .run_seconds_left = 65,
+                                             .suite_seconds_left = 3725};
+    char text[512];
+    assert_string_equal(progress_text(&progress, 200, text, sizeof text),
+                        "run 2 of 9 · none · seed 42 · train · step 120/600 · loss 3.2500 · 7530 tokens/s · left: run "
+                        "1 min 05 s, suite 1 h 02 min");
+    assert_string_equal(progress_text(&progress, 100, text, sizeof text),
+                        "2/9 none 42 train · step 120/600 · 3.250 · 7530 tok/s · 1 min 05 s, 1 h 02 min left");
+}
+
 static void json_knows_no_nan_and_keeps_the_order_of_keys(void **state) {
     (void)state;
     json_t *object = json_object();
@@ -245,6 +267,7 @@ int main(void) {
         cmocka_unit_test(tables_align_text_left_and_numbers_right),
         cmocka_unit_test(tables_cut_wide_cells_to_100_columns),
         cmocka_unit_test(durations_sizes_and_counts_read_well),
+        cmocka_unit_test(the_progress_line_gets_short_where_there_is_little_room),
         cmocka_unit_test(json_knows_no_nan_and_keeps_the_order_of_keys),
         cmocka_unit_test(programs_get_their_arguments_as_they_are),
     };

@@ -25,7 +25,8 @@ BUILD   := build$(VARIANT)
 
 OPTIMISE := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O3)
 WARNINGS := -Wall -Wextra -Werror
-COMMON   := $(OPTIMISE) -g -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp $(WARNINGS) \
+NUMERICS := -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp
+COMMON   := $(OPTIMISE) -g -march=$(ARCH) $(NUMERICS) $(WARNINGS) \
     -I. -D_GNU_SOURCE $(if $(filter double,$(REAL)),-DHINGE_DOUBLE)
 CFLAGS   := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wshadow $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
@@ -45,7 +46,7 @@ TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(BUILD)/%)
 support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c)))
 
 .DEFAULT_GOAL := all
-.PHONY: all demo test check bench help packages test-packages check-packages clean tests format
+.PHONY: all demo test check bench help packages test-packages check-packages clean tests format libraries
 
 all: $(PROGRAM) ## build build/hinge (SAN=address|undefined|thread, REAL=double)
 
@@ -83,6 +84,11 @@ help: ## this list
 clean: ## remove what was built (not data, results or reports)
 	@rm -rf build compile_commands.json
 
+libraries:
+	@pkg-config --exists $(LIBRARIES) || { echo "libraries are missing; 'make packages' installs them" >&2; exit 1; }
+
+$(OBJECTS): | libraries
+
 $(PROGRAM): $(BUILD)/harness/main.o $(LIBRARY)
 	@echo "  link  $@"
 	@$(CC) $(CFLAGS) -o $@ $< $(LIBRARY) $(LDLIBS)
@@ -109,12 +115,13 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
 $(BUILD)/harness/store/schema.o: harness/store/schema.sql
 
 # The program's own record of how it was built; made again only when the revision is another.
+MACHINE = $(or $(shell $(CC) -march=$(ARCH) -Q --help=target 2>/dev/null | awk '$$1 == "-march=" {print $$2}'),$(ARCH))
 REVISION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 $(BUILD)/revision: FORCE
 	@mkdir -p $(@D); echo '$(REVISION)' | cmp -s - $@ || echo '$(REVISION)' > $@
 FORCE:
 $(BUILD)/harness/provenance.o: $(BUILD)/revision
-$(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(ARCH)"' -DHINGE_REVISION='"$(REVISION)"'
+$(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(MACHINE) $(NUMERICS)"' -DHINGE_REVISION='"$(REVISION)"'
 
 compile_commands.json: Makefile
 	@{ echo '['; first=; for f in $(C_SOURCES); do \

@@ -8,12 +8,18 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int threads;
 
-static void read_thread_count(void) { threads = omp_get_max_threads(); }
+/* A forked child has none of its parent's threads, yet OpenMP would wait for them: so they end before a fork. */
+static void end_threads(void) { omp_pause_resource_all(omp_pause_soft); }
+
+static void start_up(void) {
+    threads = omp_get_max_threads();
+    pthread_atfork(end_threads, NULL, NULL);
+}
 
 /* One op is one lane's work, so BLAS must not split it: its bits would depend on the thread count. OpenBLAS built
  * with OpenMP asks the calling thread's OpenMP setting at every call, hence this is done for every caller. */
 static void hold_blas_to_one_thread(void) {
-    pthread_once(&once, read_thread_count);
+    pthread_once(&once, start_up);
     if (omp_get_max_threads() != 1) openblas_set_num_threads(1);
     omp_set_num_threads(1);
 }
@@ -24,7 +30,7 @@ int cpu_lane_count(void) {
 }
 
 void cpu_limit_lanes(int lanes) {
-    pthread_once(&once, read_thread_count);
+    pthread_once(&once, start_up);
     threads = lanes < threads ? lanes : threads;
     if (threads < 1) threads = 1;
 }

@@ -126,6 +126,37 @@ static void the_lane_count_is_that_of_omp_num_threads(void **state) {
     assert_string_equal(answer, "1\n");
 }
 
+static void a_forked_child_has_lanes_of_its_own(void **state) {
+    (void)state;
+    free(run_on(LANES));
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20); /* a child that waits for its parent's threads would wait for ever */
+        free(run_on(LANES));
+        _exit(0);
+    }
+    int outcome;
+    assert_int_equal(waitpid(child, &outcome, 0), child);
+    assert_int_equal(outcome, 0);
+    free(run_on(LANES));
+}
+
+static void a_limit_lowers_the_lane_count_and_never_raises_it(void **state) {
+    (void)state;
+    const struct backend *cpu = backend_find("cpu");
+    int before = cpu->lane_count();
+    pid_t child = fork(); /* the limit lasts as long as its process */
+    if (child == 0) {
+        cpu->limit_lanes(before + 5);
+        bool kept = cpu->lane_count() == before;
+        cpu->limit_lanes(1);
+        _exit(kept && cpu->lane_count() == 1 ? 0 : 1);
+    }
+    int outcome;
+    assert_int_equal(waitpid(child, &outcome, 0), child);
+    assert_int_equal(outcome, 0);
+}
+
 static void an_unknown_backend_is_not_found(void **state) {
     (void)state;
     assert_null(backend_find("abacus"));
@@ -140,6 +171,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(pieces_within_a_piece_run_in_order_on_the_lane_given),
         cmocka_unit_test(blas_is_held_to_one_thread_on_every_lane),
         cmocka_unit_test(the_lane_count_is_that_of_omp_num_threads),
+        cmocka_unit_test(a_forked_child_has_lanes_of_its_own),
+        cmocka_unit_test(a_limit_lowers_the_lane_count_and_never_raises_it),
         cmocka_unit_test(an_unknown_backend_is_not_found),
     };
     if (argc == 2 && strcmp(argv[1], "--lane-count") == 0) return printf("%d\n", backend_find("cpu")->lane_count()) < 0;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char LARGE[] = "model.dim=96 model.mlp_mult=8 model.layers=2 mamba.head_dim=32 train.sequence=32 "
+static const char LARGE[] = "model.dim=48 model.layers=2 train.quantise_above=4000 train.sequence=32 "
                             "train.steps=6 train.warmdown=3 train.ema=0 train.swa=off recurrence.layers=0 "
                             "recurrence.start=0 quant.calibration_sequences=12";
 

@@ -1,4 +1,4 @@
-/* quantised_toy: a briefly trained model with matrices above the size from which tensors become integers. */
+/* quantised_toy: a briefly trained model, of which the larger linear weights become integers. */
 #pragma once
 #include "model/quantize/quantize.h"
 #include "tests/model/toy.h"

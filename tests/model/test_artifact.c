@@ -68,8 +68,8 @@ static void sizes_are_those_of_the_file_and_its_classes(void **state) {
     struct network net = quantised_toy_network("", toy_backend(1));
     assert_int_equal(parameters, net.parameters.elements);
     assert_true(bytes < sizes.raw_bytes && sizes.raw_bytes < bytes + 20000);
-    assert_int_equal(sizes.class_bytes[CLASS_EMBEDDING], 64 * 96 * 2);
-    assert_int_equal(sizes.class_bytes[CLASS_MLP], 4 * 768 * 96 + 2 * (2 * 768 + 2 * 96));
+    assert_int_equal(sizes.class_bytes[CLASS_EMBEDDING], 64 * 48 * 2);
+    assert_int_equal(sizes.class_bytes[CLASS_MLP], 4 * 96 * 48 + 2 * (2 * 96 + 2 * 48));
     network_destroy(&net);
     write_artifact("quant.strategy=int6-rowwise", toy_path("again.xz"), &again);
     assert_string_equal(again.sha256, sizes.sha256);
@@ -177,7 +177,7 @@ static void lying_metadata_is_refused(void **state) {
     (void)state;
     struct raw raw = unpack();
     assert_rebuilt_refused(&raw, "format", "hinge-artifact-9", 0, "another format");
-    assert_rebuilt_refused(&raw, "model.dim", "97", 0, "does not divide");
+    assert_rebuilt_refused(&raw, "model.dim", "49", 0, "does not divide");
     assert_rebuilt_refused(&raw, "model.dim", "many", 0, "model.dim = \"many\"");
     assert_rebuilt_refused(&raw, "model.vocab_size", "128", 0, "truncated");
     assert_rebuilt_refused(&raw, "model.vocab_size", "32", 0, "more data than");
@@ -301,10 +301,10 @@ static void python_opens_it_with_its_own_library(void **state) {
              "raw = lzma.open(\"%s\").read()\n"
              "n = struct.unpack(\"<Q\", raw[:8])[0]\n"
              "header = json.loads(raw[8:8 + n])\n"
-             "assert header.pop(\"__metadata__\")[\"model.dim\"] == \"96\"\n"
+             "assert header.pop(\"__metadata__\")[\"model.dim\"] == \"48\"\n"
              "assert header[\"blocks.0.mlp.fc.q\"][\"dtype\"] == \"I8\"\n"
-             "assert header[\"blocks.0.mlp.fc.q\"][\"shape\"] == [768, 96]\n"
-             "assert header[\"blocks.0.mlp.fc.scale\"][\"shape\"] == [768, 1]\n"
+             "assert header[\"blocks.0.mlp.fc.q\"][\"shape\"] == [96, 48]\n"
+             "assert header[\"blocks.0.mlp.fc.scale\"][\"shape\"] == [96, 1]\n"
              "assert max(t[\"data_offsets\"][1] for t in header.values()) == len(raw) - 8 - n\n"
              "assert len(raw) == %zu\n'",
              toy_path("artifact.xz"), sizes.raw_bytes);

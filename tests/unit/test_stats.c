@@ -149,6 +149,18 @@ static void adjusted_p_agree_with_r_and_leave_missing_ones_out(void **state) {
     }
 }
 
+static void adjusted_p_never_fall_behind_smaller_ones(void **state) {
+    (void)state;
+    const double p[] = {0.0101, 0.01}; /* R: p.adjust(c(.0101,.01), "BH") and "holm" */
+    double adjusted[2];
+    adjust_p(CORRECT_BH, p, adjusted, 2);
+    assert_near(adjusted[0], 0.0101, 1e-15);
+    assert_near(adjusted[1], 0.0101, 1e-15);
+    adjust_p(CORRECT_HOLM, p, adjusted, 2);
+    assert_near(adjusted[0], 0.02, 1e-15);
+    assert_near(adjusted[1], 0.02, 1e-15);
+}
+
 static void power_agrees_with_the_noncentral_t_of_scipy(void **state) {
     (void)state;
     const double cases[][4] = {{0.5, 10, 0.05, 0.29317560651407687},
@@ -291,6 +303,42 @@ static void sign_flip_with_three_seeds_is_not_attainable(void **state) {
     comparison_table_free(&t);
 }
 
+static void what_the_correction_puts_out_of_reach_is_not_attainable(void **state) {
+    (void)state;
+    struct observation o[30];
+    struct comparison_table t;
+    struct design design = by_t;
+    design.test = TEST_SIGN_FLIP;
+    assert_compares(&design, o, study(o, 6), &t);
+    assert_near(row_of(&t, "lower")->attainable_p, 0.03125, 0.0);
+    assert_near(row_of(&t, "lower")->attainable_adjusted, 0.125, 0.0);
+    assert_int_equal(row_of(&t, "lower")->verdict, VERDICT_NOT_ATTAINABLE);
+    comparison_table_free(&t);
+}
+
+/* Differences whose one-sided p against -0.01 and whose TOST p at 0.01 lie between alpha / 4 and alpha. */
+static void claims_about_the_margin_are_adjusted_too(void **state) {
+    (void)state;
+    static const char *const names[] = {"plain", "far", "near", "far too", "near too"};
+    static const double differences[][3] = {{0, 0, 0},
+                                            {-0.0145, -0.0185, -0.0155},
+                                            {0.0045, -0.0045, 0.0005},
+                                            {-0.0146, -0.0184, -0.0155},
+                                            {0.0044, -0.0044, 0.0006}};
+    struct observation o[15];
+    struct comparison_table t;
+    for (int v = 0; v < 5; v++)
+        for (int s = 0; s < 3; s++)
+            o[v * 3 + s] = (struct observation){names[v], s, 1.0 + differences[v][s], false, false};
+    assert_compares(&by_t, o, 15, &t);
+    const struct comparison *far = row_of(&t, "far"), *near = row_of(&t, "near");
+    assert_true(far->p_margin < 0.05 && far->p_margin_adjusted >= 0.05);
+    assert_int_equal(far->verdict, VERDICT_BETTER);
+    assert_true(near->p_tost < 0.05 && near->p_tost_adjusted >= 0.05);
+    assert_int_equal(near->verdict, VERDICT_INCONCLUSIVE);
+    comparison_table_free(&t);
+}
+
 static void failed_and_infinite_seeds_are_counted_and_not_paired(void **state) {
     (void)state;
     struct observation o[25];
@@ -346,14 +394,17 @@ static void late_variants_pay_for_themselves_and_weaken_no_declared_one(void **s
 static void correlation_and_superiority_describe_the_pairs(void **state) {
     (void)state;
     const double x[] = {1.1, 1.2, 1.15, 1.3, 1.22}, y[] = {1.0, 1.25, 1.1, 1.2, 1.3};
-    struct observation o[10];
+    const double tied[] = {1.1, 1.2, 1.1, 1.3, 1.3}; /* 3 ties, 1 lower, 1 higher */
+    struct observation o[15];
     for (int i = 0; i < 5; i++) {
+        o[10 + i] = (struct observation){"tied", i, tied[i], false, false};
         o[i] = (struct observation){"base", i, x[i], false, false};
         o[5 + i] = (struct observation){"other", i, y[i], false, false};
     }
     struct comparison_table t;
     struct design design = {.baseline = "base", .alpha = 0.05};
-    assert_compares(&design, o, 10, &t);
+    assert_compares(&design, o, 15, &t);
+    assert_near(t.rows[2].superiority, 0.5, EXACT);
     assert_near(t.rows[1].rho, 0.7189891671890547, EXACT);
     assert_near(t.rows[1].superiority, 0.6, EXACT);
     assert_true(isnan(t.rows[1].p_margin) && isnan(t.rows[1].p_tost));
@@ -405,6 +456,7 @@ int main(void) {
         cmocka_unit_test(one_pair_gives_no_figure),
         cmocka_unit_test(quantiles_of_t_agree_with_scipy),
         cmocka_unit_test(adjusted_p_agree_with_r_and_leave_missing_ones_out),
+        cmocka_unit_test(adjusted_p_never_fall_behind_smaller_ones),
         cmocka_unit_test(power_agrees_with_the_noncentral_t_of_scipy),
         cmocka_unit_test(attainable_p_says_how_many_seeds_a_first_rejection_needs),
         cmocka_unit_test(verdicts_claim_what_the_numbers_allow),
@@ -412,6 +464,8 @@ int main(void) {
         cmocka_unit_test(higher_can_be_declared_better),
         cmocka_unit_test(the_order_of_the_values_changes_nothing),
         cmocka_unit_test(sign_flip_with_three_seeds_is_not_attainable),
+        cmocka_unit_test(what_the_correction_puts_out_of_reach_is_not_attainable),
+        cmocka_unit_test(claims_about_the_margin_are_adjusted_too),
         cmocka_unit_test(failed_and_infinite_seeds_are_counted_and_not_paired),
         cmocka_unit_test(a_variant_with_one_pair_is_shown_without_a_p),
         cmocka_unit_test(late_variants_pay_for_themselves_and_weaken_no_declared_one),

@@ -1,0 +1,71 @@
+#!/usr/bin/env bats
+# compare: any CSV of variant, seed and value; what cannot be compared is refused in one line.
+
+setup() {
+    load helpers
+    cd "$BATS_TEST_TMPDIR"
+    {
+        echo "seed,value,variant"
+        echo "1,1.300,plain"; echo "2,1.310,plain"; echo "3,1.295,plain"
+        echo "1,1.280,other"; echo "2,1.291,other"; echo "3,1.276,other"
+        echo "1,failed,shaky"; echo "2,1.330,shaky"; echo "3,1.300,shaky"
+    } >values.csv
+}
+
+@test "a CSV's variants get a verdict and a sentence with the interval" {
+    succeeds hinge compare --csv values.csv --baseline plain --margin 0.005
+    [[ $output == *"better by the margin"* ]]
+    [[ $output == *"other is better than plain by 0.01933"* ]]
+    [[ $output == *"1 of its 3 seeds failed"* ]]
+}
+
+@test "JSON holds the figures that SciPy gives" {
+    hinge compare --csv values.csv --baseline plain --json >out.json
+    # scipy.stats.ttest_rel(other, plain).pvalue and .confidence_interval(0.95)
+    [ "$(json 'abs(d["variants"][1]["p_paired_t"] - 0.0002970958612475) < 1e-10' <out.json)" = True ]
+    [ "$(json 'abs(d["variants"][1]["ci_low"] + 0.0207675509099165) < 1e-10' <out.json)" = True ]
+    [ "$(json 'd["variants"][1]["p_sign_flip"], d["variants"][1]["holm_p_sign_flip"]' <out.json)" = "(0.25, 0.5)" ]
+    [ "$(json 'd["variants"][2]["failed"], d["variants"][2]["pairs"]' <out.json)" = "(1, 2)" ]
+    [ "$(json 'd["variants"][0]["p"]' <out.json)" = None ]
+}
+
+@test "a test that cannot reject says so" {
+    succeeds hinge compare --csv values.csv --baseline plain --test sign-flip
+    [[ $output == *"not attainable"* ]]
+    [[ $output == *"At least 7 seeds are needed"* ]]
+}
+
+@test "higher can be better" {
+    succeeds hinge compare --csv values.csv --baseline plain --higher-is-better
+    [[ $output == *"other is worse than plain"* ]]
+}
+
+@test "an unknown baseline is named" {
+    fails 2 "no value has the baseline 'plane'" hinge compare --csv values.csv --baseline plane
+}
+
+@test "a CSV needs a baseline, and no suite beside it" {
+    fails 2 "--baseline" hinge compare --csv values.csv
+    fails 2 "not both" hinge compare demo --csv values.csv --baseline plain
+    fails 2 "name a suite" hinge compare
+}
+
+@test "one seed is too few" {
+    printf 'variant,seed,value\na,1,2\nb,1,3\n' >one.csv
+    fails 2 "'a' has 1 seed; paired-t needs at least 2" hinge compare --csv one.csv --baseline a
+}
+
+@test "a damaged line is named with file, line and what was expected" {
+    echo "1.5,2,plain" >>values.csv
+    fails 3 "values.csv:11: the seed must be a whole number: '1.5'" hinge compare --csv values.csv --baseline plain
+}
+
+@test "a seed that occurs twice is named" {
+    echo "3,2,plain" >>values.csv
+    fails 2 "variant 'plain', seed 3 occurs twice" hinge compare --csv values.csv --baseline plain
+}
+
+@test "without a database, compare and report say how one is made" {
+    fails 4 "hinge run" hinge compare demo --db none.db
+    fails 4 "hinge run" hinge report demo --db none.db
+}

@@ -72,8 +72,9 @@ static status run_prepared(const struct invocation *in, struct prepared *prepare
     TRY(run_plan(in, prepared, &summary));
     print_summary(&prepared->suite, &summary);
     if (summary.failed == 0) return NULL;
-    return status_new(STATUS_DIVERGED, "%d of %d runs failed; hinge status %s says why, --retry tries them again",
-                      summary.failed, summary.runs, prepared->suite.name);
+    return status_new(STATUS_DIVERGED, "%d of %d runs failed; hinge status %s%s%s says why, --retry tries them again",
+                      summary.failed, summary.runs, prepared->suite.name, *prepared->suite.scale ? " --scale " : "",
+                      prepared->suite.scale);
 }
 
 static status run(const struct invocation *in) {

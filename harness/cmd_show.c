@@ -47,7 +47,7 @@ static void print_head(const struct shown *shown) {
            run->seed, run->status, run->late ? " (late: added after the declaration)" : "");
     if (*run->error) printf("error       %s\n", run->error);
     printf("key         %s\n", run->key);
-    printf("parameters  %s\n", format_count(run->parameter_count, count));
+    printf("parameters  %s\n", run->parameter_count ? format_count(run->parameter_count, count) : "-");
     printf("training    %" PRId64 " steps", run->steps);
     if (isfinite(run->train_seconds)) printf(", %s", format_duration(run->train_seconds, took));
     if (isfinite(run->tokens_per_second)) printf(", %.0f tokens/s", run->tokens_per_second);
@@ -145,11 +145,13 @@ static void print_classes(const struct artifact_sizes *sizes) {
 static void print_artifact(const struct result_run *run) {
     const struct artifact_sizes *sizes = &run->sizes;
     if (!sizes->bytes) return;
-    char bytes[UNITS_CAPACITY], raw[UNITS_CAPACITY], took[UNITS_CAPACITY];
+    char bytes[UNITS_CAPACITY], raw[UNITS_CAPACITY], cap[UNITS_CAPACITY], calibrated[UNITS_CAPACITY],
+        took[UNITS_CAPACITY];
     heading("artifact");
-    printf("  %s, %s bytes (%s before xz; cap %d), in %s\n  sha256 %s\n", run->strategy,
+    printf("  %s, %s bytes (%s before xz; cap %s), calibrated in %s, quantised in %s\n  sha256 %s\n", run->strategy,
            format_count((long long)sizes->bytes, bytes), format_count((long long)sizes->raw_bytes, raw),
-           ARTIFACT_CAP_BYTES, format_duration(run->quantise_seconds, took), sizes->sha256);
+           format_count(ARTIFACT_CAP_BYTES, cap), format_duration(run->calibration_seconds, calibrated),
+           format_duration(run->quantise_seconds, took), sizes->sha256);
     print_classes(sizes);
     for (const char *line = run->artifact_notes; *line;) {
         size_t length = strcspn(line, "\n");
@@ -248,7 +250,7 @@ static json_t *shown_json(const struct shown *shown) {
     json_object_set_new(object, "late", json_boolean(run->late));
     json_object_set_new(object, "error", json_text(run->error));
     json_object_set_new(object, "key", json_text(run->key));
-    json_object_set_new(object, "parameters", json_integer(run->parameter_count));
+    json_object_set_new(object, "parameters", run->parameter_count ? json_integer(run->parameter_count) : json_null());
     json_object_set_new(object, "steps", json_integer(run->steps));
     json_object_set_new(object, "train_seconds", json_number(run->train_seconds));
     json_object_set_new(object, "tokens_per_second", json_number(run->tokens_per_second));

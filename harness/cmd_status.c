@@ -83,8 +83,8 @@ static double evaluation_seconds(const struct result_evaluation *evaluation) {
 }
 
 static double after_training(const struct result_run *run) {
-    return or_zero(run->quantise_seconds) + evaluation_seconds(&run->raw) + evaluation_seconds(&run->averaged) +
-           evaluation_seconds(&run->artifact);
+    return or_zero(run->calibration_seconds) + or_zero(run->quantise_seconds) + evaluation_seconds(&run->raw) +
+           evaluation_seconds(&run->averaged) + evaluation_seconds(&run->artifact);
 }
 
 static bool is(const struct result_run *run, const char *state) { return strcmp(run->status, state) == 0; }

@@ -101,6 +101,12 @@ PY
     [ "$(json 'd["estimate"]["seconds_left"] == 0' <"$folder/p.json")" = True ]
 }
 
+@test "run --dry-run prints the plan and changes nothing" {
+    succeeds hinge run demo --scale tiny --dry-run --db "$folder/dry.db" --data "$folder/data"
+    [[ $output == *"variants x 2 seeds"* && $output == *pending* ]]
+    [ ! -e "$folder/dry.db" ]
+}
+
 @test "plan warns before anything is computed when nothing could be significant" {
     succeeds hinge plan demo --scale tiny --db "$folder/other.db" --data "$folder/data"
     [ "$(hinge plan demo --scale tiny --db "$folder/other.db" --data "$folder/data" --json | json 'd["estimate"]["runs_done"]')" -eq 0 ]
@@ -177,6 +183,32 @@ PY
 }
 
 @test "a --set that differs from the declaration is refused, and nothing changes" {
+    reads export runs >"$folder/before.csv"
     fails 2 "demo" hinge run demo --scale tiny --set train.ema=0.9 --db "$folder/r.db" --data "$folder/data"
     reads export runs | cmp - "$folder/before.csv"
+}
+
+@test "a run that diverges is marked with its step, the others are done, and the exit status is 5" {
+    ln -sfn "$PWD/suites/presets" "$folder/presets"
+    cat >"$folder/diverging.yaml" <<'YAML'
+name: diverging
+question: Does the suite go on when a variant's numbers stop being finite?
+preset: tiny
+set: {train.steps: 4}
+seeds: [1, 2]
+baseline: none
+metric: bpb.raw
+test: {kind: paired-t, alpha: 0.05, correction: holm}
+variants:
+  none: {}
+  bad: {optim.adam_epsilon: 0.0}
+YAML
+    run --separate-stderr hinge run "$folder/diverging.yaml" --db "$folder/d.db" --data "$folder/data"
+    [ "$status" -eq 5 ]
+    [[ $stderr == *"2 of 4 runs failed"* && $output == *"2 of 4 runs done"* ]]
+    succeeds hinge status diverging --db "$folder/d.db"
+    [[ $output == *"2 done"*"2 failed"*"step 1: the loss is"* ]]
+    [ "$(hinge export runs --db "$folder/d.db" --format json | json '[r["status"] for r in d if r["variant"] == "bad"]')" = "['failed', 'failed']" ]
+    succeeds hinge compare diverging --db "$folder/d.db"
+    hinge compare diverging --db "$folder/d.db" --json | is_json
 }

@@ -81,6 +81,14 @@ end_of_process() {
     same_as_expected "$folder/jobs.db"
 }
 
+@test "the same bits when two programs work on one database at the same time" {
+    complete "$folder/two.db" &
+    local other=$!
+    complete "$folder/two.db"
+    wait $other
+    same_as_expected "$folder/two.db"
+}
+
 @test "Ctrl-C stops cleanly, says how to go on, and the same command ends with the same bits" {
     local stopped=0
     for steps in 1 17; do

@@ -98,7 +98,10 @@ end_of_process() {
         [ "$code" -eq 130 ] || [ "$code" -eq 0 ]
         [ "$code" -eq 0 ] || {
             stopped=$((stopped + 1))
-            tail -n 1 "$folder/c.db.log" | grep -q "^hinge: .*the same command goes on"
+            tail -n 1 "$folder/c.db.log" | grep -q "^hinge: stopped: .* goes on" || {
+                cat "$folder/c.db.log"
+                return 1
+            }
         }
     done
     [ "$stopped" -ge 1 ]

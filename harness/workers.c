@@ -1,4 +1,6 @@
-/* workers: several worker processes on one plan. Each sends what it has to say through one pipe, in pieces that the
+/* workers: several worker processes on one plan, each a fork with its share of the cores.
+ *
+ * Each sends what it has to say through one pipe, in pieces that the
  * system writes whole; a word of shared memory asks them to stop. */
 #include <errno.h>
 #include <limits.h>

@@ -205,8 +205,8 @@ enum {
 static void read_training(struct query *q, struct result_run *run) {
     COPY(q, C_KEY, run->train_key);
     COPY(q, C_STARTED, run->started);
-    if (query_null(q, C_SECONDS)) return;
     run->steps = query_int(q, C_STEPS);
+    if (query_null(q, C_SECONDS)) return;
     run->parameter_count = query_int(q, C_PARAMETERS);
     run->train_seconds = query_real(q, C_SECONDS);
     run->final_loss = query_real(q, C_LOSS);
@@ -295,7 +295,8 @@ static status load_stages(const struct loading *l, const struct run_index *index
     int done = 0;
     TRY(query_open(&q, l->store->db,
                    "SELECT r.id, rs.part, s.key, CASE WHEN s.status = 'running' AND " DEAD_WORKER
-                   " THEN 'interrupted' ELSE s.status END, s.error, s.started, s.finished, s.seconds, s.steps, "
+                   " THEN 'interrupted' ELSE s.status END, s.error, s.started, s.finished, s.seconds, "
+                   "coalesce(s.steps, (SELECT max(step) + 1 FROM steps WHERE stage = s.id)), "
                    "s.parameter_count, s.final_loss, s.tokens_per_second, s.weights_sha256, s.trace_sha256, "
                    "s.quantise_seconds, s.calibration_seconds, e.bpb, e.nll, e.nll_per_token, e.bytes, e.tokens, "
                    "e.seconds, a.bytes, a.raw_bytes, a.sha256, n.text "
@@ -367,7 +368,6 @@ static status load_detail(const struct loading *l) {
         TRY(load_blocks(l->store, &run->raw));
         TRY(load_blocks(l->store, &run->averaged));
         TRY(load_blocks(l->store, &run->artifact));
-        if (!run->steps && run->step_count) run->steps = run->trace[run->step_count - 1].step + 1;
     }
     return NULL;
 }

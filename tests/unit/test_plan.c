@@ -1,4 +1,4 @@
-/* Plans: which runs share which stages, and what changes a key. */
+/* test_plan: which runs share which stages, and what changes a key. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* The runner: whole suites on a model that trains in milliseconds; killed, stopped, shared, damaged and repeated. */
+/* test_runner: whole suites on a model that trains in milliseconds; killed, stopped, shared, damaged, repeated. */
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* The store: versions, declarations, claims, and what comes back of what was put in. */
+/* test_store: versions, declarations, claims, and what comes back of what was put in. */
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* Suites: how options are laid over each other, and one line for every way in which a file can be wrong. */
+/* test_suite: how options are laid over each other, and one line for every way in which a file can be wrong. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -144,13 +144,17 @@ static status compare(struct analysis *a) {
     return a->compared || a->not_compared ? NULL : status_new(STATUS_SYSTEM, "out of memory");
 }
 
-/* Decimals that show two digits of the smallest spread of BPB between seeds. */
+/* Decimals that show two digits of the smallest spread of BPB, or of a difference inside the runs. */
 static int decimals_of_bpb(const struct analysis *a) {
     double least = INFINITY;
-    for (int v = 0; v < a->results->variant_count; v++)
-        if (a->variants[v].raw.sd > 0.0) least = fmin(least, a->variants[v].raw.sd);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        const struct variant_figures *f = &a->variants[v];
+        const double spreads[] = {f->raw.sd, f->averaging.summary.sd, f->quantisation.summary.sd};
+        for (int k = 0; k < 3; k++)
+            if (spreads[k] > 0.0) least = fmin(least, spreads[k]);
+    }
     if (!isfinite(least)) return 4;
-    return (int)fmin(5.0, fmax(3.0, ceil(1.0 - log10(least))));
+    return (int)fmin(5.0, fmax(4.0, ceil(1.0 - log10(least))));
 }
 
 status analyse(const struct results *results, struct analysis *out) {

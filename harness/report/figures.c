@@ -221,9 +221,20 @@ static status write_sizes(const struct analysis *a, const char *folder, struct t
     return write_data(&rows, folder, "size.tsv");
 }
 
+/* The unigram model joins the axis when it is near, and stands behind a break when it is far above. */
+static void add_stage_range(struct text *t, double least, double most, double unigram) {
+    bool known = unigram > 0.0, broken = known && unigram > most + 0.6 * fmax(most - least, 0.01);
+    text_add(t, "UNIGRAM = %.10g\nBROKEN = %d\n", known ? unigram : -1.0, broken);
+    if (known && !broken) {
+        least = fmin(least, unigram);
+        most = fmax(most, unigram);
+    }
+    add_range(t, "STAGES", least, most);
+}
+
 static status write_stages(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     struct text rows = {0};
-    double least = INFINITY, most = -INFINITY, unigram = a->results->unigram_bpb;
+    double least = INFINITY, most = -INFINITY;
     for (int i = 0; i < a->results->run_count; i++) {
         const struct result_run *run = &a->results->runs[i];
         const double values[] = {bpb_of(&run->raw), bpb_of(&run->averaged), bpb_of(&run->artifact)};
@@ -238,8 +249,7 @@ static status write_stages(const struct analysis *a, const char *folder, struct 
         text_add(&rows, "\n");
     }
     *any = most >= least;
-    text_add(settings, "UNIGRAM = %.10g\n", isfinite(unigram) && unigram > 0.0 ? unigram : -1.0);
-    if (*any) add_range(settings, "STAGES", least, most);
+    if (*any) add_stage_range(settings, least, most, a->results->unigram_bpb);
     return write_data(&rows, folder, "stages.tsv");
 }
 

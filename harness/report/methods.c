@@ -203,6 +203,17 @@ static void describe_quantisation(const struct analysis *a, struct text *t) {
                 "and the decoded model is what is scored.");
 }
 
+static void warn_of_few_seeds(const struct analysis *a, struct text *t) {
+    size_t fewest = 1000;
+    for (int v = 1; v < a->table.count; v++)
+        if (a->table.rows[v].pairs >= 2 && a->table.rows[v].pairs < fewest) fewest = a->table.rows[v].pairs;
+    if (fewest < 6)
+        text_add(t,
+                 " With as few as %zu pairs, t rests on the assumption that the differences are normal, which so few "
+                 "cannot check.",
+                 fewest);
+}
+
 static void describe_statistics(const struct analysis *a, struct text *t) {
     const struct design *d = &a->design;
     text_add(t,
@@ -228,6 +239,7 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
              d->correction == CORRECT_HOLM ? "divided by the number of comparisons" : "as declared");
     text_add(t, "Failed seeds are counted and cannot be paired; what was added after the declaration was frozen is "
                 "marked late, and corrected over all comparisons, while declared ones are corrected among themselves.");
+    warn_of_few_seeds(a, t);
 }
 
 void methods_write(const struct analysis *a, struct text *latex) {

@@ -123,8 +123,7 @@ static void define_captions(const struct analysis *a, struct text *t) {
         snprintf(caption, sizeof caption, ", smoothed by a centred mean over %d steps", (int)(steps / 50) / 2 * 2 + 1);
     define(t, "SmoothingCaption", steps >= 100 ? caption : ", not smoothed");
     double unigram = a->results->unigram_bpb;
-    snprintf(caption, sizeof caption,
-             "; dashed, behind the broken axis: the add-one unigram model of the same tokens, %.4f", unigram);
+    snprintf(caption, sizeof caption, "; dashed: the add-one unigram model of the same tokens, %.4f", unigram);
     define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");
     define(t, "CapCaption", ", and the cap of 16,000,000 bytes");
     snprintf(caption, sizeof caption, "%g %%", 100.0 * (1.0 - a->design.alpha));
@@ -175,23 +174,26 @@ static status write_facts(const struct build *b) {
     return write_part(b, &t, "facts.tex");
 }
 
-/* Whether the models learnt more than how often each token occurs. */
+/* Whether what is shipped knows more than how often each token occurs; the raw weights where nothing was stored. */
 static void say_learning(const struct analysis *a, struct text *latex) {
     double least = INFINITY, most = -INFINITY, unigram = a->results->unigram_bpb;
+    bool stored = false;
+    for (int v = 0; v < a->results->variant_count; v++) stored |= a->variants[v].artifact.n > 0;
     for (int v = 0; v < a->results->variant_count; v++) {
-        if (!a->variants[v].raw.n) continue;
-        least = fmin(least, a->variants[v].raw.min);
-        most = fmax(most, a->variants[v].raw.max);
+        const struct summary *s = stored ? &a->variants[v].artifact : &a->variants[v].raw;
+        if (!s->n) continue;
+        least = fmin(least, s->min);
+        most = fmax(most, s->max);
     }
     if (!(unigram > 0.0) || most < least) return;
     struct text t = {0};
-    text_add(&t, "The raw weights of the finished runs reach ");
+    text_add(&t, "The %s of the finished runs reach ", stored ? "decoded artifacts" : "raw weights");
     text_number(&t, least, a->bpb_decimals);
     text_add(&t, " to ");
     text_number(&t, most, a->bpb_decimals);
-    text_add(&t, " bits per byte; an add-one unigram model of the same tokens reaches ");
+    text_add(&t, " bits per byte, an add-one unigram model of the same tokens ");
     text_number(&t, unigram, a->bpb_decimals);
-    text_add(&t, most < unigram ? "." : ", which not all of them are under.");
+    text_add(&t, most < unigram ? "; all of them are under it." : "; not all of them are under it.");
     text_add(latex, "\\item ");
     text_latex(latex, text_of(&t));
     text_add(latex, "\n");

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { MOST_DECIMALS = 6 };
+enum { MOST_DECIMALS = 5 };
 
 static int digits_of(double spread) { return spread > 0.0 ? (int)ceil(1.0 - log10(spread)) : 0; }
 

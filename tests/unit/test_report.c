@@ -160,6 +160,7 @@ static void a_report_shows_verdicts_figures_and_hashes(void **state) {
     assert_holds(text, "worse by the margin");
     assert_holds(text, "12 of 12 runs finished");
     assert_holds(text, "model read back from its");
+    assert_holds(text, "all of them are under it");
     assert_null(strstr(text, "Incomplete"));
     char hash[11] = "";
     memcpy(hash, fixture_run(&results, 1, 2)->weights_sha256, 10);
@@ -284,8 +285,12 @@ static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
     end_run(fixture_run(&results, 3, 2), "pending", "");
     results.variants[2].late = true;
     for (int s = 0; s < 3; s++) fixture_run(&results, 2, s)->late = true;
+    results.unigram_bpb = 2.2;
     write_report(&results, in_scratch("partial"), pdf);
-    char *text = pdf_text(pdf);
+    char *text = pdf_text(pdf), *settings = contents(in_scratch("partial/test-data/settings.gp"));
+    assert_holds(settings, "BROKEN = 0");
+    assert_holds(text, "not all of them are under it");
+    free(settings);
     assert_holds(
         text, "Incomplete. This suite is not complete: of 12 planned runs 10 are done, 1 failed, 1 have not finished");
     assert_holds(text, "step 122: the loss is not finite");

@@ -230,7 +230,7 @@ static bool asks_for_help(int count, char **words) {
 /* help [VERB...]: a group ("help data") prints the help of each of its verbs. */
 static status help(const struct program *program, int count, char **words) {
     int used;
-    if (count == 0) {
+    if (count == 0 || words[0][0] == '-' || strcmp(words[0], "help") == 0) {
         help_program(stdout, program);
         return NULL;
     }

@@ -134,9 +134,8 @@ static status allocate(struct golden *g) {
     return workspace_create(&g->ws, &g->net, true, 0);
 }
 
-static status load(struct golden *g, const char *path, const struct backend *ops) {
+static status load(struct golden *g, const struct backend *ops) {
     struct config config;
-    TRY(safetensors_read(&g->file, path));
     TRY(read_config(&g->file, &config));
     TRY(read_shape(g));
     config.train_sequence = g->time < 2 ? 2 : (int64_t)g->time;
@@ -221,7 +220,8 @@ status golden_verify(const char *path, const struct backend *ops, struct golden_
     bool wide = sizeof(real) == sizeof(double);
     *result = (struct golden_result){.loss_tolerance = wide ? 1e-6 : 1e-5, .tensor_tolerance = wide ? 1e-6 : 1e-3};
     struct golden g = {0};
-    status s = load(&g, path, ops);
+    TRY(safetensors_read(&g.file, path)); /* its messages name the file */
+    status s = load(&g, ops);
     if (!s) {
         run_model(&g);
         s = compare(&g, result);

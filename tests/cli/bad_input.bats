@@ -169,17 +169,20 @@ refused() {
 }
 
 @test "a results folder that cannot be written is refused and nothing is left" {
+    local open_folder ordinary=()
     suite
-    local ordinary=()
+    open_folder=$(mktemp -d) # the folders that bats makes are closed to others
+    cp -r "$HINGE" "$folder/s.yaml" "$folder/data" "$(readlink "$folder/presets")" "$open_folder"
+    mkdir "$open_folder/sealed"
+    chmod -R a+rX,a-w "$open_folder"
     if [ "$(id -u)" -eq 0 ]; then # root may write everywhere
         ordinary=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-        chmod -R a+rX "$folder"
-        "${ordinary[@]}" test -x "$HINGE" -a -r "$folder/s.yaml" || skip "no ordinary user can read this folder"
     fi
-    mkdir "$folder/sealed"
-    chmod a-w "$folder/sealed"
-    fails 4 "$folder/sealed" "${ordinary[@]}" "$HINGE" run "$folder/s.yaml" --db "$folder/sealed/hinge.db" --data "$folder/data"
-    [ -z "$(ls -A "$folder/sealed")" ]
+    fails 4 "$open_folder/sealed" "${ordinary[@]}" "$open_folder/${HINGE##*/}" run "$open_folder/s.yaml" \
+        --db "$open_folder/sealed/hinge.db" --data "$open_folder/data"
+    [ -z "$(ls -A "$open_folder/sealed")" ]
+    chmod -R u+w "$open_folder"
+    rm -rf "$open_folder"
 }
 
 @test "a results folder that is a file, or on a file system without files, is refused" {

@@ -41,5 +41,5 @@ PY
     fails 3 "$folder/cut.safetensors" hinge verify "$folder/cut.safetensors"
     fails 4 "$folder/missing" hinge verify "$folder/missing"
     echo "no tensors" >"$folder/text"
-    fails 3 "$folder/text" hinge verify "$folder/text"
+    fails 3 "hinge: $folder/text: not a sound" hinge verify "$folder/text"
 }

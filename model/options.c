@@ -1,6 +1,7 @@
 /* options: the rows of options.def as a table, text to values and back, and the checks between options. */
 #include "model/options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,8 +176,7 @@ static status set_text(const struct option_row *row, const char *text, char *fie
     if (strlen(text) >= TEXT_CAPACITY) return refused(row, text, "at most 127 bytes");
     for (const char *c = text; *c; c++)
         if ((unsigned char)*c < ' ') return refused(row, text, "text without control characters");
-    memset(field, 0, TEXT_CAPACITY); /* equal configs are equal bytes */
-    strcpy(field, text);
+    strncpy(field, text, TEXT_CAPACITY); /* the rest becomes zeros: equal configs are equal bytes */
     return NULL;
 }
 
@@ -269,8 +269,11 @@ status config_set(struct config *config, const char *key, const char *value) {
 
 void config_defaults(struct config *config) {
     memset(config, 0, sizeof *config);
-    for (size_t i = 0; i < option_row_count; i++)
-        if (set_row(config, &option_rows[i], option_rows[i].initial)) abort(); /* options.def contradicts itself */
+    for (size_t i = 0; i < option_row_count; i++) {
+        status s = set_row(config, &option_rows[i], option_rows[i].initial);
+        assert(!s); /* else options.def contradicts itself */
+        status_free(s);
+    }
 }
 
 /* --- value to text ---------------------------------------------------------------------------------------------- */
@@ -305,7 +308,7 @@ const char *option_text(const struct option_row *row, const struct config *confi
         real_text(*(const double *)field, out);
         break;
     case OPTION_FLAG:
-        strcpy(out, *(const bool *)field ? "on" : "off");
+        snprintf(out, 512, "%s", *(const bool *)field ? "on" : "off");
         break;
     case OPTION_CHOICE:
         choice_text(row, *(const int *)field, out);
@@ -324,10 +327,11 @@ char *config_identity(const struct config *config, enum stage_kind stage) {
     char *text = NULL, value[512];
     size_t size;
     FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    assert(out);
     for (const struct option_row *row = option_rows; row < option_rows + option_row_count; row++)
         if (row->stage != STAGE_NONE && row->stage <= stage)
             fprintf(out, "%s=%s\n", row->key, option_text(row, config, value));
-    if (fclose(out)) abort();
+    fclose(out);
+    assert(text);
     return text;
 }

@@ -82,7 +82,7 @@ static status read_tensor(const struct reader *r, const char *name, const json_t
     if (strlen(name) >= sizeof tensor->name) return damaged(r, name, "has a name of more than 127 bytes");
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         return damaged(r, name, "is not described by dtype, shape and data_offsets");
-    strcpy(tensor->name, name);
+    memcpy(tensor->name, name, strlen(name) + 1);
     TRY(read_type(r, entry, tensor));
     TRY(read_shape(r, entry, tensor));
     TRY(read_offsets(r, entry, tensor));

@@ -300,7 +300,7 @@ static status fill(struct quantized_model *model, const real *weights, const str
     bool gptq = net->config.quant_method == METHOD_GPTQ;
     double start = now();
     if (gptq && net->config.quant_calibration == CALIBRATION_NONE) {
-        strcpy(model->notes, "gptq without statistics is rowwise\n");
+        snprintf(model->notes, sizeof model->notes, "gptq without statistics is rowwise\n");
     } else if (gptq) {
         TRY(calibrate(net, weights, dataset, seed, progress, context, &calibration));
         job.calibration = &calibration;

@@ -1,7 +1,7 @@
 /* quantize: trained weights to stored tensors, by the options quant.*; the mathematics is in kernels/ops.def.
  *
- * Linear weights of more than train.quantise_above elements become integers with fp16 scales; E and smaller linears fp16 (E also
- * int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32. */
+ * Linear weights of more than train.quantise_above elements become integers with fp16 scales; E and smaller linears
+ * fp16 (E also int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32. */
 #pragma once
 #include "model/data.h"
 #include "model/network.h"

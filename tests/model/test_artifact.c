@@ -1,4 +1,4 @@
-/* Artifact: what is read is what was quantised; damaged, truncated and hostile files are refused. */
+/* artifact tests: what is read is what was quantised; damaged, truncated and hostile files are refused. */
 #include <lzma.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +9,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "harness/process.h"
 #include "model/artifact.h"
 #include "model/files.h"
 #include "model/safetensors.h"
@@ -226,9 +227,9 @@ static void a_tensor_too_many_is_refused(void **state) {
 static void a_renamed_or_reshaped_tensor_is_refused(void **state) {
     (void)state;
     struct raw raw = unpack();
-    strcpy(raw.file.tensors[0].name, "tok_emb.wrong");
+    memcpy(raw.file.tensors[0].name, "tok_emb.wrong!", 15);
     assert_rebuilt_refused(&raw, NULL, NULL, 0, "tok_emb.weight is missing");
-    strcpy(raw.file.tensors[0].name, "tok_emb.weight");
+    memcpy(raw.file.tensors[0].name, "tok_emb.weight", 15);
     raw.file.tensors[0].shape[0] /= 2;
     raw.file.tensors[0].shape[1] *= 2;
     assert_rebuilt_refused(&raw, NULL, NULL, 0, "tok_emb.weight has another type or shape");
@@ -292,23 +293,26 @@ static void another_integrity_check_than_crc64_is_refused(void **state) {
 static void python_opens_it_with_its_own_library(void **state) {
     (void)state;
     struct artifact_sizes sizes;
-    char command[1024];
-    if (system("python3 -c 'import lzma' 2>/dev/null") != 0) skip();
+    static const char script[] = "import lzma, json, struct, sys\n"
+                                 "raw = lzma.open(sys.argv[1]).read()\n"
+                                 "n = struct.unpack('<Q', raw[:8])[0]\n"
+                                 "header = json.loads(raw[8:8 + n])\n"
+                                 "assert header.pop('__metadata__')['model.dim'] == '48'\n"
+                                 "assert header['blocks.0.mlp.fc.q']['dtype'] == 'I8'\n"
+                                 "assert header['blocks.0.mlp.fc.q']['shape'] == [96, 48]\n"
+                                 "assert header['blocks.0.mlp.fc.scale']['shape'] == [96, 1]\n"
+                                 "assert max(t['data_offsets'][1] for t in header.values()) == len(raw) - 8 - n\n"
+                                 "print(len(raw))\n";
+    char python[4096], expected[32], *output;
+    int code;
+    if (!program_find("python3", python)) skip();
     write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
-    snprintf(command, sizeof command,
-             "python3 -c '\n"
-             "import lzma, json, struct\n"
-             "raw = lzma.open(\"%s\").read()\n"
-             "n = struct.unpack(\"<Q\", raw[:8])[0]\n"
-             "header = json.loads(raw[8:8 + n])\n"
-             "assert header.pop(\"__metadata__\")[\"model.dim\"] == \"48\"\n"
-             "assert header[\"blocks.0.mlp.fc.q\"][\"dtype\"] == \"I8\"\n"
-             "assert header[\"blocks.0.mlp.fc.q\"][\"shape\"] == [96, 48]\n"
-             "assert header[\"blocks.0.mlp.fc.scale\"][\"shape\"] == [96, 1]\n"
-             "assert max(t[\"data_offsets\"][1] for t in header.values()) == len(raw) - 8 - n\n"
-             "assert len(raw) == %zu\n'",
-             toy_path("artifact.xz"), sizes.raw_bytes);
-    assert_int_equal(system(command), 0);
+    const char *const argv[] = {"python3", "-c", script, toy_path("artifact.xz"), NULL};
+    assert_good(program_output(argv, &output, &code));
+    assert_int_equal(code, 0);
+    snprintf(expected, sizeof expected, "%zu\n", sizes.raw_bytes);
+    assert_string_equal(output, expected);
+    free(output);
 }
 
 int main(void) {

@@ -1,4 +1,4 @@
-/* Checkpoints: resuming gives the same bits; what is damaged or foreign is refused; a kill loses nothing. */
+/* checkpoint tests: resuming gives the same bits; what is damaged or foreign is refused; a kill loses nothing. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>

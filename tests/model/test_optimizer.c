@@ -1,7 +1,9 @@
-/* One optimiser step held against its formulas, written out in float64 over the gradient of the whole batch at once. */
+/* optimizer tests: one optimiser step held against its formulas, written out in float64 over the gradient of the whole
+ * batch at once. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 // clang-format off
@@ -177,8 +179,9 @@ static void a_step_is_what_its_formulas_say(void **state) {
     static const char *const settings[] = {"", "optim.row_norm=on", "optim.clip=0.3", "model.linear=ternary",
                                            "data.order=sequential recurrence.mlp=untied"};
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        char all[256] = "train.warmdown=20 recurrence.layers=0,1 recurrence.start=0.05 ";
-        struct config config = toy_config(strcat(all, settings[i]));
+        char all[256];
+        snprintf(all, sizeof all, "train.warmdown=20 recurrence.layers=0,1 recurrence.start=0.05 %s", settings[i]);
+        struct config config = toy_config(all);
         struct trainer *t;
         struct step_record record;
         assert_good(trainer_create(&t, &config, toy_backend(2), toy_dataset(), 42));

@@ -1,4 +1,4 @@
-/* Quantisation: what is stored how, errors against each other, GPTQ and its statistics, fallbacks, equal bits. */
+/* quantize tests: what is stored how, errors against each other, GPTQ and its statistics, fallbacks, equal bits. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

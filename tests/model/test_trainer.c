@@ -1,4 +1,4 @@
-/* Trainer: schedules, learning, equal bits on any number of lanes, averages, QAT, divergence, memory. */
+/* trainer tests: schedules, learning, equal bits on any number of lanes, averages, QAT, divergence, memory. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,7 @@
 /* toy: see toy.h. */
 #include "tests/model/toy.h"
 
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -76,15 +77,18 @@ static char folder[64];
 
 int toy_folder_make(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/hinge-model-XXXXXX");
+    snprintf(folder, sizeof folder, "/tmp/hinge-model-XXXXXX");
     return mkdtemp(folder) == NULL;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *walk) {
+    (void)info, (void)type, (void)walk;
+    return remove(path);
 }
 
 int toy_folder_remove(void **state) {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 const char *toy_path(const char *name) {

@@ -197,6 +197,11 @@ static void add_tests(const struct design *design, const struct comparison *row,
     }
 }
 
+static double figure_of(const struct comparison *row, size_t offset) {
+    const void *figure = (const char *)row + offset;
+    return *(const double *)figure;
+}
+
 static json_t *row_json(const struct comparand *c, const struct comparison *row) {
     json_t *out = json_object();
     json_object_set_new(out, "variant", json_text(row->variant));
@@ -205,8 +210,7 @@ static json_t *row_json(const struct comparand *c, const struct comparison *row)
     json_object_set_new(out, "failed", json_integer((json_int_t)row->summary.failed));
     json_object_set_new(out, "pairs", json_integer((json_int_t)row->pairs));
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        json_object_set_new(out, figures[i].name,
-                            json_number(*(const double *)((const char *)row + figures[i].offset)));
+        json_object_set_new(out, figures[i].name, json_number(figure_of(row, figures[i].offset)));
     add_tests(&c->design, row, out);
     json_object_set_new(out, "family", json_integer(row->family));
     json_object_set_new(out, "needed_n", json_integer((json_int_t)row->needed_n));

@@ -16,13 +16,8 @@ static int precision_of(double value) { return value >= 100.0 ? 0 : value >= 10.
 
 /* --- the declared design ---------------------------------------------------------------------------------------- */
 
-static void design_row(struct grid *g, const char *name, struct text *value) {
-    grid_text(g, name);
-    grid_text(g, text_of(value));
-    text_free(value);
-}
-
-static void add_seeds(const struct results *r, struct text *t) {
+static void add_seeds(const struct analysis *a, struct text *t) {
+    const struct results *r = a->results;
     for (int s = 0; s < r->seed_count; s++) text_add(t, "%s%" PRId64, s ? ", " : "", r->seeds[s]);
 }
 
@@ -53,39 +48,53 @@ static void add_run_counts(const struct analysis *a, struct text *t) {
     if (a->missing) text_add(t, ", %d not finished", a->missing);
 }
 
-static status design_table(const struct analysis *a, const char *folder) {
-    static const struct grid_column columns[] = {{"", "l", "name"}, {"", "p{12.2cm}", "value"}};
-    const struct results *r = a->results;
-    struct grid g;
-    struct text t = {0};
-    grid_start(&g, columns, 2, false);
-    text_free(&g.latex);
-    text_add(&g.latex, "\\begin{tabular}{@{}lp{12.2cm}@{}}\n\\toprule\n");
-    text_add(&t, "%s", a->design.baseline);
-    design_row(&g, "Baseline", &t);
-    text_add(&t, "%s: %s, %s; %s is better", r->metric, a->metric->unit, a->metric->help,
+static void add_baseline(const struct analysis *a, struct text *t) { text_add(t, "%s", a->design.baseline); }
+
+static void add_metric(const struct analysis *a, struct text *t) {
+    text_add(t, "%s: %s, %s; %s is better", a->metric->name, a->metric->unit, a->metric->help,
              a->design.higher_is_better ? "higher" : "lower");
-    design_row(&g, "Metric", &t);
-    add_seeds(r, &t);
-    design_row(&g, "Seeds", &t);
-    add_test(a, &t);
-    design_row(&g, "Test", &t);
-    add_margin(a, &t);
-    design_row(&g, "Margin that matters", &t);
-    add_run_counts(a, &t);
-    design_row(&g, "Runs", &t);
-    text_add(&t, "%s%s%s%s", r->preset, *r->scale ? ", scale " : "", r->scale, *r->preset || *r->scale ? "" : "–");
-    design_row(&g, "Preset", &t);
-    text_add(&t, "%s", *r->dataset ? r->dataset : r->config.data_name);
-    design_row(&g, "Data", &t);
-    text_add(&t, "%s", *r->dataset_sha256 ? r->dataset_sha256 : "–");
-    design_row(&g, "SHA-256 of the data", &t);
-    text_add(&t, "%s", *r->source ? r->source : "–");
-    design_row(&g, "Suite file", &t);
-    text_add(&t, "%s", *r->declared_at ? r->declared_at : "–");
-    design_row(&g, "Frozen", &t);
-    text_add(&t, "%s", *r->declaration_sha256 ? r->declaration_sha256 : "–");
-    design_row(&g, "SHA-256 of the declaration", &t);
+}
+
+static void add_preset(const struct analysis *a, struct text *t) {
+    const struct results *r = a->results;
+    text_add(t, "%s%s%s", *r->preset ? r->preset : "–", *r->scale ? ", scale " : "", r->scale);
+}
+
+static void add_or_dash(struct text *t, const char *text) { text_add(t, "%s", *text ? text : "–"); }
+static void add_data(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->dataset); }
+static void add_data_hash(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->dataset_sha256); }
+static void add_source(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->source); }
+static void add_frozen(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->declared_at); }
+static void add_hash(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->declaration_sha256); }
+
+static status design_table(const struct analysis *a, const char *folder) {
+    static const struct {
+        const char *name;
+        void (*add)(const struct analysis *a, struct text *t);
+    } rows[] = {
+        {"Baseline", add_baseline},
+        {"Metric", add_metric},
+        {"Seeds", add_seeds},
+        {"Test", add_test},
+        {"Margin that matters", add_margin},
+        {"Runs", add_run_counts},
+        {"Preset", add_preset},
+        {"Data", add_data},
+        {"SHA-256 of the data", add_data_hash},
+        {"Suite file", add_source},
+        {"Frozen", add_frozen},
+        {"SHA-256 of the declaration", add_hash},
+    };
+    static const struct grid_column columns[] = {{"what", "l", "name"}, {"as declared", "p{12.2cm}", "value"}};
+    struct grid g;
+    START(&g, columns, false);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct text value = {0};
+        rows[i].add(a, &value);
+        grid_text(&g, rows[i].name);
+        grid_text(&g, text_of(&value));
+        text_free(&value);
+    }
     return grid_write(&g, folder, "design");
 }
 

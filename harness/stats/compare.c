@@ -236,7 +236,10 @@ static const struct adjusted_figure figures[] = {
     FIGURE(attainable_p, attainable_adjusted),
 };
 
-static double *figure_at(struct comparison *row, size_t offset) { return (double *)((char *)row + offset); }
+static double *figure_at(struct comparison *row, size_t offset) {
+    void *figure = (char *)row + offset;
+    return figure;
+}
 
 /* Late rows never weaken declared ones: those are adjusted among themselves, late rows over everything. */
 static void adjust_figure(struct comparison_table *t, enum correction correction, struct adjusted_figure figure,
@@ -284,8 +287,9 @@ static enum verdict judge(const struct design *design, const struct comparison *
 
 static status adjust_and_judge(const struct design *design, struct comparison_table *t) {
     size_t n = (size_t)t->count;
-    double *p = calloc(2 * n, sizeof *p), *adjusted = p + n;
+    double *p = calloc(2 * n, sizeof *p);
     if (!p) return status_new(STATUS_SYSTEM, "out of memory for %d variants", t->count);
+    double *adjusted = p + n;
     for (size_t f = 0; f < sizeof figures / sizeof *figures; f++)
         adjust_figure(t, design->correction, figures[f], p, adjusted);
     for (int k = 0; k < TEST_KINDS; k++)

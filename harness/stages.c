@@ -19,6 +19,18 @@ static const struct dataset *dataset_of(const struct stage_context *c, const str
     return datasets_find(c->datasets, config_of(c, stage)->data_name);
 }
 
+int stage_source(const struct plan_stage *stages, int stage) {
+    int source = stages[stage].parent;
+    while (source >= 0 && stages[source].kind == STAGE_AVERAGE) source = stages[source].parent;
+    return source;
+}
+
+/* Notes that what an earlier stage left could not be read as it was left. */
+static status damaged_input(const struct stage_context *c, status s) {
+    if (s) *c->input_damaged = true;
+    return s;
+}
+
 /* --- weights of earlier stages ---------------------------------------------------------------------------------------
  */
 
@@ -38,11 +50,11 @@ static status load_into(const struct stage_context *c, int source, const struct 
     TRY(weights_source(c, source, path, sha256));
     *weights = weights_allocate(parameters);
     if (!*weights) return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", path, parameters->elements);
-    status s = weights_load(path, parameters, sha256, *weights);
+    status s = damaged_input(c, weights_load(path, parameters, sha256, *weights));
     if (!s) return NULL;
     free(*weights);
     *weights = NULL;
-    return status_context(s, "stored weights");
+    return s;
 }
 
 /* --- average ---------------------------------------------------------------------------------------------------------
@@ -58,7 +70,7 @@ static status check_averaged(const struct stage_context *c, const struct plan_st
     TRY(store_file(c->store, parent, "averaged.safetensors", false, path));
     real *weights = weights_allocate(parameters);
     if (!weights) return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", path, parameters->elements);
-    status s = weights_load(path, parameters, training.averaged_sha256, weights);
+    status s = damaged_input(c, weights_load(path, parameters, training.averaged_sha256, weights));
     free(weights);
     memcpy(result->weights_sha256, training.averaged_sha256, sizeof result->weights_sha256);
     result->parameter_count = (int64_t)parameters->elements;
@@ -136,7 +148,7 @@ static status load_artifact(const struct stage_context *c, int source, real **we
     char path[4096];
     struct network net;
     TRY(store_file(c->store, c->stages[source].key, "artifact.xz", false, path));
-    TRY(store_check_artifact(c->store, c->stages[source].key, path));
+    TRY(damaged_input(c, store_check_artifact(c->store, c->stages[source].key, path)));
     TRY(artifact_read(path, c->plan->ops, &net, weights));
     network_destroy(&net);
     return NULL;

@@ -18,8 +18,12 @@ struct stage_context {
     const struct provenance *provenance;
     double checkpoint_seconds;
     struct stage_watch watch;
+    bool *input_damaged; /* out: a file of an earlier stage is missing or not what that stage left */
 };
 
 /* Does the stage and marks it done. STATUS_INTERRUPTED when the watch said stop: what was done is kept. The caller
  * releases the claim on failure. */
 status stage_execute(const struct stage_context *context, int stage);
+
+/* The stage that made the files which this one reads: a training or a quantisation; -1 for a training. */
+int stage_source(const struct plan_stage *stages, int stage);

@@ -102,6 +102,9 @@ status store_claim(struct store *store, const char *key, const struct worker *wo
 /* A failed stage becomes pending again; others stay as they are. */
 status store_retry(struct store *store, const char *key);
 
+/* A finished stage whose files are lost or damaged becomes pending again. */
+status store_redo(struct store *store, const char *key);
+
 /* STATUS_DIFFERS when another worker took the stage over meanwhile. */
 status store_heartbeat(struct store *store, const char *key, const struct worker *worker);
 

@@ -31,6 +31,8 @@ struct worker_state {
     double others_in_run, others_in_suite; /* estimated seconds of what is left besides this stage */
     int64_t first_done;                    /* where a resumed stage went on */
     bool lost;                             /* another worker took the stage over */
+    bool input_damaged;                    /* the stage could not read what an earlier one left */
+    bool *redone;                          /* (stages) made again once because their files were damaged */
 };
 
 /* --- time left -------------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ static void begin_stage(struct worker_state *w, int run_index, int part) {
     w->started = w->last_beat = stage_seconds_now();
     w->last_sent = 0;
     w->first_done = -1;
-    w->lost = false;
+    w->lost = w->input_damaged = false;
     estimate_others(w, run);
 }
 
@@ -152,32 +154,52 @@ static status execute(struct worker_state *w) {
         .checkpoint_seconds =
             w->work->request->checkpoint_seconds > 0 ? w->work->request->checkpoint_seconds : RUNNER_CHECKPOINT_SECONDS,
         .watch = {w, on_report, on_message},
+        .input_damaged = &w->input_damaged,
     };
     return stage_execute(&context, w->stage);
 }
 
-/* A stage that ended badly: the numbers or the input are at fault (the stage has failed), or the machine or the user
- * (it stays to be done). Returns what ends the work, if anything. */
-static status end_badly(struct worker_state *w, status s) {
+/* What an earlier stage left is missing or damaged: that stage is done again, and this one after it. */
+static status redo_source(struct worker_state *w, status s) {
     struct plan_stage *stage = &w->stages[w->stage];
-    enum status_kind kind = status_kind(s);
-    if (w->lost || kind == STATUS_DIFFERS) {
-        say(w, "%s seed %lld: %s went on elsewhere", w->progress.variant, (long long)stage->seed,
-            run_part_name(w->progress.part));
-        status_free(s);
-        return NULL;
-    }
-    bool failed = kind != STATUS_INTERRUPTED && kind != STATUS_SYSTEM;
-    stage->state = failed ? STAGE_FAILED : STAGE_INTERRUPTED;
-    status released = store_release(w->store, stage->key, &w->identity, stage->state, status_text(s));
-    if (!failed) {
-        status_free(released);
-        return s;
-    }
+    int source = stage_source(w->stages, w->stage);
+    say(w, "%s seed %lld: %s; it is made again", w->progress.variant, (long long)stage->seed, status_text(s));
+    status_free(s);
+    w->redone[source] = true;
+    w->stages[source].state = stage->state = STAGE_PENDING;
+    TRY(store_redo(w->store, w->stages[source].key));
+    return store_release(w->store, stage->key, &w->identity, STAGE_PENDING, NULL);
+}
+
+static status went_elsewhere(struct worker_state *w, status s) {
+    say(w, "%s seed %lld: %s went on elsewhere", w->progress.variant, (long long)w->progress.seed,
+        run_part_name(w->progress.part));
+    status_free(s);
+    return NULL;
+}
+
+static status mark_failed(struct worker_state *w, status s) {
+    struct plan_stage *stage = &w->stages[w->stage];
+    stage->state = STAGE_FAILED;
+    status released = store_release(w->store, stage->key, &w->identity, STAGE_FAILED, status_text(s));
     say(w, "%s seed %lld: %s failed: %s", w->progress.variant, (long long)stage->seed, run_part_name(w->progress.part),
         status_text(s));
     status_free(s);
     return released;
+}
+
+/* A stage that ended badly: the numbers or the input are at fault (it has failed), or the machine or the user (it stays
+ * to be done). Returns what ends the work, if anything. */
+static status end_badly(struct worker_state *w, status s) {
+    struct plan_stage *stage = &w->stages[w->stage];
+    enum status_kind kind = status_kind(s);
+    int source = stage_source(w->stages, w->stage);
+    if (w->lost || kind == STATUS_DIFFERS) return went_elsewhere(w, s);
+    if (w->input_damaged && !w->redone[source]) return redo_source(w, s);
+    if (kind != STATUS_INTERRUPTED && kind != STATUS_SYSTEM) return mark_failed(w, s);
+    stage->state = STAGE_INTERRUPTED;
+    status_free(store_release(w->store, stage->key, &w->identity, STAGE_INTERRUPTED, status_text(s)));
+    return s;
 }
 
 static status do_stage(struct worker_state *w, int run, int part) {
@@ -249,7 +271,8 @@ static status prepare(struct worker_state *w) {
     const struct runner_request *request = w->work->request;
     size_t size = (size_t)w->plan->stage_count * sizeof *w->stages;
     w->stages = malloc(size + 1);
-    if (!w->stages) return status_new(STATUS_SYSTEM, "out of memory");
+    w->redone = calloc((size_t)w->plan->stage_count + 1, sizeof *w->redone);
+    if (!w->stages || !w->redone) return status_new(STATUS_SYSTEM, "out of memory");
     memcpy(w->stages, w->plan->stages, size);
     worker_current(&w->identity);
     provenance_collect(&w->provenance);
@@ -265,5 +288,6 @@ status worker_run(const struct work *work) {
     if (!s) s = work_until_done(&w);
     store_close(w.store);
     free(w.stages);
+    free(w.redone);
     return s;
 }

@@ -73,6 +73,10 @@ status store_retry(struct store *store, const char *key) {
                         "s", key);
 }
 
+status store_redo(struct store *store, const char *key) {
+    return database_run(store->db, "UPDATE stages SET status = 'pending' WHERE key = ? AND status = 'done'", "s", key);
+}
+
 status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id) {
     bool found;
     TRY(query_one_int(store->db, id, &found,

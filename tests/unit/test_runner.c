@@ -260,16 +260,14 @@ static void a_run_that_diverges_is_marked_and_the_others_go_on(void **state) {
     free(yaml);
 }
 
-static void damaged_weights_are_named_before_they_change_a_result(void **state) {
-    (void)state;
-    struct session *s = session_make(small_suite, "r");
-    expect_good(session_run(s));
-    char key[65], path[4096];
+static void stage_file(const struct session *s, int stage, const char *name, char path[4096]) {
     struct store *store;
-    memcpy(key, s->plan.stages[0].key, sizeof key);
     expect_good(store_open(&store, s->database, STORE_READ));
-    expect_good(store_file(store, key, "weights.safetensors", false, path));
+    expect_good(store_file(store, s->plan.stages[stage].key, name, false, path));
     store_close(store);
+}
+
+static void flip_bit_near_the_end(const char *path) {
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     fseek(file, -5, SEEK_END);
@@ -277,11 +275,53 @@ static void damaged_weights_are_named_before_they_change_a_result(void **state) 
     fseek(file, -5, SEEK_END);
     fputc(byte ^ 1, file);
     fclose(file);
+}
+
+static int stage_of(const struct session *s, int run, enum run_part part) { return s->plan.runs[run].stages[part]; }
+
+static void damaged_and_missing_files_are_named_and_made_again(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    char path[4096];
+    expect_good(session_run(s));
+    struct results expected = load(s);
+    const struct {
+        enum run_part part;
+        const char *name;
+        bool missing;
+    } faults[] = {{PART_TRAIN, "weights.safetensors", false},
+                  {PART_TRAIN, "averaged.safetensors", true},
+                  {PART_QUANTISE, "artifact.xz", false},
+                  {PART_QUANTISE, "artifact.xz", true}};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        stage_file(s, stage_of(s, 1, faults[i].part), faults[i].name, path);
+        if (faults[i].missing)
+            assert_int_equal(unlink(path), 0);
+        else
+            flip_bit_near_the_end(path);
+        run_sql(s, "UPDATE stages SET status = 'pending' WHERE kind = 'evaluate'");
+        s->messages = 0;
+        expect_good(session_run(s));
+        assert_int_equal(s->messages, 1);
+        assert_non_null(strstr(s->message, faults[i].name));
+        assert_int_equal(s->summary.done, 4);
+        struct results found = load(s);
+        assert_same_results(&expected, &found);
+        results_free(&found);
+    }
+    results_free(&expected);
+    session_free(s);
+}
+
+static void a_file_that_comes_out_different_again_fails_its_run(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    expect_good(session_run(s));
+    run_sql(s, "UPDATE stages SET weights_sha256 = 'other' WHERE kind = 'average'");
     run_sql(s, "UPDATE stages SET status = 'pending' WHERE kind = 'evaluate'");
     expect_good(session_run(s));
-    assert_int_equal(s->summary.failed, 1);
-    assert_non_null(strstr(s->message, "weights.safetensors"));
-    assert_non_null(strstr(s->message, "damaged"));
+    assert_int_equal(s->summary.failed, 4);
+    assert_non_null(strstr(s->message, "averaged.safetensors"));
     session_free(s);
 }
 
@@ -331,7 +371,8 @@ int main(void) {
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
         TEST(a_run_that_diverges_is_marked_and_the_others_go_on),
-        TEST(damaged_weights_are_named_before_they_change_a_result),
+        TEST(damaged_and_missing_files_are_named_and_made_again),
+        TEST(a_file_that_comes_out_different_again_fails_its_run),
         TEST(a_run_is_reproduced_and_the_first_different_step_is_named),
         TEST(a_checkpoint_of_a_lost_database_is_not_trusted),
     };

@@ -65,6 +65,26 @@ PY
     [ "$(json 'len(set(r["trace_sha256"] for r in d)) >= 6' <"$folder/r.json")" = True ]
 }
 
+@test "every BPB is (nll / ln 2) / bytes of its evaluation, and the columns of runs agree with the evaluations and steps" {
+    for topic in runs steps evaluations; do reads export $topic --format json >"$folder/$topic.json"; done
+    python3 - "$folder" <<'PY'
+import json, math, sys
+runs, steps, evaluations = (json.load(open(f"{sys.argv[1]}/{t}.json")) for t in ("runs", "steps", "evaluations"))
+assert len(evaluations) == 3 * len(runs)
+for e in evaluations:
+    run = next(r for r in runs if r["run"] == e["run"])
+    assert math.isclose(e["bpb"], e["nll"] / math.log(2) / e["bytes"], rel_tol=1e-12), e
+    assert math.isclose(e["nll_per_token"], e["nll"] / e["tokens"], rel_tol=1e-12), e
+    assert run["bpb_" + e["evaluation"]] == e["bpb"], (run, e)
+for run in runs:
+    mine = [s for s in steps if s["run"] == run["run"]]
+    assert len(mine) == run["steps"] and mine[-1]["loss"] == run["loss_final"]
+    seconds = sum(s["milliseconds"] for s in mine) / 1000
+    assert math.isclose(run["train_seconds"], seconds, rel_tol=1e-6), (run["train_seconds"], seconds)
+    assert math.isclose(run["tokens_per_second"], sum(s["tokens"] for s in mine) / seconds, rel_tol=1e-6)
+PY
+}
+
 @test "strategies share a training: equal keys, equal weights" {
     reads export runs --format json >"$folder/r.json"
     [ "$(json 'len(set(r["train_key"] for r in d)) < len(d)' <"$folder/r.json")" = True ]

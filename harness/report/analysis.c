@@ -164,9 +164,10 @@ status analyse(const struct results *results, struct analysis *out) {
     out->design.higher_is_better = out->metric->higher_is_better;
     status failure = fill_variants(out);
     if (!failure && !out->done)
-        failure = status_new(STATUS_DATA,
-                             "suite '%s' has no finished run (%d planned, %d failed): nothing to report yet; hinge run",
-                             results->suite, out->planned, out->failed);
+        failure = status_new(
+            STATUS_DATA,
+            "suite '%s' has no finished run (%d planned, %d failed): nothing to report yet; `hinge run` makes some",
+            results->suite, out->planned, out->failed);
     if (!failure) failure = compare(out);
     if (failure) {
         analysis_free(out);

@@ -48,7 +48,6 @@ static void count_runs(const struct plan *view, struct runner_summary *summary) 
         summary->done += done == PART_COUNT;
         summary->failed += failed;
     }
-    summary->stages_run = count_done(view) - summary->stages_reused;
 }
 
 static status count_after(const struct runner_request *request, struct plan *view, struct runner_summary *summary) {
@@ -63,9 +62,9 @@ static status count_after(const struct runner_request *request, struct plan *vie
 /* --- the work --------------------------------------------------------------------------------------------------------
  */
 
-static status do_work(const struct runner_request *request, const struct dataset_list *datasets) {
-    if (request->jobs > 1) return workers_run(request, datasets);
-    const struct work work = {request, datasets, request->callbacks, 0, 1};
+static status do_work(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run) {
+    if (request->jobs > 1) return workers_run(request, datasets, stages_run);
+    const struct work work = {request, datasets, request->callbacks, 0, 1, stages_run};
     return worker_run(&work);
 }
 
@@ -77,7 +76,7 @@ static status run(const struct runner_request *request, const struct dataset_lis
     status s = declare(request, datasets, store, view, summary);
     store_close(store);
     TRY(s);
-    s = do_work(request, datasets);
+    s = do_work(request, datasets, &summary->stages_run);
     status counted = count_after(request, view, summary);
     if (!s) return counted;
     status_free(counted);

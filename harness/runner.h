@@ -40,7 +40,7 @@ struct runner_request {
 
 struct runner_summary {
     int runs, done, failed;
-    int stages_run, stages_reused; /* reused: done before this call */
+    int stages_run, stages_reused; /* by this call; done before it */
     double seconds;
 };
 

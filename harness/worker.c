@@ -207,6 +207,7 @@ static status do_stage(struct worker_state *w, int run, int part) {
     status s = execute(w);
     if (s) return end_badly(w, s);
     note_duration(w, w->stage);
+    ++*w->work->stages_run;
     w->stages[w->stage].state = STAGE_DONE;
     w->progress.stage_ended = true;
     w->progress.done = w->progress.total;

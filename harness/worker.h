@@ -8,6 +8,7 @@ struct work {
     const struct dataset_list *datasets;
     struct runner_callbacks callbacks;
     int index, jobs; /* this worker, of so many */
+    int *stages_run; /* counted up for each stage that this worker ends */
 };
 
 /* Until nothing is left, or a stop. Failed stages are marked and passed over; a failure of the machine ends the work.
@@ -15,4 +16,4 @@ struct work {
 status worker_run(const struct work *work);
 
 /* The same by several processes, each with its share of the cores; their progress comes back to this one. */
-status workers_run(const struct runner_request *request, const struct dataset_list *datasets);
+status workers_run(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run);

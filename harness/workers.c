@@ -45,7 +45,7 @@ struct crew {
     int pipe;
     atomic_bool *stop; /* shared with the workers */
     pid_t *pids;       /* 0: ended */
-    int alive;
+    int alive, *stages_run;
     status failure; /* the first */
 };
 
@@ -100,9 +100,10 @@ static void enter_child(const struct crew *crew, const struct dataset_list *data
     int share = ops->lane_count() / request->jobs;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     ops->limit_lanes(share > 1 ? share : 1);
+    int ignored = 0; /* the other side counts by the events */
     struct child child = {.callbacks = request->callbacks, .pipe = pipe, .stop = crew->stop};
-    child.work =
-        (struct work){request, datasets, {&child, send_progress, send_message, should_stop}, index, request->jobs};
+    child.work = (struct work){request, datasets,      {&child, send_progress, send_message, should_stop},
+                               index,   request->jobs, &ignored};
     _exit(run_child(&child));
 }
 
@@ -124,6 +125,7 @@ static void keep_failure(struct crew *crew, status s) {
 
 static void handle(struct crew *crew, const struct event *event) {
     const struct runner_callbacks *c = &crew->request->callbacks;
+    if (event->type == EVENT_PROGRESS) *crew->stages_run += event->progress.stage_ended;
     if (event->type == EVENT_PROGRESS && c->progress) c->progress(c->context, &event->progress);
     if (event->type == EVENT_MESSAGE && c->message) c->message(c->context, event->text);
     if (event->type == EVENT_FAILURE) keep_failure(crew, status_new(event->kind, "%s", event->text));
@@ -193,8 +195,9 @@ static status run_crew(struct crew *crew, const struct dataset_list *datasets) {
     return crew->failure;
 }
 
-status workers_run(const struct runner_request *request, const struct dataset_list *datasets) {
-    struct crew crew = {.request = request, .pids = calloc((size_t)request->jobs, sizeof *crew.pids)};
+status workers_run(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run) {
+    struct crew crew = {
+        .request = request, .stages_run = stages_run, .pids = calloc((size_t)request->jobs, sizeof *crew.pids)};
     void *shared = mmap(NULL, sizeof *crew.stop, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     status s;
     if (!crew.pids || shared == MAP_FAILED) {

@@ -241,6 +241,30 @@ static void several_workers_come_to_the_same_bits_and_do_nothing_twice(void **st
     session_free(s);
 }
 
+static void two_runners_on_one_database_share_the_stages(void **state) {
+    (void)state;
+    struct results expected = reference();
+    struct session *s = session_make(small_suite, "r");
+    int ends[2], theirs;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        status failed = session_run(s);
+        ssize_t written = write(ends[1], &s->summary.stages_run, sizeof(int));
+        _exit(failed || written != sizeof(int));
+    }
+    expect_good(session_run(s));
+    assert_int_equal(read(ends[0], &theirs, sizeof theirs), sizeof theirs);
+    waitpid(child, NULL, 0);
+    assert_int_equal(s->summary.stages_run + theirs, s->plan.stage_count);
+    assert_int_equal(s->messages, 0);
+    struct results found = load(s);
+    assert_same_results(&expected, &found);
+    results_free(&found);
+    results_free(&expected);
+    session_free(s);
+}
+
 static void a_run_that_diverges_is_marked_and_the_others_go_on(void **state) {
     (void)state;
     char *yaml = small_replace(small_suite, "{model.mlp_mult: 2}",
@@ -370,6 +394,7 @@ int main(void) {
         TEST(a_stopped_suite_goes_on_to_the_same_bits),
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
+        TEST(two_runners_on_one_database_share_the_stages),
         TEST(a_run_that_diverges_is_marked_and_the_others_go_on),
         TEST(damaged_and_missing_files_are_named_and_made_again),
         TEST(a_file_that_comes_out_different_again_fails_its_run),

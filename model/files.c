@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,14 +18,29 @@ struct file_writer {
     char path[PATH_MAX], temporary[PATH_MAX + 32];
 };
 
+/* One name for every writer of a path, so that what a killed one left is overwritten by the next. The lock makes
+ * writers wait for each other; who got it for a file that has meanwhile been renamed or removed tries again. */
+static int open_locked(const char *temporary) {
+    for (;;) {
+        struct stat held, named;
+        int descriptor = open(temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (descriptor < 0) return -1;
+        while (flock(descriptor, LOCK_EX) != 0 && errno == EINTR) continue;
+        if (fstat(descriptor, &held) == 0 && stat(temporary, &named) == 0 && held.st_ino == named.st_ino)
+            return descriptor;
+        close(descriptor);
+    }
+}
+
 status file_writer_open(struct file_writer **out, const char *path) {
     struct file_writer *writer = calloc(1, sizeof *writer);
     if (!writer) return status_new(STATUS_SYSTEM, "%s: out of memory", path);
     snprintf(writer->path, sizeof writer->path, "%s", path);
-    snprintf(writer->temporary, sizeof writer->temporary, "%s.%ld.tmp", path, (long)getpid());
-    writer->descriptor = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (writer->descriptor < 0) {
+    snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", path);
+    writer->descriptor = open_locked(writer->temporary);
+    if (writer->descriptor < 0 || ftruncate(writer->descriptor, 0) != 0) {
         status s = status_errno("%s: cannot be written", path);
+        if (writer->descriptor >= 0) close(writer->descriptor);
         free(writer);
         return s;
     }
@@ -44,8 +60,8 @@ status file_writer_add(struct file_writer *writer, const void *data, size_t size
 }
 
 void file_writer_abandon(struct file_writer *writer) {
-    if (writer->descriptor >= 0) close(writer->descriptor);
     unlink(writer->temporary);
+    close(writer->descriptor);
     free(writer);
 }
 
@@ -62,22 +78,20 @@ static status sync_folder(const char *path) {
     return s;
 }
 
-static status close_synced(struct file_writer *writer) {
-    int descriptor = writer->descriptor;
-    if (fsync(descriptor) != 0) return status_errno("%s: cannot be synced", writer->path);
-    writer->descriptor = -1;
-    if (close(descriptor) != 0) return status_errno("%s: writing failed", writer->path);
+static status rename_synced(const struct file_writer *writer) {
+    if (fsync(writer->descriptor) != 0) return status_errno("%s: cannot be synced", writer->path);
     if (rename(writer->temporary, writer->path) != 0) return status_errno("%s: cannot be replaced", writer->path);
     return NULL;
 }
 
 status file_writer_commit(struct file_writer *writer) {
-    status s = close_synced(writer);
+    status s = rename_synced(writer);
     if (s) {
         file_writer_abandon(writer);
         return s;
     }
     s = sync_folder(writer->path);
+    close(writer->descriptor);
     free(writer);
     return s;
 }

@@ -1,10 +1,12 @@
 /* files tests: atomic writes, whole reads, folders, SHA-256. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 // clang-format off
 #include <cmocka.h>
@@ -39,6 +41,51 @@ static void an_abandoned_write_leaves_the_old_file_and_nothing_else(void **state
     assert_string_equal((char *)data, "old");
     free(data);
     assert_int_equal(small_count_files(small_path(".")), 1);
+}
+
+static void what_a_killed_writer_left_is_overwritten(void **state) {
+    (void)state;
+    unsigned char *data;
+    size_t size;
+    small_write(small_path("a.tmp"), "half of something long", 22);
+    expect_good(file_write_atomic(small_path("a"), "new", 3));
+    expect_good(file_read(small_path("a"), &data, &size));
+    assert_string_equal((char *)data, "new");
+    free(data);
+    assert_int_equal(small_count_files(small_path(".")), 1);
+}
+
+/* In many small pieces, so that two writers of one file would surely meet inside it. */
+static void write_forever(const char *path, char letter) {
+    char piece[500];
+    memset(piece, letter, sizeof piece);
+    for (;;) {
+        struct file_writer *writer;
+        if (file_writer_open(&writer, path)) _exit(1);
+        for (int i = 0; i < (letter == 'a' ? 100 : 50); i++) status_free(file_writer_add(writer, piece, sizeof piece));
+        status_free(file_writer_commit(writer));
+    }
+}
+
+static void writers_of_one_path_never_mix(void **state) {
+    (void)state;
+    pid_t writers[2];
+    int changes = 0, before = 0;
+    expect_good(file_write_atomic(small_path("shared"), "a", 1));
+    for (int i = 0; i < 2; i++)
+        if ((writers[i] = fork()) == 0) write_forever(small_path("shared"), i ? 'b' : 'a');
+    for (int i = 0; i < 100000 && changes < 30; i++) {
+        unsigned char *data;
+        size_t size;
+        expect_good(file_read(small_path("shared"), &data, &size));
+        assert_true(size == 1 || size == (data[0] == 'a' ? 50000 : 25000));
+        assert_int_equal(strspn((char *)data, (char[2]){(char)data[0], 0}), size);
+        changes += data[0] != before;
+        before = data[0];
+        free(data);
+    }
+    assert_true(changes > 1);
+    for (int i = 0; i < 2; i++) kill(writers[i], SIGKILL), waitpid(writers[i], NULL, 0);
 }
 
 static void writing_into_a_missing_folder_names_the_path(void **state) {
@@ -98,6 +145,9 @@ int main(void) {
                                         small_folder_remove),
         cmocka_unit_test_setup_teardown(an_abandoned_write_leaves_the_old_file_and_nothing_else, small_folder_make,
                                         small_folder_remove),
+        cmocka_unit_test_setup_teardown(what_a_killed_writer_left_is_overwritten, small_folder_make,
+                                        small_folder_remove),
+        cmocka_unit_test_setup_teardown(writers_of_one_path_never_mix, small_folder_make, small_folder_remove),
         cmocka_unit_test_setup_teardown(writing_into_a_missing_folder_names_the_path, small_folder_make,
                                         small_folder_remove),
         cmocka_unit_test_setup_teardown(a_target_that_is_a_folder_is_refused_and_no_temporary_stays, small_folder_make,

@@ -114,12 +114,14 @@ static bool shares_training(const struct results *results, int index) {
     return false;
 }
 
+/* NAN when no run is done that would tell. */
 static double seconds_left(const struct results *results) {
     double sum = 0;
     for (int i = 0; i < results->run_count; i++) {
         const struct result_run *run = &results->runs[i];
         if (is(run, "done") || is(run, "failed") || shares_training(results, i)) continue;
-        sum += fmax(0, mean_seconds(results, run->variant) - or_zero(run->train_seconds));
+        double left = mean_seconds(results, run->variant) - or_zero(run->train_seconds);
+        sum += left < 0 ? 0 : left; /* fmax would hide a NAN */
     }
     return sum;
 }
@@ -176,7 +178,7 @@ static void print_suite(const struct results *results) {
         if (isfinite(seconds))
             printf("; about %s left, one job at a time", format_duration(seconds, left));
         else
-            printf("; hinge plan estimates the time");
+            printf("; hinge plan estimates the time left");
     }
     printf("\n\n");
     print_runs(results);

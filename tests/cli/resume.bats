@@ -105,6 +105,11 @@ end_of_process() {
         }
     done
     [ "$stopped" -ge 1 ]
+    succeeds hinge status small --db "$folder/c.db"
+    [[ ${lines[0]} == *" interrupted"* && ${lines[0]} == *left* && ${lines[0]} != *"0.00 s left"* ]] || {
+        echo "${lines[0]}"
+        return 1
+    }
     complete "$folder/c.db"
     same_as_expected "$folder/c.db"
 }

@@ -52,13 +52,14 @@ struct session {
     struct runner_request request;
     struct runner_summary summary;
     int reports, stop_after, messages; /* stop_after 0: never */
+    int64_t first_done;                /* of the first report */
     char message[1024];
 };
 
 static void count_report(void *context, const struct runner_progress *progress) {
     struct session *s = context;
     assert_true(progress->run >= 1 && progress->run <= progress->run_count);
-    s->reports++;
+    if (s->reports++ == 0) s->first_done = progress->done;
 }
 
 static void keep_message(void *context, const char *line) {
@@ -194,6 +195,19 @@ static void a_stopped_suite_goes_on_to_the_same_bits(void **state) {
     assert_same_results(&expected, &found);
     results_free(&found);
     results_free(&expected);
+    session_free(s);
+}
+
+static void a_resumed_training_goes_on_after_the_last_step_kept(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->stop_after = 5;
+    expect_failure(session_run(s), "stopped", NULL);
+    int64_t kept = ask(s, "SELECT count(*) FROM steps");
+    assert_true(kept > 0 && kept < 8);
+    s->reports = 0;
+    expect_good(session_run(s));
+    assert_int_equal(s->first_done, kept + 1);
     session_free(s);
 }
 
@@ -392,6 +406,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_suite_runs_to_its_end_and_a_second_call_does_nothing),
         TEST(a_stopped_suite_goes_on_to_the_same_bits),
+        TEST(a_resumed_training_goes_on_after_the_last_step_kept),
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
         TEST(two_runners_on_one_database_share_the_stages),

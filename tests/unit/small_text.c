@@ -29,9 +29,11 @@ static int remove_entry(const char *path, const struct stat *info, int type, str
     return remove(path);
 }
 
+int small_remove(const char *path) { return nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS); }
+
 int small_folder_remove(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return small_remove(folder);
 }
 
 const char *small_path(const char *format, ...) {

@@ -7,6 +7,7 @@
 /* cmocka's setup and teardown of a folder under /tmp for one test. */
 int small_folder_make(void **state);
 int small_folder_remove(void **state);
+int small_remove(const char *path); /* a folder and all in it */
 /* A path in that folder; valid until called eight times more. */
 const char *small_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -35,10 +35,8 @@ static int prepare_data(void **state) {
 }
 
 static int remove_data(void **state) {
-    char command[320];
     (void)state;
-    snprintf(command, sizeof command, "rm -rf %s", data_root);
-    return system(command);
+    return small_remove(data_root);
 }
 
 /* --- running ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
 #include "harness/report/sentences.h"
+#include "harness/simulated.h"
 #include "harness/stats/csv.h"
 #include "harness/store.h"
 #include "harness/table.h"
@@ -94,6 +95,7 @@ static void print_design(const struct comparand *c) {
            test_name(c->design.test), correction_name(c->design.correction), c->design.alpha);
     if (c->design.margin > 0.0) printf(", margin %g", c->design.margin);
     printf("\n");
+    if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
     if (c->results.closed_early) printf("Not all planned runs are done: preliminary.\n");
 }
@@ -223,6 +225,7 @@ static json_t *row_json(const struct comparand *c, const struct comparison *row)
 static json_t *table_json(const struct comparand *c, const struct comparison_table *t) {
     json_t *out = json_object(), *rows = json_array();
     json_object_set_new(out, c->csv.text ? "file" : "suite", json_text(c->title));
+    json_object_set_new(out, "simulated", json_boolean(simulated_note(&c->results) != NULL));
     json_object_set_new(out, "metric", json_text(c->metric));
     json_object_set_new(out, "baseline", json_text(c->design.baseline));
     json_object_set_new(out, "test", json_text(test_name(c->design.test)));

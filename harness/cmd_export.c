@@ -8,6 +8,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/verbs.h"
 #include "model/files.h"
@@ -51,6 +52,7 @@ static struct value bpb(const struct result_evaluation *e) { return real_number(
 
 COLUMN(suite, text(s->results->suite))
 COLUMN(scale, text(s->results->scale))
+COLUMN(backend, text(simulated_note(s->results) ? "simulated" : "cpu"))
 COLUMN(variant, text(s->results->variants[s->run->variant].name))
 COLUMN(seed, integer(s->run->seed))
 COLUMN(run, integer(s->run->id))
@@ -95,6 +97,7 @@ COLUMN(stage_key, text(s->evaluation->stage_key))
 static const struct column run_columns[] = {
     {"suite", get_suite},
     {"scale", get_scale},
+    {"backend", get_backend},
     {"variant", get_variant},
     {"seed", get_seed},
     {"run", get_run},
@@ -127,6 +130,7 @@ static const struct column run_columns[] = {
 static const struct column step_columns[] = {
     {"suite", get_suite},
     {"scale", get_scale},
+    {"backend", get_backend},
     {"variant", get_variant},
     {"seed", get_seed},
     {"run", get_run},
@@ -141,6 +145,7 @@ static const struct column step_columns[] = {
 static const struct column evaluation_columns[] = {
     {"suite", get_suite},
     {"scale", get_scale},
+    {"backend", get_backend},
     {"variant", get_variant},
     {"seed", get_seed},
     {"run", get_run},

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "harness/json_out.h"
+#include "harness/simulated.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
 #include "harness/units.h"
@@ -104,6 +105,7 @@ void plan_print(const struct prepared *prepared) {
     printf("runs      %d variants x %d seeds = %d, %d done\n", suite->variant_count, suite->seed_count, e->runs,
            e->runs_done);
     if (*suite->settings) printf("set       %s\n", suite->settings);
+    if (suite_simulated(suite)) printf("backend   simulated: figures are drawn, nothing is trained\n");
     print_time(e);
     print_power(prepared);
     putchar('\n');
@@ -161,6 +163,7 @@ status plan_print_json(const struct prepared *prepared) {
     json_t *root = json_object(), *runs = json_array();
     json_object_set_new(root, "suite", json_text(suite->name));
     json_object_set_new(root, "scale", json_text(suite->scale));
+    json_object_set_new(root, "simulated", json_boolean(suite_simulated(suite)));
     json_object_set_new(root, "question", json_text(suite->question));
     json_object_set_new(root, "settings", json_text(suite->settings));
     json_object_set_new(root, "baseline", json_text(suite->design.baseline));

@@ -6,6 +6,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
@@ -45,6 +46,7 @@ static void print_head(const struct shown *shown) {
     printf("run %" PRId64 " of %s: %s, seed %" PRId64 ", %s%s\n", run->id,
            suite_title(shown->results.suite, shown->results.scale, title), shown->results.variants[run->variant].name,
            run->seed, run->status, run->late ? " (late: added after the declaration)" : "");
+    if (simulated_note(&shown->results)) printf("%s\n", simulated_note(&shown->results));
     if (*run->error) printf("error       %s\n", run->error);
     printf("key         %s\n", run->key);
     printf("parameters  %s\n", run->parameter_count ? format_count(run->parameter_count, count) : "-");

@@ -7,6 +7,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/table.h"
 #include "harness/terminal.h"
@@ -20,6 +21,7 @@ static json_t *summary_json(const struct suite_summary *s) {
     json_object_set_new(object, "suite", json_text(s->name));
     json_object_set_new(object, "scale", json_text(s->scale));
     json_object_set_new(object, "file", json_text(s->path));
+    json_object_set_new(object, "simulated", json_boolean(s->simulated));
     json_object_set_new(object, "declared_at", json_text(s->declared_at));
     json_object_set_new(object, "last_activity", json_text(s->last_activity));
     const struct {
@@ -47,7 +49,7 @@ static void print_summaries(const struct suite_summary *rows, int count) {
     for (int i = 0; i < count; i++) {
         const int counts[] = {rows[i].runs,   rows[i].done,    rows[i].running,
                               rows[i].failed, rows[i].pending, rows[i].interrupted};
-        table_cell(table, "%s", rows[i].name);
+        table_cell(table, "%s%s", rows[i].name, rows[i].simulated ? " (simulated)" : "");
         table_cell(table, "%s", *rows[i].scale ? rows[i].scale : "-");
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) table_cell(table, "%d", counts[c]);
         table_cell(table, "%.16s", rows[i].declared_at);
@@ -180,6 +182,7 @@ static void print_suite(const struct results *results) {
         else
             printf("; hinge plan estimates the time left");
     }
+    if (simulated_note(results)) printf("\n%s", simulated_note(results));
     printf("\n\n");
     print_runs(results);
     print_errors(results);
@@ -209,6 +212,7 @@ static json_t *suite_json(const struct results *results) {
     json_t *object = json_object(), *runs = json_array();
     json_object_set_new(object, "suite", json_text(results->suite));
     json_object_set_new(object, "scale", json_text(results->scale));
+    json_object_set_new(object, "simulated", json_boolean(simulated_note(results) != NULL));
     json_object_set_new(object, "declared_at", json_text(results->declared_at));
     json_object_set_new(object, "declaration_sha256", json_text(results->declaration_sha256));
     json_object_set_new(object, "done", json_integer(count_state(results, "done")));

@@ -27,11 +27,15 @@ static void print_design(FILE *out, const struct suite *suite) {
             *suite->settings ? suite->settings : "-");
 }
 
+static bool declared(const struct option_row *row, const struct config *config) {
+    return row->stage != STAGE_NONE && (config->run_backend == BACKEND_SIMULATED || !option_of_source(row));
+}
+
 static void print_common(FILE *out, const struct suite *suite) {
     char value[512];
     fprintf(out, "options:\n");
     for (size_t i = 0; i < option_row_count; i++)
-        if (option_rows[i].stage != STAGE_NONE)
+        if (declared(&option_rows[i], &suite->config))
             fprintf(out, "  %s: %s\n", option_rows[i].key, option_text(&option_rows[i], &suite->config, value));
 }
 
@@ -54,7 +58,7 @@ static void print_variant(FILE *out, const struct suite *suite, const struct sui
         const struct option_row *row = &option_rows[i];
         option_text(row, &variant->config, value);
         option_text(row, &suite->config, common);
-        if (row->stage != STAGE_NONE && strcmp(value, common) != 0) fprintf(out, "  %s: %s\n", row->key, value);
+        if (declared(row, &variant->config) && strcmp(value, common) != 0) fprintf(out, "  %s: %s\n", row->key, value);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "kernels/rates.h"
 #include "model/quantize/quantize.h"
@@ -151,7 +152,17 @@ static void judge_design(const struct suite *suite, struct plan_estimate *e) {
     e->can_be_significant = e->family == 0 || (e->needed_seeds && e->needed_seeds <= (size_t)suite->seed_count);
 }
 
+/* A simulated stage is a few rows of the database. */
+static status estimate_simulated(struct plan *plan, struct plan_estimate *e) {
+    for (int i = 0; i < plan->stage_count; i++)
+        if (plan->stages[i].state != STAGE_DONE) plan->stages[i].seconds = SIMULATED_STAGE_SECONDS;
+    count_stages(plan, e);
+    judge_design(plan->suite, e);
+    return NULL;
+}
+
 static status estimate(struct plan *plan, struct store *store, struct variant_work *works, struct plan_estimate *e) {
+    if (suite_simulated(plan->suite)) return estimate_simulated(plan, e);
     for (int v = 0; v < plan->suite->variant_count; v++) {
         const struct dataset *dataset = datasets_find(plan->datasets, plan->suite->variants[v].config.data_name);
         TRY(count_variant(plan, v, dataset, &works[v]));

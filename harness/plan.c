@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "model/files.h"
 
@@ -51,6 +52,10 @@ const struct dataset *datasets_find(const struct dataset_list *list, const char 
 status datasets_open(struct dataset_list *list, const struct suite *suite, const char *root) {
     *list = (struct dataset_list){.rows = calloc((size_t)suite->variant_count + 1, sizeof *list->rows)};
     if (!list->rows) return status_new(STATUS_SYSTEM, "out of memory");
+    if (suite_simulated(suite)) {
+        simulated_dataset(&list->rows[list->count++], suite);
+        return NULL;
+    }
     for (int i = 0; i < suite->variant_count; i++) {
         const char *name = suite->variants[i].config.data_name;
         if (datasets_find(list, name)) continue;
@@ -84,8 +89,10 @@ static void add_line(struct digest *digest, const char *name, const char *value)
  * the dataset's hash stands for it. */
 static void add_options(struct digest *digest, const struct config *config, enum stage_kind kind) {
     char value[512];
+    bool simulated = config->run_backend == BACKEND_SIMULATED;
     for (size_t i = 0; i < option_row_count; i++)
-        if (option_rows[i].stage == kind && strcmp(option_rows[i].key, "data.name") != 0)
+        if (option_rows[i].stage == kind && strcmp(option_rows[i].key, "data.name") != 0 &&
+            (simulated || !option_of_source(&option_rows[i])))
             add_line(digest, option_rows[i].key, option_text(&option_rows[i], config, value));
 }
 
@@ -173,6 +180,7 @@ static status add_run(struct builder *b, int variant, int64_t seed) {
 }
 
 static status check_datasets(const struct suite *suite, const struct dataset_list *datasets) {
+    if (suite_simulated(suite)) return NULL;
     for (int i = 0; i < suite->variant_count; i++) {
         const struct suite_variant *v = &suite->variants[i];
         const struct dataset *dataset = datasets_find(datasets, v->config.data_name);
@@ -200,6 +208,7 @@ static status fill(struct builder *b) {
 status plan_create(struct plan *plan, const struct suite *suite, const struct dataset_list *datasets,
                    const struct backend *ops) {
     *plan = (struct plan){.suite = suite, .datasets = datasets, .ops = ops};
+    TRY(simulated_check(suite));
     TRY(check_datasets(suite, datasets));
     size_t runs = (size_t)suite->variant_count * (size_t)suite->seed_count;
     plan->runs = calloc(runs + 1, sizeof *plan->runs);

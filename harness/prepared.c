@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "harness/cmd_common.h"
+#include "harness/simulated.h"
 #include "harness/units.h"
 
 /* A missing database is no error here: nothing is done yet. */
@@ -19,7 +20,7 @@ static status prepare_parts(const struct invocation *in, struct prepared *p) {
     TRY(load_suite(in, &p->suite));
     TRY(open_when_there(cli_text(in, "db"), &p->store));
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
-    TRY(plan_create(&p->plan, &p->suite, &p->datasets, backend_find("cpu")));
+    TRY(plan_create(&p->plan, &p->suite, &p->datasets, suite_backend(&p->suite)));
     if (p->store) {
         TRY(store_check_declaration(p->store, &p->plan, &p->datasets));
         TRY(plan_refresh(&p->plan, p->store));

@@ -118,6 +118,9 @@ static status train_again(struct reproducing *r, const struct dataset *dataset) 
 
 static status reproduce(struct reproducing *r, const struct run_details *details, const char *data_root) {
     struct dataset dataset;
+    if (r->config.run_backend == BACKEND_SIMULATED)
+        return status_new(STATUS_USAGE, "run %lld is simulated: there is no training to make again",
+                          (long long)stored(r)->id);
     TRY(dataset_open(&dataset, data_root, r->config.data_name));
     status s = check_comparable(r, &dataset, details);
     if (!s) s = train_again(r, &dataset);

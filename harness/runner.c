@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/simulated.h"
 #include "harness/stage_train.h"
 #include "harness/worker.h"
 
@@ -63,7 +64,7 @@ static status count_after(const struct runner_request *request, struct plan *vie
  */
 
 static status do_work(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run) {
-    if (request->jobs > 1) return workers_run(request, datasets, stages_run);
+    if (request->jobs > 1 && !suite_simulated(request->plan->suite)) return workers_run(request, datasets, stages_run);
     const struct work work = {request, datasets, request->callbacks, 0, 1, stages_run};
     return worker_run(&work);
 }

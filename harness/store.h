@@ -42,6 +42,7 @@ status store_check_declaration(struct store *store, const struct plan *plan, con
 struct suite_summary {
     char name[NAME_CAPACITY], scale[32], path[4096], declared_at[32], last_activity[32];
     int runs, done, running, failed, interrupted, pending, late;
+    bool simulated;
 };
 status store_list_suites(struct store *store, struct suite_summary **rows, int *count); /* caller frees *rows */
 
@@ -98,6 +99,11 @@ enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED
 /* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker of this host is dead when
  * its process is gone, one of another host when its heartbeat is old; its stage is taken over. */
 status store_claim(struct store *store, const char *key, const struct worker *worker, enum claim *claim);
+
+/* Everything between the two is one transaction, for work that ends faster than a disk writes: end keeps it when s is
+ * NULL, else undoes it, and returns s. Other writers wait. */
+status store_batch_begin(struct store *store);
+status store_batch_end(struct store *store, status s);
 
 /* A failed stage becomes pending again; others stay as they are. */
 status store_retry(struct store *store, const char *key);

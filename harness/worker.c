@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "harness/simulated.h"
 #include "harness/stage_train.h"
 
 static const double progress_seconds = 0.1, heartbeat_seconds = 5;
@@ -283,10 +284,21 @@ static status prepare(struct worker_state *w) {
     return plan_refresh(&view, w->store);
 }
 
+static status simulate(struct worker_state *w) {
+    const struct simulation simulation = {.store = w->store,
+                                          .worker = &w->identity,
+                                          .plan = w->plan,
+                                          .stages = w->stages,
+                                          .provenance = &w->provenance,
+                                          .callbacks = &w->work->callbacks,
+                                          .stages_run = w->work->stages_run};
+    return simulated_work(&simulation);
+}
+
 status worker_run(const struct work *work) {
     struct worker_state w = {.work = work, .plan = work->request->plan};
     status s = prepare(&w);
-    if (!s) s = work_until_done(&w);
+    if (!s) s = suite_simulated(w.plan->suite) ? simulate(&w) : work_until_done(&w);
     store_close(w.store);
     free(w.stages);
     free(w.redone);

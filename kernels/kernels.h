@@ -132,7 +132,8 @@ struct backend {
 #include "kernels/ops.def"
 #undef OP
 
-/* The backend of that name, or NULL when this build has none; names are "cpu". */
+/* The backend of that name, or NULL when this build has none; names are "cpu", and "simulated", whose ops are all
+ * NULL. */
 const struct backend *backend_find(const char *name);
 
 /* What a reader of `hinge list` and the tests walk over. */

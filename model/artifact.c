@@ -68,20 +68,21 @@ static void metadata_free(struct metadata *m) {
 static status metadata_of(const struct config *config, struct metadata *m) {
     m->values = calloc(option_row_count, sizeof *m->values);
     m->entries = calloc(option_row_count + 1, sizeof *m->entries);
-    m->count = (int)option_row_count + 1;
     if (!m->values || !m->entries) {
         metadata_free(m);
         return status_new(STATUS_SYSTEM, "artifact: out of memory");
     }
     m->entries[0] = (struct metadata_entry){"format", FORMAT};
+    m->count = 1;
     for (size_t i = 0; i < option_row_count; i++)
-        m->entries[i + 1] =
-            (struct metadata_entry){option_rows[i].key, option_text(&option_rows[i], config, m->values[i])};
+        if (!option_of_source(&option_rows[i]))
+            m->entries[m->count++] =
+                (struct metadata_entry){option_rows[i].key, option_text(&option_rows[i], config, m->values[i])};
     return NULL;
 }
 
 static status build(const struct quantized_model *model, unsigned char **raw, size_t *raw_size) {
-    struct metadata metadata;
+    struct metadata metadata = {0};
     int count = 0;
     struct stored_tensor *entries = calloc(2 * (size_t)model->count, sizeof *entries);
     if (!entries) return status_new(STATUS_SYSTEM, "artifact: out of memory");
@@ -158,9 +159,12 @@ static status in_metadata(const struct reader *r, status s) {
 static status config_from(const struct reader *r, const json_t *metadata, struct config *config) {
     const char *format = json_string_value(json_object_get(metadata, "format"));
     if (!format || strcmp(format, FORMAT) != 0) return damaged(r, "its metadata", "names another format");
-    if (json_object_size(metadata) != option_row_count + 1) return damaged(r, "its metadata", "has other options");
+    size_t known = 1;
+    for (size_t i = 0; i < option_row_count; i++) known += !option_of_source(&option_rows[i]);
+    if (json_object_size(metadata) != known) return damaged(r, "its metadata", "has other options");
     config_defaults(config);
     for (size_t i = 0; i < option_row_count; i++) {
+        if (option_of_source(&option_rows[i])) continue;
         const char *value = json_string_value(json_object_get(metadata, option_rows[i].key));
         if (!value) return damaged(r, option_rows[i].key, "is missing in its metadata");
         TRY(in_metadata(r, config_set(config, option_rows[i].key, value)));

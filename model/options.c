@@ -61,6 +61,10 @@ const struct option_row *option_find(const char *key) {
     return NULL;
 }
 
+bool option_of_source(const struct option_row *row) {
+    return strncmp(row->key, "run.", 4) == 0 || strncmp(row->key, "simulated.", 10) == 0;
+}
+
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 size_t edit_distance(const char *a, const char *b) {

@@ -36,6 +36,7 @@ struct config {
 };
 
 /* The values of the CHOICE fields, in the order of their rows (a unit test holds them against options.def). */
+enum { BACKEND_CPU, BACKEND_SIMULATED };
 enum { DATA_SEQUENTIAL, DATA_SHUFFLED };
 enum { SKIPS_PUBLISHED, SKIPS_ALL, SKIPS_NONE };
 enum { LINEAR_FLOAT, LINEAR_TERNARY };
@@ -66,6 +67,10 @@ extern const struct option_row option_rows[];
 extern const size_t option_row_count;
 
 const struct option_row *option_find(const char *key); /* NULL when there is none */
+
+/* The row says where figures come from (run.*, simulated.*): artifacts do not hold it, and only simulated runs have it
+ * in their identity. */
+bool option_of_source(const struct option_row *row);
 const char *option_nearest(const char *key);           /* by edit distance; NULL when nothing is near */
 
 /* Damerau-Levenshtein: insertions, deletions, replacements and swaps of neighbours. For naming the nearest of anything.

@@ -15,6 +15,7 @@
 #include "harness/report/methods.h"
 #include "harness/report/program.h"
 #include "harness/report/tables.h"
+#include "harness/simulated.h"
 
 enum { PATH_SIZE = 4096, MOST_PASSES = 5 };
 
@@ -102,7 +103,8 @@ static void define(struct text *t, const char *macro, const char *utf8) {
 
 static void define_title(const struct results *r, struct text *t) {
     struct text name = {0}, brief = {0};
-    text_add(&name, "%s%s%s%s", r->suite, *r->scale ? " (scale " : "", r->scale, *r->scale ? ")" : "");
+    text_add(&name, "%s%s%s%s%s", r->suite, *r->scale ? " (scale " : "", r->scale, *r->scale ? ")" : "",
+             simulated_note(r) ? " (simulated)" : "");
     define(t, "SuiteName", text_of(&name));
     text_short(&brief, text_of(&name), 60);
     define(t, "SuiteShort", text_of(&brief));
@@ -144,6 +146,11 @@ static void define_notice(const struct analysis *a, struct text *t) {
         text_add(&notice, a->missing ? ". Figures and verdicts are preliminary and may change." : ".");
     }
     text_add(t, "\\newcommand{\\Notice}{");
+    if (simulated_note(a->results)) {
+        text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{");
+        text_latex(t, simulated_note(a->results));
+        text_add(t, ".}}}\\par\\vspace{0.6ex}");
+    }
     if (notice.size) {
         text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{Incomplete.} ");
         text_latex(t, text_of(&notice));

@@ -15,6 +15,7 @@ enum { BUSY_MILLISECONDS = 60000, KEPT = 64 };
 struct database {
     sqlite3 *handle;
     char path[4096];
+    int depth; /* of begun transactions */
     int kept_count;
     struct {
         const char *sql; /* compared by address: statements are string constants */
@@ -276,10 +277,16 @@ int64_t database_changes(const struct database *db) { return sqlite3_changes64(d
 
 /* --- transactions ------------------------------------------------------------------------------------------------- */
 
-status database_begin(struct database *db) { return database_script(db, "BEGIN IMMEDIATE"); }
+/* Inside a transaction another is a savepoint. */
+status database_begin(struct database *db) {
+    TRY(database_script(db, db->depth ? "SAVEPOINT inner" : "BEGIN IMMEDIATE"));
+    db->depth++;
+    return NULL;
+}
 
 status database_end(struct database *db, status s) {
-    if (!s) s = database_script(db, "COMMIT");
-    if (s) sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+    bool inner = --db->depth > 0;
+    if (!s) s = database_script(db, inner ? "RELEASE inner" : "COMMIT");
+    if (s) sqlite3_exec(db->handle, inner ? "ROLLBACK TO inner; RELEASE inner" : "ROLLBACK", NULL, NULL, NULL);
     return s;
 }

@@ -22,7 +22,8 @@ status database_run(struct database *db, const char *sql, const char *types, ...
 int64_t database_last_id(const struct database *db);
 int64_t database_changes(const struct database *db); /* rows changed by the last statement */
 
-/* A write transaction: begin waits for its turn; end commits when s is NULL, else rolls back, and returns s. */
+/* A write transaction: begin waits for its turn; end commits when s is NULL, else rolls back, and returns s. Inside a
+ * transaction a further one commits with it, and rolls back alone. */
 status database_begin(struct database *db);
 status database_end(struct database *db, status s);
 

@@ -19,6 +19,7 @@ static void read_summary(struct query *q, struct suite_summary *s) {
     COPY(q, 4, s->last_activity);
     int *counts[] = {&s->runs, &s->done, &s->failed, &s->running, &s->interrupted, &s->late};
     for (int i = 0; i < 6; i++) *counts[i] = (int)query_int(q, 5 + i);
+    s->simulated = query_int(q, 11);
     s->pending = s->runs - s->done - s->failed - s->running - s->interrupted;
 }
 
@@ -33,7 +34,8 @@ static const char summaries[] =
     "SELECT u.name, u.scale, u.path, u.declared_at, coalesce(max(t.finished), ''), count(t.id), "
     "coalesce(sum(t.done = t.parts), 0), coalesce(sum(t.failed > 0), 0), "
     "coalesce(sum(t.failed = 0 AND t.running > 0), 0), "
-    "coalesce(sum(t.failed = 0 AND t.running = 0 AND t.interrupted > 0), 0), coalesce(sum(t.late), 0) "
+    "coalesce(sum(t.failed = 0 AND t.running = 0 AND t.interrupted > 0), 0), coalesce(sum(t.late), 0), "
+    "instr(char(10) || u.options, char(10) || 'run.backend=simulated' || char(10)) > 0 "
     "FROM suites u LEFT JOIN states t ON t.suite = u.id GROUP BY u.id ORDER BY u.id";
 
 status store_list_suites(struct store *store, struct suite_summary **rows, int *count) {

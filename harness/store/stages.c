@@ -66,6 +66,9 @@ status store_claim(struct store *store, const char *key, const struct worker *wo
     return database_end(store->db, s);
 }
 
+status store_batch_begin(struct store *store) { return database_begin(store->db); }
+status store_batch_end(struct store *store, status s) { return database_end(store->db, s); }
+
 status store_retry(struct store *store, const char *key) {
     return database_run(store->db,
                         "UPDATE stages SET status = 'pending', error = NULL WHERE key = ? AND "

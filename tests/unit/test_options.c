@@ -108,6 +108,8 @@ static void enums_agree_with_the_choices(void **state) {
         {"eval.mode", "sliding", EVAL_SLIDING},
         {"eval.tail", "drop", TAIL_DROP},
         {"eval.tail", "keep", TAIL_KEEP},
+        {"run.backend", "cpu", BACKEND_CPU},
+        {"run.backend", "simulated", BACKEND_SIMULATED},
     };
     size_t choices = 0, named = sizeof cases / sizeof *cases;
     for (size_t i = 0; i < named; i++) {

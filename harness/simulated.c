@@ -11,7 +11,7 @@
 #include "model/files.h"
 
 /* Runs of a transaction: what an interruption loses, and what other writers wait for. */
-enum { BATCH_RUNS = 256 };
+enum { BATCH_RUNS = 1024 };
 
 /* --- suites ----------------------------------------------------------------------------------------------------------
  */
@@ -52,6 +52,16 @@ const char *simulated_note(const struct results *results) {
 /* --- figures ---------------------------------------------------------------------------------------------------------
  */
 
+/* What the draws of a variant are keyed by: before and after the quantisation. */
+struct variant_names {
+    char trained[65], quantised[65];
+};
+
+struct simulator {
+    const struct simulation *simulation;
+    struct variant_names *names; /* (variants) */
+};
+
 /* A stage at work. */
 struct drawing {
     const struct simulation *simulation;
@@ -59,7 +69,7 @@ struct drawing {
     const struct config *config;
     struct simulated_world world;
     uint64_t seed;
-    char variant[65]; /* what the draws are keyed by */
+    const char *variant; /* what the draws are keyed by */
 };
 
 /* The options that decide the weights behind the stage and are not at their default: stable when options are added. */
@@ -76,9 +86,10 @@ static void name_variant(const struct config *config, enum stage_kind until, cha
     digest_finish(digest, out);
 }
 
-static struct drawing drawing_of(const struct simulation *simulation, const struct plan_stage *stage) {
-    const struct config *c = &simulation->plan->suite->variants[stage->variant].config;
-    struct drawing d = {.simulation = simulation, .stage = stage, .config = c, .seed = (uint64_t)stage->seed};
+static struct drawing drawing_of(const struct simulator *simulator, const struct plan_stage *stage) {
+    const struct config *c = &simulator->simulation->plan->suite->variants[stage->variant].config;
+    struct drawing d = {
+        .simulation = simulator->simulation, .stage = stage, .config = c, .seed = (uint64_t)stage->seed};
     d.world = (struct simulated_world){.bpb = c->simulated_bpb,
                                        .effect = c->simulated_effect,
                                        .seed_sd = c->simulated_seed_sd,
@@ -87,7 +98,8 @@ static struct drawing drawing_of(const struct simulation *simulation, const stru
                                        .nodes = c->simulated_nodes,
                                        .failure_rate = c->simulated_failure_rate};
     bool quantised = stage->part == PART_QUANTISE || stage->part == PART_ARTIFACT;
-    name_variant(c, quantised ? STAGE_QUANTISE : STAGE_TRAIN, d.variant);
+    const struct variant_names *names = &simulator->names[stage->variant];
+    d.variant = quantised ? names->quantised : names->trained;
     return d;
 }
 
@@ -130,7 +142,7 @@ static status draw_training(const struct drawing *d, struct stage_result *result
     return put_trace(d, result->final_loss, milliseconds);
 }
 
-/* Bits per byte as drawn, whatever part it is of; blocks around it that add up to it. */
+/* Bits per byte as drawn, whatever part it is of; blocks around it, when there are any, that add up to it. */
 static void draw_evaluation(const struct drawing *d, struct evaluation *e) {
     enum { BLOCK_TOKENS = 1000, TOKEN_BYTES = 4 };
     double shares[EVALUATION_BLOCKS], sum = 0;
@@ -140,6 +152,7 @@ static void draw_evaluation(const struct drawing *d, struct evaluation *e) {
     e->bytes = TOKEN_BYTES * e->tokens;
     e->nll = e->bpb * log(2.0) * (double)e->bytes;
     e->nll_per_token = e->nll / (double)e->tokens;
+    if (!d->config->simulated_blocks) return;
     for (int i = 0; i < EVALUATION_BLOCKS; i++) sum += shares[i] = 1 + 0.1 * random_uniform(stream, (uint64_t)i);
     for (int i = 0; i < EVALUATION_BLOCKS; i++)
         e->blocks[i] = (struct evaluation_block){e->nll * shares[i] / sum, TOKEN_BYTES * BLOCK_TOKENS, BLOCK_TOKENS};
@@ -193,7 +206,8 @@ static status end_badly(const struct simulation *m, struct plan_stage *stage, st
     return released;
 }
 
-static status do_stage(const struct simulation *m, struct plan_stage *stage) {
+static status do_stage(const struct simulator *simulator, struct plan_stage *stage) {
+    const struct simulation *m = simulator->simulation;
     enum claim claim;
     if (stage->state == STAGE_DONE || stage->state == STAGE_FAILED) return NULL;
     if (stage->parent >= 0 && m->stages[stage->parent].state != STAGE_DONE) return NULL;
@@ -201,7 +215,7 @@ static status do_stage(const struct simulation *m, struct plan_stage *stage) {
     if (claim == CLAIM_DONE) stage->state = STAGE_DONE;
     if (claim == CLAIM_FAILED) stage->state = STAGE_FAILED;
     if (claim != CLAIM_TAKEN && claim != CLAIM_TAKEN_OVER) return NULL;
-    struct drawing d = drawing_of(m, stage);
+    struct drawing d = drawing_of(simulator, stage);
     status s = draw(&d);
     if (s) return end_badly(m, stage, s);
     stage->state = STAGE_DONE;
@@ -209,9 +223,11 @@ static status do_stage(const struct simulation *m, struct plan_stage *stage) {
     return NULL;
 }
 
-static status do_runs(const struct simulation *m, int first, int end) {
+static status do_runs(const struct simulator *simulator, int first, int end) {
+    const struct simulation *m = simulator->simulation;
     for (int run = first; run < end; run++)
-        for (int part = 0; part < PART_COUNT; part++) TRY(do_stage(m, &m->stages[m->plan->runs[run].stages[part]]));
+        for (int part = 0; part < PART_COUNT; part++)
+            TRY(do_stage(simulator, &m->stages[m->plan->runs[run].stages[part]]));
     return NULL;
 }
 
@@ -232,14 +248,28 @@ static void report(const struct simulation *m, int run) {
     if (m->callbacks->progress) m->callbacks->progress(m->callbacks->context, &progress);
 }
 
-status simulated_work(const struct simulation *m) {
+static status do_batches(const struct simulator *simulator) {
+    const struct simulation *m = simulator->simulation;
     for (int first = 0, end; first < m->plan->run_count; first = end) {
         end = first + BATCH_RUNS < m->plan->run_count ? first + BATCH_RUNS : m->plan->run_count;
         if (m->callbacks->stop && m->callbacks->stop(m->callbacks->context))
             return status_new(STATUS_INTERRUPTED, "stopped between two batches");
         TRY(store_batch_begin(m->store));
-        TRY(store_batch_end(m->store, do_runs(m, first, end)));
+        TRY(store_batch_end(m->store, do_runs(simulator, first, end)));
         report(m, end);
     }
     return NULL;
+}
+
+status simulated_work(const struct simulation *simulation) {
+    const struct suite *suite = simulation->plan->suite;
+    struct simulator simulator = {simulation, calloc((size_t)suite->variant_count, sizeof *simulator.names)};
+    if (!simulator.names) return status_new(STATUS_SYSTEM, "out of memory");
+    for (int v = 0; v < suite->variant_count; v++) {
+        name_variant(&suite->variants[v].config, STAGE_TRAIN, simulator.names[v].trained);
+        name_variant(&suite->variants[v].config, STAGE_QUANTISE, simulator.names[v].quantised);
+    }
+    status s = do_batches(&simulator);
+    free(simulator.names);
+    return s;
 }

@@ -226,8 +226,9 @@ static status put_evaluation(struct store *store, int64_t stage, const struct ev
     TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", "idddiid", stage,
                      e->bpb, e->nll, e->nll_per_token, e->bytes, e->tokens, e->seconds));
     for (int i = 0; i < EVALUATION_BLOCKS; i++)
-        TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluation_blocks VALUES (?, ?, ?, ?, ?)", "iidii", stage,
-                         (int64_t)i, e->blocks[i].nll, e->blocks[i].bytes, e->blocks[i].tokens));
+        if (e->blocks[i].tokens)
+            TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluation_blocks VALUES (?, ?, ?, ?, ?)", "iidii",
+                             stage, (int64_t)i, e->blocks[i].nll, e->blocks[i].bytes, e->blocks[i].tokens));
     return NULL;
 }
 

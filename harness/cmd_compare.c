@@ -20,6 +20,7 @@ struct comparand {
     const struct observation *observations;
     size_t count;
     struct design design;
+    struct look_plan looks;
     const char *title, *metric, *unit;
     bool undeclared; /* the command line asked for another test than the suite declared */
 };
@@ -30,8 +31,41 @@ static void comparand_free(struct comparand *c) {
     free(c->stored);
 }
 
+static bool named_before(const struct comparand *c, size_t i) {
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(c->observations[k].variant, c->observations[i].variant) == 0) return true;
+    return strcmp(c->observations[i].variant, c->design.baseline) == 0;
+}
+
+static int count_comparisons(const struct comparand *c) {
+    int count = 0;
+    for (size_t i = 0; i < c->count; i++) count += !named_before(c, i);
+    return count;
+}
+
+/* Every comparison may spend its share of alpha over its looks. */
+static status plan_looks(const struct invocation *in, struct comparand *c) {
+    const char *text = cli_text(in, "looks");
+    size_t n[MOST_LOOKS + 1];
+    int count = 0, family = count_comparisons(c);
+    enum spending spending = SPEND_OBRIEN_FLEMING;
+    if (!text) return NULL;
+    for (char *end; count <= MOST_LOOKS; text = end + 1) {
+        long value = strtol(text, &end, 10);
+        if (end == text || value < 0 || (*end && *end != ','))
+            return status_new(STATUS_USAGE, "--looks: whole numbers separated by commas, as 3,5,7; not '%s'", text);
+        n[count++] = (size_t)value;
+        if (!*end) break;
+    }
+    spending_find(cli_text(in, "spending"), &spending);
+    double alpha = c->design.correction == CORRECT_NONE || family < 2 ? c->design.alpha : c->design.alpha / family;
+    TRY(look_plan_make(spending, n, count, alpha, c->design.seed, &c->looks));
+    c->design.looks = &c->looks;
+    return NULL;
+}
+
 static status override_design(const struct invocation *in, struct comparand *c) {
-    static const char *const decisions[] = {"baseline", "test", "correction", "alpha", "margin"};
+    static const char *const decisions[] = {"baseline", "test", "correction", "alpha", "margin", "looks"};
     struct design *d = &c->design;
     const char *text;
     if ((text = cli_text(in, "baseline"))) d->baseline = text;
@@ -39,7 +73,9 @@ static status override_design(const struct invocation *in, struct comparand *c) 
     if ((text = cli_text(in, "correction"))) correction_find(text, &d->correction);
     if (cli_given(in, "alpha")) d->alpha = cli_real(in, "alpha");
     if (cli_given(in, "margin")) d->margin = cli_real(in, "margin");
+    if (cli_int(in, "seed")) d->seed = (uint64_t)cli_int(in, "seed");
     d->higher_is_better |= cli_switch(in, "higher-is-better");
+    d->thorough = cli_switch(in, "json");
     for (size_t i = 0; i < sizeof decisions / sizeof *decisions; i++) c->undeclared |= cli_given(in, decisions[i]);
     return NULL;
 }
@@ -154,6 +190,17 @@ static void print_sentences(const struct comparand *c, const struct comparison_t
     }
 }
 
+/* What the reader must know about small numbers. */
+static void print_notes(const struct comparison_table *t) {
+    size_t fewest = SIZE_MAX;
+    for (int v = 1; v < t->count; v++)
+        if (!isnan(t->rows[v].p) && t->rows[v].units < fewest) fewest = t->rows[v].units;
+    if (fewest <= FEW_SEEDS)
+        printf("\nWith as few as %zu seeds no test can check its own assumptions: t intervals, and above all a "
+               "verdict of equivalence, rest on normal differences.\n",
+               fewest);
+}
+
 /* A figure of a row that JSON shows under its own name. */
 struct json_figure {
     const char *name;
@@ -171,6 +218,12 @@ static const struct json_figure figures[] = {
     FIGURE(delta),
     FIGURE(ci_low),
     FIGURE(ci_high),
+    FIGURE(family_low),
+    FIGURE(family_high),
+    FIGURE(bca_low),
+    FIGURE(bca_high),
+    FIGURE(error),
+    FIGURE(freedom),
     FIGURE(sd_delta),
     FIGURE(rho),
     FIGURE(p),
@@ -204,6 +257,21 @@ static double figure_of(const struct comparison *row, size_t offset) {
     return *(const double *)figure;
 }
 
+/* The path of a sequential comparison. */
+static json_t *looks_json(const struct comparison *row) {
+    json_t *looks = json_array();
+    for (int k = 0; k < row->look_count; k++) {
+        json_t *look = json_object();
+        json_object_set_new(look, "n", json_integer((json_int_t)row->looks[k].n));
+        json_object_set_new(look, "pairs", json_integer((json_int_t)row->looks[k].pairs));
+        json_object_set_new(look, "statistic", json_number(row->looks[k].statistic));
+        json_object_set_new(look, "boundary", json_number(row->looks[k].boundary));
+        json_object_set_new(look, "crossed", json_boolean(row->stopped == k));
+        json_array_append_new(looks, look);
+    }
+    return looks;
+}
+
 static json_t *row_json(const struct comparand *c, const struct comparison *row) {
     json_t *out = json_object();
     json_object_set_new(out, "variant", json_text(row->variant));
@@ -214,6 +282,10 @@ static json_t *row_json(const struct comparand *c, const struct comparison *row)
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         json_object_set_new(out, figures[i].name, json_number(figure_of(row, figures[i].offset)));
     add_tests(&c->design, row, out);
+    json_object_set_new(out, "test", json_text(test_name(row->test)));
+    json_object_set_new(out, "paired", json_boolean(row->paired));
+    json_object_set_new(out, "few_seeds", json_boolean(row->pairs >= 2 && row->pairs <= FEW_SEEDS));
+    if (c->design.looks) json_object_set_new(out, "looks", looks_json(row));
     json_object_set_new(out, "family", json_integer(row->family));
     json_object_set_new(out, "needed_n", json_integer((json_int_t)row->needed_n));
     json_object_set_new(out, "seeds_needed",
@@ -251,6 +323,7 @@ static status show(const struct invocation *in, const struct comparand *c) {
         print_design(c);
         print_table(c, &table);
         print_sentences(c, &table);
+        print_notes(&table);
     }
     comparison_table_free(&table);
     return failure;
@@ -259,6 +332,7 @@ static status show(const struct invocation *in, const struct comparand *c) {
 static status run(const struct invocation *in) {
     struct comparand c = {0};
     status failure = cli_text(in, "csv") ? load_csv(in, &c) : load_declared(in, &c);
+    if (!failure) failure = plan_looks(in, &c);
     if (!failure) failure = show(in, &c);
     comparand_free(&c);
     return failure;
@@ -276,7 +350,26 @@ static const struct flag_row flags[] = {
      .value_name = "FILE",
      .help = "compare a CSV with the columns variant, seed, value instead of a suite"},
     {.name = "baseline", .type = FLAG_TEXT, .value_name = "NAME", .help = "what the others are compared with"},
-    {.name = "test", .type = FLAG_CHOICE, .value_name = "paired-t|sign-flip", .help = "paired-t unless declared"},
+    {.name = "test",
+     .type = FLAG_CHOICE,
+     .value_name = "paired-t|sign-flip|wilcoxon|welch|mann-whitney",
+     .help = "paired-t unless declared"},
+    {.name = "looks",
+     .type = FLAG_TEXT,
+     .value_name = "N,N,...",
+     .help = "declared looks: numbers of seeds after which a comparison may stop"},
+    {.name = "spending",
+     .type = FLAG_CHOICE,
+     .value_name = "obrien-fleming|pocock",
+     .initial = "obrien-fleming",
+     .help = "how the looks spend alpha"},
+    {.name = "seed",
+     .type = FLAG_INT,
+     .value_name = "N",
+     .initial = "0",
+     .low = 0,
+     .high = 9e15,
+     .help = "of the resampling; that of the suite when 0"},
     {.name = "correction",
      .type = FLAG_CHOICE,
      .value_name = "holm|benjamini-hochberg|none",

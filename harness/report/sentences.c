@@ -26,20 +26,29 @@ static void add_size(struct text *t, const struct wording *w, double value) {
 
 static void add_signed(struct text *t, const struct wording *w, double value) { text_number(t, value, w->decimals); }
 
+static void add_units(struct text *t, const struct comparison *row) {
+    if (row->paired)
+        text_add(t, "; %zu paired seed%s)", row->pairs, row->pairs == 1 ? "" : "s");
+    else
+        text_add(t, "; not paired, at least %zu seeds each)", row->units);
+}
+
 static void add_evidence(struct text *t, const struct wording *w, const struct comparison *row) {
-    text_add(t, " (Δ = ");
+    text_add(t, " (Δ = ");
     add_signed(t, w, row->delta);
-    text_add(t, ", %g %% interval ", 100.0 * (1.0 - w->design->alpha));
-    add_signed(t, w, row->ci_low);
-    text_add(t, " to ");
-    add_signed(t, w, row->ci_high);
-    text_add(t, "; %s%s p ", test_name(w->design->test), w->design->correction == CORRECT_NONE ? "" : ", adjusted");
+    if (isfinite(row->ci_low)) {
+        text_add(t, ", %g %% interval ", 100.0 * (1.0 - w->design->alpha));
+        add_signed(t, w, row->ci_low);
+        text_add(t, " to ");
+        add_signed(t, w, row->ci_high);
+    }
+    text_add(t, "; %s%s p ", test_name(row->test), w->design->correction == CORRECT_NONE ? "" : ", adjusted");
     text_p(t, row->p_adjusted);
-    text_add(t, "; %zu paired seeds)", row->pairs);
+    add_units(t, row);
 }
 
 static void add_margin(struct text *t, const struct wording *w, const struct comparison *row) {
-    if (!(w->design->margin > 0.0)) return;
+    if (!(w->design->margin > 0.0) || !isfinite(row->p_margin)) return;
     bool passed = row->verdict == VERDICT_BETTER_BY_MARGIN || row->verdict == VERDICT_WORSE_BY_MARGIN;
     if (passed)
         text_add(t, ", and by more than the margin of %g (adjusted one-sided p ", w->design->margin);
@@ -54,8 +63,11 @@ static void add_margin(struct text *t, const struct wording *w, const struct com
 
 static void say_differs(struct text *t, const struct wording *w, const struct comparison *row) {
     bool better = row->verdict == VERDICT_BETTER || row->verdict == VERDICT_BETTER_BY_MARGIN;
-    text_add(t, "%s is %s than %s by ", row->variant, better ? "better" : "worse", w->design->baseline);
-    add_size(t, w, row->delta);
+    text_add(t, "%s is %s than %s", row->variant, better ? "better" : "worse", w->design->baseline);
+    if (isfinite(row->delta)) {
+        text_add(t, " by ");
+        add_size(t, w, row->delta);
+    }
     add_evidence(t, w, row);
     add_margin(t, w, row);
     text_add(t, ".");
@@ -97,15 +109,38 @@ static void say_not_attainable(struct text *t, const struct wording *w, const st
     text_add(t, "%s against %s cannot be decided by this design", row->variant, w->design->baseline);
     add_evidence(t, w, row);
     text_add(t,
-             ": with %zu paired seeds the least p that %s can give is %.4g, or %.4g after correction, which is not "
+             ": with %zu seeds the least p that %s can give is %.4g, or %.4g after correction, which is not "
              "under α = %g.",
-             row->pairs, test_name(w->design->test), row->attainable_p, row->attainable_adjusted, w->design->alpha);
+             row->units, test_name(row->test), row->attainable_p, row->attainable_adjusted, w->design->alpha);
     if (row->needed_n) text_add(t, " At least %zu seeds are needed for a first rejection.", row->needed_n);
 }
 
 static void say_too_few(struct text *t, const struct wording *w, const struct comparison *row) {
     text_add(t, "%s shares %s with %s; no test is possible with fewer than two.", row->variant,
              row->pairs ? "only one finished seed" : "no finished seed", w->design->baseline);
+}
+
+/* A comparison in declared looks: the boundary decides, and the figures of all seeds only describe. */
+static void say_looks(struct text *t, const struct wording *w, const struct comparison *row) {
+    const struct look_plan *plan = w->design->looks;
+    const struct look_result *last = row->look_count ? &row->looks[row->look_count - 1] : NULL;
+    if (row->stopped >= 0) {
+        text_add(t, "%s is %s than %s: stopped at look %d of %d, after %zu seeds, where |t| = ", row->variant,
+                 row->verdict == VERDICT_BETTER ? "better" : "worse", w->design->baseline, row->stopped + 1,
+                 plan->count, last->n);
+        text_number(t, fabs(last->statistic), 2);
+        text_add(t, " reaches the boundary of ");
+        text_number(t, last->boundary, 2);
+    } else {
+        text_add(t, "%s is not shown to differ from %s: %d of %d looks, no boundary crossed", row->variant,
+                 w->design->baseline, row->look_count, plan->count);
+        if (row->look_count < plan->count) text_add(t, "; the next look is at %zu seeds", plan->n[row->look_count]);
+    }
+    text_add(t, " (Δ = ");
+    add_signed(t, w, row->delta);
+    text_add(t, " over the %zu paired seeds there are%s). The looks spend α = %.4g by %s.", row->pairs,
+             row->stopped >= 0 ? "; where a comparison stops early, it tends to be too large" : "", plan->alpha,
+             spending_name(plan->spending));
 }
 
 void sentence_verdict(struct text *t, const struct wording *w, const struct comparison *row) {
@@ -120,8 +155,14 @@ void sentence_verdict(struct text *t, const struct wording *w, const struct comp
         [VERDICT_TOO_FEW] = say_too_few,
     };
     if (row->verdict == VERDICT_BASELINE) return;
-    say[row->verdict](t, w, row);
-    if (row->summary.failed)
+    if (w->design->looks && row->verdict != VERDICT_TOO_FEW)
+        say_looks(t, w, row);
+    else
+        say[row->verdict](t, w, row);
+    if (row->summary.failed && test_ranks(row->test))
+        text_add(t, " %zu of its %zu seeds failed; they rank as the worst.", row->summary.failed,
+                 row->summary.failed + row->summary.n);
+    else if (row->summary.failed)
         text_add(t,
                  " %zu of its %zu seeds failed and could not be paired: the comparison rests on those that survived.",
                  row->summary.failed, row->summary.failed + row->summary.n);

@@ -1,10 +1,9 @@
 /* compare: observations to a table of comparisons with verdicts. */
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/stats/rows.h"
+#include "harness/stats/grouping.h"
 
 static const double PLANNED_POWER = 0.8;
 
@@ -22,174 +21,118 @@ static const char *const verdict_names[] = {
 
 const char *verdict_name(enum verdict verdict) { return verdict_names[verdict]; }
 
-/* The values of one variant, ordered by seed. */
-struct series {
-    const char *variant;
-    size_t count;
-    const struct observation **values;
-};
-
-struct grouping {
-    int count; /* baseline first */
-    struct series *series;
-    const struct observation **sorted; /* behind all series */
-};
-
-static void grouping_free(struct grouping *g) {
-    free(g->series);
-    free(g->sorted);
-    *g = (struct grouping){0};
-}
-
-static struct series *series_of(struct grouping *g, const char *variant) {
-    for (int v = 0; v < g->count; v++)
-        if (strcmp(g->series[v].variant, variant) == 0) return &g->series[v];
-    return NULL;
-}
-
-static int by_seed(const void *a, const void *b) {
-    const struct observation *x = *(const struct observation *const *)a, *y = *(const struct observation *const *)b;
-    return (x->seed > y->seed) - (x->seed < y->seed);
-}
-
-static status check_series(const struct series *s) {
-    for (size_t i = 1; i < s->count; i++)
-        if (s->values[i]->seed == s->values[i - 1]->seed)
-            return status_new(STATUS_USAGE,
-                              "variant '%s', seed %" PRId64 " occurs twice; one value per seed is expected", s->variant,
-                              s->values[i]->seed);
-    return NULL;
-}
-
-static status check_baseline(const struct design *design, const struct series *baseline) {
-    if (!baseline->count)
-        return status_new(STATUS_USAGE, "no value has the baseline '%s'; name one of the variants", design->baseline);
-    if (baseline->count < 2)
-        return status_new(STATUS_USAGE, "the baseline '%s' has 1 seed; %s needs at least 2", design->baseline,
-                          test_name(design->test));
-    return NULL;
-}
-
-static void count_series(struct grouping *g, const struct observation *observations, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        struct series *s = series_of(g, observations[i].variant);
-        if (!s) *(s = &g->series[g->count++]) = (struct series){.variant = observations[i].variant};
-        s->count++;
-    }
-}
-
-static void fill_series(struct grouping *g, const struct observation *observations, size_t count) {
-    const struct observation **next = g->sorted;
-    for (int v = 0; v < g->count; v++) {
-        g->series[v].values = next;
-        next += g->series[v].count;
-        g->series[v].count = 0;
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct series *s = series_of(g, observations[i].variant);
-        s->values[s->count++] = &observations[i];
-    }
-}
-
-static status group(const struct design *design, const struct observation *observations, size_t count,
-                    struct grouping *g) {
-    g->series = calloc(count + 1, sizeof *g->series);
-    g->sorted = calloc(count + 1, sizeof *g->sorted);
-    if (!g->series || !g->sorted) return status_new(STATUS_SYSTEM, "out of memory for %zu observations", count);
-    g->series[g->count++] = (struct series){.variant = design->baseline};
-    count_series(g, observations, count);
-    fill_series(g, observations, count);
-    for (int v = 0; v < g->count; v++) {
-        qsort(g->series[v].values, g->series[v].count, sizeof *g->series[v].values, by_seed);
-        TRY(check_series(&g->series[v]));
-    }
-    return check_baseline(design, &g->series[0]);
-}
-
-static double usable(const struct observation *o) { return o->failed ? NAN : o->value; }
-
-/* Values of the seeds that both have, and that are finite in both. */
-struct pairing {
-    size_t n;
-    bool late;
-    double *variant, *baseline, *differences; /* one block, owned by variant */
-};
-
-static status pair_up(const struct series *variant, const struct series *baseline, struct pairing *p) {
-    size_t most = variant->count < baseline->count ? variant->count : baseline->count;
-    *p = (struct pairing){.variant = calloc(3 * most + 1, sizeof(double))};
-    if (!p->variant) return status_new(STATUS_SYSTEM, "out of memory for %zu pairs", most);
-    p->baseline = p->variant + most;
-    p->differences = p->baseline + most;
-    for (size_t i = 0, j = 0; i < variant->count && j < baseline->count;) {
-        const struct observation *v = variant->values[i], *b = baseline->values[j];
-        if (v->seed != b->seed) {
-            if (v->seed < b->seed)
-                i++;
-            else
-                j++;
-            continue;
-        }
-        double difference = usable(v) - usable(b);
-        if (isfinite(difference)) {
-            p->variant[p->n] = v->value;
-            p->baseline[p->n] = b->value;
-            p->differences[p->n++] = difference;
-            p->late |= v->late || b->late;
-        }
-        i++, j++;
-    }
-    return NULL;
-}
+/* --- the figures of one row --------------------------------------------------------------------------------------- */
 
 static double correlation(const double *x, const double *y, size_t n) {
+    if (n < 2) return NAN;
     double mx = mean_of(x, n), my = mean_of(y, n), xx = 0.0, yy = 0.0, xy = 0.0;
     for (size_t i = 0; i < n; i++) {
         xx += (x[i] - mx) * (x[i] - mx);
         yy += (y[i] - my) * (y[i] - my);
         xy += (x[i] - mx) * (y[i] - my);
     }
-    return n >= 2 && xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
+    return xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : (double)NAN;
 }
 
-static double share_below(const double *d, size_t n) { /* ties half */
-    double below = 0.0;
-    for (size_t i = 0; i < n; i++) below += d[i] < 0.0 ? 1.0 : d[i] == 0.0 ? 0.5 : 0.0;
-    return below / (double)n;
+/* A pair is a combination whose other half is 0. */
+static double share_lower(const struct comparison *row, const struct test_data *data) {
+    static const double zero = 0.0;
+    return row->paired ? share_above(&zero, 1, data->differences, data->pairs)
+                       : share_above(data->baseline, data->m, data->variant, data->n);
 }
 
-/* Against the margin in the direction of the mean: the same test, mirrored when the variant is worse. */
-static double p_beyond_margin(const double *d, size_t n, double margin) {
-    return mean_of(d, n) < 0.0 ? p_below(d, n, -margin) : p_above(d, n, margin);
+static void fill_margin(const struct design *design, struct estimate e, struct comparison *row) {
+    if (!(design->margin > 0.0) || isnan(e.error)) return;
+    row->p_margin = e.delta < 0.0 ? estimate_below(e, -design->margin) : estimate_above(e, design->margin);
+    row->p_tost = fmax(estimate_below(e, design->margin), estimate_above(e, -design->margin));
 }
 
-static void fill_pairs(const struct design *design, const struct pairing *p, struct comparison *row) {
-    const double *d = p->differences;
-    struct test_data data = {d, p->n, design->seed};
-    row->late = p->late;
-    row->pairs = p->n;
-    if (p->n < 2) return;
-    row->attainable_p = attainable_p(design->test, p->n);
-    row->delta = mean_of(d, p->n);
-    row->sd_delta = sd_of(d, p->n);
-    interval_t(d, p->n, design->alpha, &row->ci_low, &row->ci_high);
-    row->rho = correlation(p->variant, p->baseline, p->n);
-    for (int k = 0; k < TEST_KINDS; k++) row->p_of[k] = test_rows[k].p(&data);
-    row->p = row->p_of[design->test];
-    row->hedges_g = hedges_gz(d, p->n);
-    double below = share_below(d, p->n);
-    row->superiority = design->higher_is_better ? 1.0 - below : below;
-    if (design->margin > 0.0) {
-        row->p_margin = p_beyond_margin(d, p->n, design->margin);
-        row->p_tost = p_equivalent(d, p->n, design->margin);
+static void fill_estimate(const struct design *design, const struct sample_pair *s, struct comparison *row) {
+    const struct test_data *data = &s->data;
+    struct estimate e = row->paired ? paired_estimate(data->differences, data->pairs)
+                                    : welch_estimate(data->variant, data->n, data->baseline, data->m);
+    row->delta = e.delta;
+    row->error = e.error;
+    row->freedom = e.freedom;
+    if (isnan(e.error)) return;
+    estimate_interval(e, design->alpha, &row->ci_low, &row->ci_high);
+    double lower = share_lower(row, data);
+    row->superiority = design->higher_is_better ? 1.0 - lower : lower;
+    row->hedges_g = row->paired ? hedges_gz(data->differences, data->pairs)
+                                : hedges_g(data->variant, data->n, data->baseline, data->m);
+    fill_margin(design, e, row);
+}
+
+static void fill_pairs(const struct design *design, const struct sample_pair *s, struct comparison *row) {
+    const struct test_data *data = &s->data;
+    if (data->pairs < 2) return;
+    row->sd_delta = sd_of(data->differences, data->pairs);
+    row->rho = correlation(s->paired_variant, s->paired_baseline, data->pairs);
+    if (design->thorough)
+        interval_bca(data->differences, data->pairs, design->alpha, data->seed, &row->bca_low, &row->bca_high);
+}
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* What the row's test counts as its n. */
+static size_t units_of(const struct comparison *row, const struct test_data *data) {
+    bool ranks = test_rows[row->test].ranks;
+    if (row->paired) return ranks ? data->ranked_pairs : data->pairs;
+    return ranks ? smaller(data->ranked_n, data->ranked_m) : smaller(data->n, data->m);
+}
+
+static void fill_tests(const struct design *design, const struct sample_pair *s, struct comparison *row) {
+    const struct test_data *data = &s->data;
+    bool ranks = test_rows[row->test].ranks;
+    size_t n = row->paired ? row->units : ranks ? data->ranked_n : data->n;
+    size_t m = row->paired ? row->units : ranks ? data->ranked_m : data->m;
+    for (int k = 0; k < TEST_KINDS; k++)
+        if (design->thorough || k == (int)row->test) row->p_of[k] = test_rows[k].run(data).p;
+    struct test_result result = test_rows[row->test].run(data);
+    row->p = result.p;
+    row->direction = result.direction;
+    if (!isnan(row->p)) row->attainable_p = test_rows[row->test].attainable(n, m);
+}
+
+/* --- looks -------------------------------------------------------------------------------------------------------- */
+
+/* One look at the first n seeds; false when not all of them are there. */
+static status take_look(const struct design *design, const struct grouping *g, int v, int k, struct comparison *row,
+                        bool *taken) {
+    const struct look_plan *plan = design->looks;
+    struct sample_pair s;
+    TRY(sample_pair_make(&g->series[v], &g->series[0], design, plan->n[k], &s));
+    struct estimate e = paired_estimate(s.data.differences, s.data.pairs);
+    *taken = s.shared == plan->n[k];
+    if (*taken) {
+        struct look_result *look = &row->looks[row->look_count++];
+        *look = (struct look_result){plan->n[k], s.data.pairs, NAN, NAN};
+        if (!isnan(e.error)) {
+            look->statistic = e.delta == 0.0 ? 0.0 : e.delta / e.error;
+            look->boundary = -student_quantile(plan->level[k] / 2.0, e.freedom);
+        }
+        if (fabs(look->statistic) >= look->boundary) row->stopped = k;
     }
+    sample_pair_free(&s);
+    return NULL;
 }
+
+static status take_looks(const struct design *design, const struct grouping *g, int v, struct comparison *row) {
+    bool taken = true;
+    for (int k = 0; design->looks && k < design->looks->count && taken && row->stopped < 0; k++)
+        TRY(take_look(design, g, v, k, row, &taken));
+    return NULL;
+}
+
+/* --- rows --------------------------------------------------------------------------------------------------------- */
 
 static void clear_row(struct comparison *row) {
-    row->delta = row->ci_low = row->ci_high = row->sd_delta = row->rho = NAN;
+    row->delta = row->ci_low = row->ci_high = row->family_low = row->family_high = row->bca_low = row->bca_high = NAN;
+    row->sd_delta = row->error = row->freedom = row->rho = NAN;
     for (int k = 0; k < TEST_KINDS; k++) row->p_of[k] = row->adjusted_of[k] = NAN;
     row->p = row->p_adjusted = row->p_margin = row->p_margin_adjusted = row->p_tost = row->p_tost_adjusted = NAN;
     row->hedges_g = row->superiority = row->attainable_p = row->attainable_adjusted = row->mde80 = NAN;
+    row->stopped = -1;
 }
 
 static status summarise_series(const struct series *s, struct comparison *row) {
@@ -201,26 +144,41 @@ static status summarise_series(const struct series *s, struct comparison *row) {
     }
     row->late = s->count > 0;
     for (size_t i = 0; i < s->count; i++) {
-        values[i] = usable(s->values[i]);
-        row->late &= s->values[i]->late;
+        const struct observation *o = s->entries[i].observation;
+        values[i] = o->failed ? (double)NAN : o->value;
+        row->late &= o->late;
     }
     row->summary = summarise(values, s->count);
     free(values);
     return NULL;
 }
 
+/* A test by pairs stands back for its counterpart when no seed is shared. */
+static void choose_test(const struct design *design, const struct sample_pair *s, struct comparison *row) {
+    const struct test_row *declared = &test_rows[design->test];
+    row->test = declared->pairs && !s->shared ? declared->unpaired : design->test;
+    row->paired = test_rows[row->test].pairs;
+    row->pairs = s->data.pairs;
+    row->units = units_of(row, &s->data);
+}
+
 static status fill_row(const struct design *design, const struct grouping *g, int v, struct comparison *row) {
+    struct sample_pair s;
     clear_row(row);
     TRY(summarise_series(&g->series[v], row));
+    row->test = design->test;
     if (v == 0) return NULL;
-    bool late_variant = row->late;
-    struct pairing pairs;
-    TRY(pair_up(&g->series[v], &g->series[0], &pairs));
-    fill_pairs(design, &pairs, row);
-    row->late |= late_variant;
-    free(pairs.variant);
-    return NULL;
+    TRY(sample_pair_make(&g->series[v], &g->series[0], design, 0, &s));
+    choose_test(design, &s, row);
+    row->late |= row->paired ? s.late : s.late_sample;
+    fill_estimate(design, &s, row);
+    fill_pairs(design, &s, row);
+    fill_tests(design, &s, row);
+    sample_pair_free(&s);
+    return take_looks(design, g, v, row);
 }
+
+/* --- the table ---------------------------------------------------------------------------------------------------- */
 
 /* A figure of a row that is adjusted over the family: where it is read and where its adjusted value goes. */
 struct adjusted_figure {
@@ -255,29 +213,45 @@ static void adjust_figure(struct comparison_table *t, enum correction correction
 static void count_family(struct comparison_table *t) {
     int declared = 0, all = 0;
     for (int v = 1; v < t->count; v++) {
-        all += t->rows[v].pairs >= 2;
-        declared += t->rows[v].pairs >= 2 && !t->rows[v].late;
+        all += !isnan(t->rows[v].p);
+        declared += !isnan(t->rows[v].p) && !t->rows[v].late;
     }
     t->family = declared ? declared : all;
     for (int v = 1; v < t->count; v++) t->rows[v].family = t->rows[v].late ? all : declared;
 }
 
-static void plan_row(const struct design *design, struct comparison *row) {
-    bool shared = design->correction == CORRECT_HOLM && row->family > 1;
-    double alpha = shared ? design->alpha / row->family : design->alpha;
-    row->needed_n = needed_seeds(design->test, design->correction, design->alpha, (size_t)row->family);
-    if (row->pairs < 2) return;
-    row->mde80 = row->sd_delta * detectable_effect(row->pairs, PLANNED_POWER, alpha);
-    if (design->margin > 0.0)
-        row->seeds_needed =
-            row->sd_delta > 0.0 ? seeds_for_power(design->margin / row->sd_delta, PLANNED_POWER, alpha) : 2;
+static size_t seeds_for_margin(const struct design *design, double sd_baseline, double alpha,
+                               const struct comparison *row) {
+    if (!(design->margin > 0.0)) return 0;
+    if (!row->paired) return seeds_for_power_welch(design->margin, row->summary.sd, sd_baseline, PLANNED_POWER, alpha);
+    return row->sd_delta > 0.0 ? seeds_for_power(design->margin / row->sd_delta, PLANNED_POWER, alpha) : 2;
+}
+
+static void plan_row(const struct design *design, double sd_baseline, struct comparison *row) {
+    double share = row->family > 1 ? design->alpha / row->family : design->alpha;
+    double alpha = design->correction == CORRECT_HOLM ? share : design->alpha;
+    struct estimate e = {row->delta, row->error, row->freedom};
+    row->needed_n = needed_seeds(row->test, design->correction, design->alpha, (size_t)row->family);
+    if (isnan(row->error)) return;
+    estimate_interval(e, share, &row->family_low, &row->family_high);
+    row->mde80 = row->error * detectable_shift(PLANNED_POWER, row->freedom, alpha);
+    row->seeds_needed = seeds_for_margin(design, sd_baseline, alpha, row);
+}
+
+/* With looks a boundary decides, and nothing is claimed about the margin. */
+static enum verdict judge_looks(const struct design *design, const struct comparison *row) {
+    if (row->stopped < 0) return VERDICT_INCONCLUSIVE;
+    bool lower = row->looks[row->stopped].statistic < 0.0;
+    return lower == design->higher_is_better ? VERDICT_WORSE : VERDICT_BETTER;
 }
 
 static enum verdict judge(const struct design *design, const struct comparison *row) {
-    if (row->pairs < 2) return VERDICT_TOO_FEW;
+    if (isnan(row->p)) return VERDICT_TOO_FEW;
+    if (design->looks) return judge_looks(design, row);
     if (row->p_adjusted < design->alpha) {
-        bool by_margin = row->p_margin_adjusted < design->alpha;
-        bool better = row->delta < 0.0 ? !design->higher_is_better : design->higher_is_better;
+        bool agrees = row->direction < 0 ? row->delta < 0.0 : row->delta > 0.0;
+        bool by_margin = agrees && row->p_margin_adjusted < design->alpha;
+        bool better = (row->direction > 0) == design->higher_is_better;
         if (better) return by_margin ? VERDICT_BETTER_BY_MARGIN : VERDICT_BETTER;
         return by_margin ? VERDICT_WORSE_BY_MARGIN : VERDICT_WORSE;
     }
@@ -297,7 +271,7 @@ static status adjust_and_judge(const struct design *design, struct comparison_ta
     count_family(t);
     t->rows[0].verdict = VERDICT_BASELINE;
     for (int v = 1; v < t->count; v++) {
-        plan_row(design, &t->rows[v]);
+        plan_row(design, t->rows[0].summary.sd, &t->rows[v]);
         t->rows[v].verdict = judge(design, &t->rows[v]);
     }
     free(p);
@@ -316,7 +290,7 @@ status compare_variants(const struct design *design, const struct observation *o
                         struct comparison_table *table) {
     struct grouping g = {0};
     *table = (struct comparison_table){0};
-    status failure = group(design, observations, count, &g);
+    status failure = group_observations(design, observations, count, &g);
     if (!failure) failure = fill_table(design, &g, table);
     grouping_free(&g);
     if (failure) comparison_table_free(table);

@@ -57,20 +57,20 @@ double student_quantile(double probability, double freedom) {
     return upper ? x : -x;
 }
 
-void interval_t(const double *d, size_t n, double alpha, double *low, double *high) {
-    *low = *high = NAN;
-    if (n < 2) return;
-    double mean = mean_of(d, n), freedom = (double)(n - 1);
-    double half = -student_quantile(alpha / 2.0, freedom) * sd_of(d, n) / sqrt((double)n);
-    *low = mean - half;
-    *high = mean + half;
+/* The exact factor J of Hedges 1981; it does not exist for one degree of freedom. */
+static double small_sample_factor(double freedom) {
+    return exp(gsl_sf_lngamma(freedom / 2.0) - gsl_sf_lngamma((freedom - 1.0) / 2.0)) * sqrt(2.0 / freedom);
 }
 
-/* The exact factor J of Hedges 1981; it does not exist for one degree of freedom. */
 double hedges_gz(const double *d, size_t n) {
     if (n < 3) return NAN;
-    double sd = sd_of(d, n), freedom = (double)(n - 1);
-    if (!(sd > 0.0)) return NAN;
-    double j = exp(gsl_sf_lngamma(freedom / 2.0) - gsl_sf_lngamma((freedom - 1.0) / 2.0)) * sqrt(2.0 / freedom);
-    return j * mean_of(d, n) / sd;
+    double sd = sd_of(d, n);
+    return sd > 0.0 ? small_sample_factor((double)(n - 1)) * mean_of(d, n) / sd : (double)NAN;
+}
+
+double hedges_g(const double *x, size_t n, const double *y, size_t m) {
+    if (n < 2 || m < 2) return NAN;
+    double sx = sd_of(x, n), sy = sd_of(y, m), freedom = (double)(n + m - 2);
+    double pooled = sqrt(((double)(n - 1) * sx * sx + (double)(m - 1) * sy * sy) / freedom);
+    return pooled > 0.0 ? small_sample_factor(freedom) * (mean_of(x, n) - mean_of(y, m)) / pooled : (double)NAN;
 }

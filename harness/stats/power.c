@@ -1,4 +1,4 @@
-/* power: what a paired t test can find with n seeds, from the noncentral t distribution. */
+/* power: what a t test can find with n seeds, from the noncentral t distribution. */
 #include <gsl/gsl_cdf.h>
 #include <gsl/gsl_integration.h>
 #include <gsl/gsl_randist.h>
@@ -29,27 +29,62 @@ static double rejections_above(const struct noncentral *c, const gsl_integration
     return sum;
 }
 
-double power_paired_t(double effect, size_t n, double alpha) {
-    if (n < 2) return 0.0;
-    double freedom = (double)(n - 1), shift = fabs(effect) * sqrt((double)n);
+double power_t(double shift, double freedom, double alpha) {
+    if (!(freedom > 0.0)) return 0.0;
     gsl_integration_glfixed_table *nodes = gsl_integration_glfixed_table_alloc(NODES);
     if (!nodes) return NAN;
-    struct noncentral above = {-student_quantile(alpha / 2.0, freedom), shift, freedom}, below = above;
-    below.shift = -shift;
+    struct noncentral above = {-student_quantile(alpha / 2.0, freedom), fabs(shift), freedom}, below = above;
+    below.shift = -above.shift;
     double power = rejections_above(&above, nodes) + rejections_above(&below, nodes);
     gsl_integration_glfixed_table_free(nodes);
     return fmin(power, 1.0);
 }
 
-size_t seeds_for_power(double effect, double power, double alpha) {
+double detectable_shift(double power, double freedom, double alpha) {
+    if (!(freedom > 0.0)) return NAN;
+    double low = 0.0, high = 1.0;
+    while (power_t(high, freedom, alpha) < power) high *= 2.0;
+    for (int i = 0; i < BISECTIONS; i++) {
+        double middle = 0.5 * (low + high);
+        if (power_t(middle, freedom, alpha) < power)
+            low = middle;
+        else
+            high = middle;
+    }
+    return high;
+}
+
+double power_paired_t(double effect, size_t n, double alpha) {
+    return n < 2 ? 0.0 : power_t(effect * sqrt((double)n), (double)(n - 1), alpha);
+}
+
+double detectable_effect(size_t n, double power, double alpha) {
+    return n < 2 ? (double)NAN : detectable_shift(power, (double)(n - 1), alpha) / sqrt((double)n);
+}
+
+/* What the power depends on at n seeds: of pairs, or in each of two samples. */
+struct design_power {
+    double effect;            /* difference over the sd of the differences */
+    double sd_x, sd_y, delta; /* two samples when delta is not 0 */
+    double alpha;
+};
+
+static double power_at(const struct design_power *d, size_t n) {
+    if (d->delta == 0.0) return power_paired_t(d->effect, n, d->alpha);
+    double x = d->sd_x * d->sd_x, y = d->sd_y * d->sd_y,
+           freedom = (double)(n - 1) * (x + y) * (x + y) / (x * x + y * y);
+    return power_t(d->delta / sqrt((x + y) / (double)n), freedom, d->alpha);
+}
+
+static size_t fewest_seeds(const struct design_power *d, double power) {
     size_t low = 1, high = 2; /* power at low is below, at high reached */
-    while (power_paired_t(effect, high, alpha) < power) {
+    while (power_at(d, high) < power) {
         if (high >= MOST_SEEDS) return 0;
         low = high, high *= 2;
     }
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (power_paired_t(effect, middle, alpha) < power)
+        if (power_at(d, middle) < power)
             low = middle;
         else
             high = middle;
@@ -57,16 +92,12 @@ size_t seeds_for_power(double effect, double power, double alpha) {
     return high <= MOST_SEEDS ? high : 0;
 }
 
-double detectable_effect(size_t n, double power, double alpha) {
-    if (n < 2) return NAN;
-    double low = 0.0, high = 1.0;
-    while (power_paired_t(high, n, alpha) < power) high *= 2.0;
-    for (int i = 0; i < BISECTIONS; i++) {
-        double middle = 0.5 * (low + high);
-        if (power_paired_t(middle, n, alpha) < power)
-            low = middle;
-        else
-            high = middle;
-    }
-    return high;
+size_t seeds_for_power(double effect, double power, double alpha) {
+    struct design_power d = {.effect = effect, .alpha = alpha};
+    return fewest_seeds(&d, power);
+}
+
+size_t seeds_for_power_welch(double difference, double sd_x, double sd_y, double power, double alpha) {
+    struct design_power d = {.delta = difference, .sd_x = sd_x, .sd_y = sd_y, .alpha = alpha};
+    return sd_x > 0.0 || sd_y > 0.0 ? fewest_seeds(&d, power) : 2;
 }

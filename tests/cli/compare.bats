@@ -69,3 +69,36 @@ setup() {
     fails 3 "hinge run" hinge compare demo --db none.db
     fails 3 "hinge run" hinge report demo --db none.db
 }
+
+@test "every test and the bootstrap are in JSON, each adjusted" {
+    hinge compare --csv values.csv --baseline plain --margin 0.005 --json >out.json
+    for name in paired_t sign_flip wilcoxon welch mann_whitney; do
+        [ "$(json "0 < d['variants'][1]['p_$name'] <= d['variants'][1]['holm_p_$name'] <= 1" <out.json)" = True ]
+    done
+    [ "$(json 'sorted({"n", "mean", "sd", "delta", "ci_low", "ci_high", "rho", "p_tost", "bca_low", "bca_high", "hedges_g",
+        "superiority", "attainable_p", "mde80", "seeds_needed", "verdict"} - set(d["variants"][1]))' <out.json)" = "[]" ]
+    [ "$(json 'd["variants"][1]["bca_low"] < d["variants"][1]["delta"] < d["variants"][1]["bca_high"]' <out.json)" = True ]
+}
+
+@test "few seeds are said to be few" {
+    succeeds hinge compare --csv values.csv --baseline plain
+    [[ $output == *"With as few as 2 seeds no test can check its own assumptions"* ]]
+}
+
+@test "failed seeds rank worst in a rank test" {
+    succeeds hinge compare --csv values.csv --baseline plain --test wilcoxon
+    [[ $output == *"1 of its 3 seeds failed; they rank as the worst"* ]]
+}
+
+@test "seeds that are not shared are compared as two samples" {
+    printf 'variant,seed,value\na,1,1.0\na,2,1.2\na,3,1.1\nb,4,2.0\nb,5,2.2\nb,6,2.1\n' >apart.csv
+    succeeds hinge compare --csv apart.csv --baseline a
+    [[ $output == *"b is worse than a by"*"welch, adjusted p = 0.0003; not paired"* ]]
+}
+
+@test "declared looks stop at a boundary, and looks that do not ascend are refused" {
+    succeeds hinge compare --csv values.csv --baseline plain --looks 2,3 --spending pocock
+    [[ $output == *"stopped at look 2 of 2, after 3 seeds"* ]]
+    fails 2 "must ascend from 2 on" hinge compare --csv values.csv --baseline plain --looks 3,3
+    fails 2 "--looks: whole numbers separated by commas" hinge compare --csv values.csv --baseline plain --looks 3,x
+}

@@ -17,8 +17,11 @@ struct lane *decoder_lane(struct decoder *decoder);
  * what it was at position 0. */
 void decoder_step(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *ids, real *logits);
 
+/* (done, total) tokens, every few positions; returning true stops with STATUS_INTERRUPTED. */
+typedef bool (*sample_progress)(void *context, size_t done, size_t total);
+
 /* Draws tokens (count, time): the first uniform over the vocabulary, then sampled at the temperature. Sequences run
  * in fixed groups on any lanes; draws come from streams named by sequence ("calibration sequence 0"). weights are
- * effective ones. */
+ * effective ones. progress may be NULL. */
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
-                      double temperature, uint64_t seed, int32_t *tokens);
+                      double temperature, uint64_t seed, sample_progress progress, void *context, int32_t *tokens);

@@ -1,4 +1,6 @@
-/* decoder_sample: the model's own text: sequences in fixed groups, each group one piece of work. */
+/* decoder_sample: the model's own text: sequences in fixed groups, each group one piece of work.
+ *
+ * As many groups as there are lanes run side by side, a few positions at a time, so that the caller can stop it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +8,7 @@
 #include "kernels/random.h"
 #include "model/decoder.h"
 
-enum { GROUP = 8 };
+enum { GROUP = 8, POSITIONS = 16 /* between two reports */ };
 
 struct sampling {
     const struct network *net;
@@ -15,9 +17,15 @@ struct sampling {
     size_t count, time, group; /* group: sequences of one decoder */
     double temperature;
     uint64_t seed;
-    int32_t *tokens;           /* (count, time) */
-    struct decoder **decoders; /* one for each lane */
-    real *logits;              /* (lanes, group, V) */
+    int32_t *tokens; /* (count, time) */
+    sample_progress progress;
+    void *progress_context;
+
+    int group_count, side_by_side;
+    struct decoder **decoders; /* one for each group at work */
+    real *logits;              /* (groups at work, group, V) */
+    int first_group;           /* of those at work */
+    size_t from, to;           /* positions to fill now */
 };
 
 /* The token at which the cumulative probability passes `uniform`; logits become weights before the normalisation. */
@@ -41,53 +49,99 @@ static void current_tokens(const struct sampling *s, size_t first, size_t positi
         ids[i] = first + i < s->count ? s->tokens[(first + i) * s->time + position] : 0;
 }
 
-static void sample_group(void *context, int piece, struct lane *lane) {
+static struct random_stream stream_of(const struct sampling *s, size_t sequence) {
+    char consumer[64];
+    snprintf(consumer, sizeof consumer, "calibration sequence %zu", sequence);
+    return random_stream(s->seed, consumer);
+}
+
+static void start_group(void *context, int piece, struct lane *lane) {
     const struct sampling *s = context;
-    struct decoder *decoder = s->decoders[lane->index];
-    size_t first = (size_t)piece * s->group, vocab = (size_t)s->net->config.model_vocab_size;
+    size_t first = (size_t)(s->first_group + piece) * s->group;
+    (void)lane;
+    decoder_reset(s->decoders[piece]);
+    for (size_t i = first; i < first + s->group && i < s->count; i++)
+        s->tokens[i * s->time] = (int32_t)random_below(stream_of(s, i), 0, (size_t)s->net->config.model_vocab_size);
+}
+
+static void continue_group(void *context, int piece, struct lane *lane) {
+    const struct sampling *s = context;
+    size_t first = (size_t)(s->first_group + piece) * s->group, vocab = (size_t)s->net->config.model_vocab_size;
     size_t used = s->count - first < s->group ? s->count - first : s->group;
-    real *logits = s->logits + (size_t)lane->index * s->group * vocab;
+    real *logits = s->logits + (size_t)piece * s->group * vocab;
     struct random_stream streams[GROUP];
-    for (size_t i = 0; i < used; i++) {
-        char consumer[64];
-        snprintf(consumer, sizeof consumer, "calibration sequence %zu", first + i);
-        streams[i] = random_stream(s->seed, consumer);
-        s->tokens[(first + i) * s->time] = (int32_t)random_below(streams[i], 0, vocab);
-    }
-    decoder_reset(decoder);
-    for (size_t t = 1; t < s->time; t++) {
+    (void)lane; /* the decoder has its own */
+    for (size_t i = 0; i < used; i++) streams[i] = stream_of(s, first + i);
+    for (size_t t = s->from; t < s->to; t++) {
         int32_t ids[GROUP];
         current_tokens(s, first, t - 1, ids);
-        decoder_step(decoder, s->weights, s->repeats_on, ids, logits);
+        decoder_step(s->decoders[piece], s->weights, s->repeats_on, ids, logits);
         for (size_t i = 0; i < used; i++)
             s->tokens[(first + i) * s->time + t] =
                 draw(logits + i * vocab, vocab, s->temperature, random_uniform(streams[i], t));
     }
 }
 
-static status run(struct sampling *s, struct lane *lanes, int lane_count, int pieces) {
-    for (int i = 0; i < lane_count; i++) {
-        TRY(decoder_create(&s->decoders[i], s->net, s->group, s->time, i));
-        lanes[i] = *decoder_lane(s->decoders[i]);
+static status report(const struct sampling *s) {
+    size_t whole = (size_t)s->first_group * s->group * s->time, left = s->count - (size_t)s->first_group * s->group;
+    size_t at_work = (size_t)s->side_by_side * s->group < left ? (size_t)s->side_by_side * s->group : left;
+    size_t done = whole + at_work * s->from, total = s->count * s->time;
+    if (!s->progress || !s->progress(s->progress_context, done, total)) return NULL;
+    return status_new(STATUS_INTERRUPTED, "sampling stopped after %zu of %zu tokens", done, total);
+}
+
+static status run_groups(struct sampling *s, struct lane *lanes, int groups) {
+    const struct backend *ops = s->net->ops;
+    ops->for_each(lanes, s->side_by_side, groups, start_group, s);
+    for (s->from = 1; s->from < s->time; s->from = s->to) {
+        s->to = s->from + POSITIONS < s->time ? s->from + POSITIONS : s->time;
+        TRY(report(s));
+        ops->for_each(lanes, s->side_by_side, groups, continue_group, s);
     }
-    s->net->ops->for_each(lanes, lane_count, pieces, sample_group, s);
     return NULL;
 }
 
+static status run(struct sampling *s, struct lane *lanes) {
+    for (int i = 0; i < s->side_by_side; i++) {
+        TRY(decoder_create(&s->decoders[i], s->net, s->group, s->time, i));
+        lanes[i].index = i;
+    }
+    for (s->first_group = 0; s->first_group < s->group_count; s->first_group += s->side_by_side) {
+        int left = s->group_count - s->first_group;
+        TRY(run_groups(s, lanes, left < s->side_by_side ? left : s->side_by_side));
+    }
+    return NULL;
+}
+
+static void size_groups(struct sampling *s) {
+    int available = s->net->ops->lane_count();
+    s->group = s->count < GROUP ? s->count : GROUP;
+    s->group_count = (int)((s->count + s->group - 1) / s->group);
+    s->side_by_side = available < s->group_count ? available : s->group_count;
+}
+
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
-                      double temperature, uint64_t seed, int32_t *tokens) {
+                      double temperature, uint64_t seed, sample_progress progress, void *context, int32_t *tokens) {
     if (count == 0 || time == 0) return NULL;
-    size_t group = count < GROUP ? count : GROUP;
-    int pieces = (int)((count + group - 1) / group), available = net->ops->lane_count();
-    int lane_count = available < pieces ? available : pieces;
-    struct sampling s = {net, weights, repeats_on, count, time, group, temperature, seed, tokens, NULL, NULL};
-    struct lane *lanes = calloc((size_t)lane_count, sizeof *lanes);
-    s.decoders = calloc((size_t)lane_count, sizeof *s.decoders);
-    s.logits = malloc((size_t)lane_count * group * (size_t)net->config.model_vocab_size * sizeof *s.logits);
+    struct sampling s = {.net = net,
+                         .weights = weights,
+                         .repeats_on = repeats_on,
+                         .count = count,
+                         .time = time,
+                         .temperature = temperature,
+                         .seed = seed,
+                         .tokens = tokens,
+                         .progress = progress,
+                         .progress_context = context};
+    size_groups(&s);
+    size_t at_work = (size_t)s.side_by_side;
+    struct lane *lanes = calloc(at_work, sizeof *lanes);
+    s.decoders = calloc(at_work, sizeof *s.decoders);
+    s.logits = malloc(at_work * s.group * (size_t)net->config.model_vocab_size * sizeof *s.logits);
     status failure = lanes && s.decoders && s.logits
-                         ? run(&s, lanes, lane_count, pieces)
-                         : status_new(STATUS_SYSTEM, "no memory to sample %zu sequences side by side", group);
-    for (int i = 0; s.decoders && i < lane_count; i++) decoder_destroy(s.decoders[i]);
+                         ? run(&s, lanes)
+                         : status_new(STATUS_SYSTEM, "no memory to sample %zu sequences side by side", s.group);
+    for (int i = 0; s.decoders && i < s.side_by_side; i++) decoder_destroy(s.decoders[i]);
     free(s.decoders);
     free(s.logits);
     free(lanes);

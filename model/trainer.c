@@ -40,6 +40,10 @@ static bool repeats_now(const struct trainer *t) {
     return t->steps_done >= schedule_recurrence_step(&t->config);
 }
 
+static int tree_blocks(const struct trainer *t) {
+    return (int)((t->net.parameters.total + TREE_BLOCK - 1) / TREE_BLOCK);
+}
+
 static bool qat_ever(const struct config *config) { return config->train_qat_below > 0; }
 
 /* --- creation ---------------------------------------------------------------------------------------------------- */
@@ -71,6 +75,7 @@ static void lay_out(struct trainer *t, struct arena *arena) {
     if (average_wanted(&t->config)) t->average.weights = arena_reals(arena, total);
     if (qat_ever(&t->config) || t->config.model_linear == LINEAR_TERNARY) t->effective = arena_reals(arena, total);
     for (int i = 0; i < MICRO_SHARDS; i++) t->gradients[i] = arena_reals(arena, total);
+    t->block_finite = arena_take(arena, (size_t)tree_blocks(t) * sizeof *t->block_finite);
     lay_out_lanes(t, arena);
     t->ids = arena_take(arena, batch_tokens(t) * sizeof *t->ids);
     t->targets = arena_take(arena, batch_tokens(t) * sizeof *t->targets);
@@ -201,6 +206,14 @@ static void run_micro_shard(void *context, int shard, struct lane *lane) {
     }
 }
 
+/* 0 times anything finite is 0; times an infinity or NaN it is NaN, which a sum keeps. */
+static bool all_finite(const real *x, size_t count) {
+    real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < count; i++) sum += 0 * x[i];
+    return sum == 0;
+}
+
 /* Adds the 8 gradients as a binary tree, whose shape does not depend on who computed them; one block of elements. */
 static void add_tree_block(void *context, int block, struct lane *lane) {
     const struct trainer *t = context;
@@ -209,11 +222,25 @@ static void add_tree_block(void *context, int block, struct lane *lane) {
     for (int stride = 1; stride < MICRO_SHARDS; stride *= 2)
         for (int i = 0; i < MICRO_SHARDS; i += 2 * stride)
             t->ops->add_into(lane, t->gradients[i] + start, t->gradients[i + stride] + start, count);
+    t->block_finite[block] = all_finite(t->gradients[0] + start, count);
 }
 
-static void add_gradients(struct trainer *t) {
-    int blocks = (int)((t->net.parameters.total + TREE_BLOCK - 1) / TREE_BLOCK);
+static status gradient_diverged(const struct trainer *t) {
+    const struct parameters *p = &t->net.parameters;
+    int first = 0;
+    while (first + 1 < p->count && all_finite(t->gradients[0] + p->tensors[first].offset, p->tensors[first].count))
+        first++;
+    return status_new(STATUS_DIVERGED,
+                      "step %lld: the gradient of %s is not finite; lower optim.muon_rate and optim.adam_rate",
+                      (long long)t->steps_done, p->tensors[first].name);
+}
+
+static status add_gradients(struct trainer *t) {
+    int blocks = tree_blocks(t);
     t->ops->for_each(t->lanes, t->lane_count, blocks, add_tree_block, t);
+    for (int i = 0; i < blocks; i++)
+        if (!t->block_finite[i]) return gradient_diverged(t);
+    return NULL;
 }
 
 static double add_losses(double loss[MICRO_SHARDS]) {
@@ -240,7 +267,7 @@ static status compute_gradients(struct trainer *t, double multiplier, double *lo
         return status_new(STATUS_DIVERGED,
                           "step %lld: the loss is %g; lower optim.muon_rate and optim.adam_rate, or set optim.clip",
                           (long long)t->steps_done, *loss);
-    add_gradients(t);
+    TRY(add_gradients(t));
     if (pass.weights != t->weights)
         network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
     if (t->config.optim_clip > 0) clip_gradients(&t->net.parameters, t->gradients[0], t->config.optim_clip);

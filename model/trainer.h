@@ -24,7 +24,8 @@ void trainer_destroy(struct trainer *trainer);
 /* Bytes that trainer_create will ask for, without asking. */
 status trainer_memory(const struct config *config, const struct backend *ops, size_t *bytes);
 
-/* One optimiser step. STATUS_DIVERGED when the loss is not finite: the weights are those before the step. */
+/* One optimiser step. STATUS_DIVERGED when the loss or a gradient is not finite: the weights are those before the
+ * step. */
 status trainer_step(struct trainer *trainer, struct step_record *record);
 bool trainer_finished(const struct trainer *trainer);
 int64_t trainer_steps_done(const struct trainer *trainer);

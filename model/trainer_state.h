@@ -25,6 +25,7 @@ struct trainer {
     struct average average;
     real *effective; /* NULL when the forward pass always reads the weights themselves */
     real *gradients[MICRO_SHARDS];
+    bool *block_finite; /* (blocks of the gradient tree) */
     struct lane *lanes;
     int32_t *ids, *targets;    /* (batch tokens) */
     double *nll[MICRO_SHARDS]; /* [lane index] (slice tokens) */

@@ -187,11 +187,21 @@ static status take_from_train(struct job *job, const struct dataset *dataset, ui
     return s;
 }
 
-static status gather_tokens(struct job *job, const struct dataset *dataset, uint64_t seed) {
+struct reporter {
+    quantize_progress progress;
+    void *context;
+};
+
+static bool report_sampling(void *context, size_t done, size_t total) {
+    const struct reporter *to = context;
+    return to->progress && to->progress(to->context, "sampling", (double)done / (double)total);
+}
+
+static status gather_tokens(struct job *job, const struct dataset *dataset, uint64_t seed, struct reporter *to) {
     const struct config *config = &job->net.config;
     if (config->quant_calibration == CALIBRATION_TRAIN) return take_from_train(job, dataset, seed);
     return decoder_sample(&job->net, job->weights, true, job->calibration->sequences, job->time,
-                          config->quant_calibration_temperature, seed, job->ids);
+                          config->quant_calibration_temperature, seed, report_sampling, to, job->ids);
 }
 
 static status run(struct job *job, const struct network *net, const struct dataset *dataset, uint64_t seed,
@@ -199,8 +209,7 @@ static status run(struct job *job, const struct network *net, const struct datas
     TRY(make_slots(job->calibration, net));
     if (job->calibration->slot_count == 0) return NULL;
     TRY(prepare(job, net));
-    if (progress && progress(context, "sampling", 0)) return status_new(STATUS_INTERRUPTED, "stopped before sampling");
-    TRY(gather_tokens(job, dataset, seed));
+    TRY(gather_tokens(job, dataset, seed, &(struct reporter){progress, context}));
     return run_passes(job, progress, context);
 }
 

@@ -86,7 +86,7 @@ static void a_reset_decoder_starts_anew_under_either_schedule(void **state) {
 enum { SAMPLES = 19, LENGTH = 12 };
 
 static void sample(const struct small_model *m, double temperature, uint64_t seed, int32_t *tokens) {
-    status s = decoder_sample(&m->net, m->weights, true, SAMPLES, LENGTH, temperature, seed, tokens);
+    status s = decoder_sample(&m->net, m->weights, true, SAMPLES, LENGTH, temperature, seed, NULL, NULL, tokens);
     if (s) fail_msg("%s", status_text(s));
 }
 
@@ -133,7 +133,7 @@ static void sampled_frequencies_follow_the_softmax(void **state) {
     enum { COUNT = 4000 };
     struct small_model *m = small_model_new("model.vocab_size=3 model.dim=8 attention.rope_dims=2", 1, 1);
     static int32_t tokens[COUNT * 2];
-    assert_null(decoder_sample(&m->net, m->weights, true, COUNT, 2, 2.0, 5, tokens));
+    assert_null(decoder_sample(&m->net, m->weights, true, COUNT, 2, 2.0, 5, NULL, NULL, tokens));
     double counts[3][3] = {{0}}, starts[3] = {0};
     for (int i = 0; i < COUNT; i++) {
         counts[tokens[2 * i]][tokens[2 * i + 1]]++;
@@ -151,6 +151,35 @@ static void sampled_frequencies_follow_the_softmax(void **state) {
         for (int i = 0; i < 3; i++)
             assert_true(fabs(counts[start][i] / starts[start] - exp((double)m->logits[i] / 2.0) / total) < 0.05);
     }
+    small_model_free(m);
+}
+
+struct stopper {
+    size_t done, reports, stop_at; /* the report that stops it */
+};
+
+static bool stop_sampling(void *context, size_t done, size_t total) {
+    struct stopper *s = context;
+    assert_true(done >= s->done && done < total);
+    s->done = done;
+    return ++s->reports == s->stop_at;
+}
+
+static void sampling_reports_as_it_goes_and_can_be_stopped(void **state) {
+    (void)state;
+    enum { LONG = 100 };
+    struct small_model *m = small_model_new("", 1, LONG);
+    int32_t *tokens = malloc(SAMPLES * LONG * sizeof *tokens);
+    struct stopper all = {0}, third = {.stop_at = 3};
+    assert_null(decoder_sample(&m->net, m->weights, true, SAMPLES, LONG, 1, 1, stop_sampling, &all, tokens));
+    assert_true(all.reports >= 7);
+    status s = decoder_sample(&m->net, m->weights, true, SAMPLES, LONG, 1, 1, stop_sampling, &third, tokens);
+    assert_non_null(s);
+    assert_int_equal(status_kind(s), STATUS_INTERRUPTED);
+    assert_non_null(strstr(status_text(s), "of 1900 tokens"));
+    assert_int_equal(third.reports, 3);
+    status_free(s);
+    free(tokens);
     small_model_free(m);
 }
 
@@ -172,6 +201,7 @@ int main(void) {
         cmocka_unit_test(samples_depend_on_the_seed_and_not_on_the_threads),
         cmocka_unit_test(a_cold_sample_takes_the_likeliest_token),
         cmocka_unit_test(sampled_frequencies_follow_the_softmax),
+        cmocka_unit_test(sampling_reports_as_it_goes_and_can_be_stopped),
         cmocka_unit_test(more_capacity_takes_more_bytes_only_with_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

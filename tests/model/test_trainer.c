@@ -216,6 +216,32 @@ static void the_announced_memory_is_what_is_taken(void **state) {
     }
 }
 
+static void overflow_a_scale(struct lane *lane, real *dbranch, real *dscale, const real *dy, const real *scale,
+                             const real *branch, size_t rows, size_t dim) {
+    cpu_scaled_add_backward(lane, dbranch, dscale, dy, scale, branch, rows, dim);
+    dscale[dim - 1] = (real)INFINITY;
+}
+
+static void a_gradient_that_is_not_finite_stops_before_the_weights_change(void **state) {
+    (void)state;
+    struct backend overflowing = *toy_backend(2);
+    struct trainer *trainer = new_trainer("model.skips=none", 2);
+    struct step_record record;
+    char before[65], after[65];
+    run(trainer, 2);
+    overflowing.scaled_add_backward = overflow_a_scale;
+    trainer->net.ops = &overflowing;
+    parameters_sha256(&trainer->net.parameters, trainer->weights, before);
+    assert_failure(trainer_step(trainer, &record), STATUS_DIVERGED,
+                   "step 2: the gradient of blocks.0.mixer_scale is not finite");
+    parameters_sha256(&trainer->net.parameters, trainer->weights, after);
+    assert_string_equal(before, after);
+    assert_int_equal(trainer_steps_done(trainer), 2);
+    trainer->net.ops = trainer->ops;
+    run(trainer, 1);
+    trainer_destroy(trainer);
+}
+
 static void a_tokenizer_of_another_size_is_refused(void **state) {
     (void)state;
     struct trainer *trainer;
@@ -284,6 +310,7 @@ int main(void) {
         cmocka_unit_test(ternary_models_train_too),
         cmocka_unit_test(a_loss_that_is_not_finite_stops_before_the_weights_change),
         cmocka_unit_test(the_announced_memory_is_what_is_taken),
+        cmocka_unit_test(a_gradient_that_is_not_finite_stops_before_the_weights_change),
         cmocka_unit_test(a_tokenizer_of_another_size_is_refused),
         cmocka_unit_test(a_text_shorter_than_a_window_is_refused),
         cmocka_unit_test(a_run_by_the_clock_ends_by_the_clock),

@@ -9,6 +9,7 @@ extern const struct verb verb_status;
 extern const struct verb verb_show;
 extern const struct verb verb_compare;
 extern const struct verb verb_report;
+extern const struct verb verb_trace;
 extern const struct verb verb_reproduce;
 extern const struct verb verb_export;
 extern const struct verb verb_verify;

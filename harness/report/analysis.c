@@ -12,6 +12,38 @@ double bpb_of(const struct result_evaluation *evaluation) {
     return evaluation->present ? evaluation->value.bpb : (double)NAN;
 }
 
+int analysis_run(const struct analysis *a, int variant, int seed) {
+    return a->run_at[(size_t)variant * (size_t)a->results->seed_count + (size_t)seed];
+}
+
+int analysis_variant(const struct analysis *a, int row) {
+    for (int v = 0; v < a->results->variant_count; v++)
+        if (strcmp(a->results->variants[v].name, a->table.rows[row].variant) == 0) return v;
+    return -1;
+}
+
+static int place_of_seed(const struct results *r, int64_t seed, int guess) {
+    for (int i = 0; i < r->seed_count; i++) {
+        int s = (guess + i) % r->seed_count;
+        if (r->seeds[s] == seed) return s;
+    }
+    return -1;
+}
+
+/* Runs come seed by seed, so that the place of the last one is a good guess. */
+static status index_runs(struct analysis *a) {
+    const struct results *r = a->results;
+    size_t cells = (size_t)r->variant_count * (size_t)r->seed_count;
+    a->run_at = calloc(cells + 1, sizeof *a->run_at);
+    if (!a->run_at) return status_new(STATUS_SYSTEM, "out of memory for %zu runs", cells);
+    for (size_t i = 0; i < cells; i++) a->run_at[i] = -1;
+    for (int i = 0, s = 0; i < r->run_count && s >= 0; i++) {
+        s = place_of_seed(r, r->runs[i].seed, s);
+        if (s >= 0) a->run_at[(size_t)r->runs[i].variant * (size_t)r->seed_count + (size_t)s] = i;
+    }
+    return NULL;
+}
+
 /* A figure of one run, NAN when it has none. */
 typedef double (*figure)(const struct result_run *run);
 
@@ -31,18 +63,18 @@ static double quantise_seconds(const struct result_run *r) { return r->quantise_
 static double calibration_seconds(const struct result_run *r) { return r->calibration_seconds; }
 
 /* The finite values of a variant's finished runs; returns how many. */
-static size_t collect(const struct results *results, int variant, figure of, double *values) {
+static size_t collect(const struct analysis *a, int variant, figure of, double *values) {
     size_t n = 0;
-    for (int i = 0; i < results->run_count; i++) {
-        const struct result_run *run = &results->runs[i];
-        if (run->variant != variant || !run_done(run)) continue;
-        values[n] = of(run);
+    for (int s = 0; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, variant, s);
+        if (i < 0 || !run_done(&a->results->runs[i])) continue;
+        values[n] = of(&a->results->runs[i]);
         n += isfinite(values[n]) ? 1 : 0;
     }
     return n;
 }
 
-static void fill_summaries(const struct results *results, int v, struct variant_figures *f, double *values) {
+static void fill_summaries(const struct analysis *a, int v, struct variant_figures *f, double *values) {
     const struct {
         figure of;
         struct summary *to;
@@ -58,7 +90,7 @@ static void fill_summaries(const struct results *results, int v, struct variant_
         {calibration_seconds, &f->calibration_seconds},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        *rows[i].to = summarise(values, collect(results, v, rows[i].of, values));
+        *rows[i].to = summarise(values, collect(a, v, rows[i].of, values));
 }
 
 static void fill_shifts(const struct analysis *a, int v, struct variant_figures *f, double *values) {
@@ -67,17 +99,18 @@ static void fill_shifts(const struct analysis *a, int v, struct variant_figures 
         struct shift *to;
     } rows[] = {{averaging, &f->averaging}, {quantisation, &f->quantisation}, {gap, &f->gap}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        size_t n = collect(a->results, v, rows[i].of, values);
+        size_t n = collect(a, v, rows[i].of, values);
         rows[i].to->summary = summarise(values, n);
         interval_t(values, n, a->design.alpha, &rows[i].to->low, &rows[i].to->high);
     }
 }
 
-static void count_runs(const struct results *results, int v, struct variant_figures *f) {
+static void count_runs(const struct analysis *a, int v, struct variant_figures *f) {
     f->parameters = NAN;
-    for (int i = 0; i < results->run_count; i++) {
-        const struct result_run *run = &results->runs[i];
-        if (run->variant != v) continue;
+    for (int s = 0; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, v, s);
+        if (i < 0) continue;
+        const struct result_run *run = &a->results->runs[i];
         f->done += run_done(run);
         f->failed += run_failed(run);
         f->missing += !run_done(run) && !run_failed(run);
@@ -88,23 +121,18 @@ static void count_runs(const struct results *results, int v, struct variant_figu
     for (int c = 0; c < CLASS_COUNT; c++) f->class_bytes[c] /= f->done;
 }
 
-static const char *train_key(const struct results *results, int variant, int64_t seed) {
-    for (int i = 0; i < results->run_count; i++)
-        if (results->runs[i].variant == variant && results->runs[i].seed == seed) return results->runs[i].train_key;
-    return "";
-}
-
-static bool same_training(const struct results *results, int a, int b) {
-    for (int s = 0; s < results->seed_count; s++) {
-        const char *key = train_key(results, a, results->seeds[s]);
-        if (*key && strcmp(key, train_key(results, b, results->seeds[s])) == 0) return true;
+static bool same_training(const struct analysis *a, int x, int y) {
+    for (int s = 0; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, x, s), k = analysis_run(a, y, s);
+        if (i < 0 || k < 0 || !*a->results->runs[i].train_key) continue;
+        if (strcmp(a->results->runs[i].train_key, a->results->runs[k].train_key) == 0) return true;
     }
     return false;
 }
 
-static int first_sharing(const struct results *results, int variant) {
+static int first_sharing(const struct analysis *a, int variant) {
     for (int v = 0; v < variant; v++)
-        if (same_training(results, v, variant)) return v;
+        if (same_training(a, v, variant)) return v;
     return variant;
 }
 
@@ -118,10 +146,10 @@ static status fill_variants(struct analysis *a) {
     }
     for (int v = 0; v < results->variant_count; v++) {
         struct variant_figures *f = &a->variants[v];
-        fill_summaries(results, v, f, values);
+        fill_summaries(a, v, f, values);
         fill_shifts(a, v, f, values);
-        count_runs(results, v, f);
-        f->curve_of = first_sharing(results, v);
+        count_runs(a, v, f);
+        f->curve_of = first_sharing(a, v);
         a->planned += f->done + f->failed + f->missing;
         a->done += f->done;
         a->failed += f->failed;
@@ -162,7 +190,9 @@ status analyse(const struct results *results, struct analysis *out) {
     if (!out->metric)
         return status_new(STATUS_DATA, "suite '%s': unknown metric '%s'", results->suite, results->metric);
     out->design.higher_is_better = out->metric->higher_is_better;
-    status failure = fill_variants(out);
+    out->design.thorough = true;
+    status failure = index_runs(out);
+    if (!failure) failure = fill_variants(out);
     if (!failure && !out->done)
         failure = status_new(
             STATUS_DATA,
@@ -182,6 +212,7 @@ status analyse(const struct results *results, struct analysis *out) {
 void analysis_free(struct analysis *a) {
     comparison_table_free(&a->table);
     free(a->not_compared);
+    free(a->run_at);
     free(a->variants);
     *a = (struct analysis){0};
 }

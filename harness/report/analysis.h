@@ -29,6 +29,7 @@ struct analysis {
     struct comparison_table table;      /* when compared */
     char *not_compared;                 /* why not, otherwise */
     int baseline;                       /* index of its variant */
+    int *run_at;                        /* [variant_count][seed_count]: index of the run, -1: none */
     struct variant_figures *variants;   /* [results->variant_count] */
     int planned, done, failed, missing; /* runs */
     int bpb_decimals;
@@ -37,6 +38,11 @@ struct analysis {
 /* STATUS_DATA when no run is done. */
 status analyse(const struct results *results, struct analysis *out);
 void analysis_free(struct analysis *a);
+
+/* The run of a variant at a place of results->seeds; -1 when there is none. */
+int analysis_run(const struct analysis *a, int variant, int seed);
+/* The variant of a row of the table. */
+int analysis_variant(const struct analysis *a, int row);
 
 bool run_done(const struct result_run *run);
 bool run_failed(const struct result_run *run);

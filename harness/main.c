@@ -5,9 +5,9 @@
 #include "harness/verbs.h"
 
 static const struct verb *const verbs[] = {
-    &verb_data_prepare, &verb_data_add, &verb_data_list, &verb_list,   &verb_plan,  &verb_run,
-    &verb_status,       &verb_show,     &verb_compare,   &verb_report, &verb_trace, &verb_reproduce,
-    &verb_export,       &verb_verify,   &verb_doctor,    NULL,
+    &verb_data_prepare, &verb_data_add, &verb_data_list, &verb_list,   &verb_plan,  &verb_run,  &verb_status,
+    &verb_show,         &verb_compare,  &verb_report,    &verb_trace,  &verb_power, &verb_gate, &verb_calibrate,
+    &verb_reproduce,    &verb_export,   &verb_verify,    &verb_doctor, NULL,
 };
 
 static const char notes[] = "`hinge help VERB` prints a verb's flags and examples. Exit status:\n"
@@ -17,6 +17,7 @@ static const char notes[] = "`hinge help VERB` prints a verb's flags and example
                             "  4    system: disk, memory, permission, a missing file or program\n"
                             "  5    diverged: a run's numbers stopped being finite\n"
                             "  6    a check was made and did not hold (verify, reproduce)\n"
+                            "  0, 1, 2  of `hinge gate`: the required difference holds, does not, cannot be told\n"
                             "  130  interrupted by Ctrl-C; everything done so far is kept\n";
 
 static const struct program program = {

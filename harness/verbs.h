@@ -17,3 +17,6 @@ extern const struct verb verb_data_prepare;
 extern const struct verb verb_data_add;
 extern const struct verb verb_data_list;
 extern const struct verb verb_doctor;
+extern const struct verb verb_power;
+extern const struct verb verb_gate;
+extern const struct verb verb_calibrate;

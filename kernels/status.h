@@ -5,6 +5,8 @@
 #pragma once
 
 enum status_kind {
+    STATUS_REFUTED = 1,       /* gate alone: a required difference does not hold */
+    STATUS_UNDECIDED = 2,     /* gate alone: it cannot be told */
     STATUS_USAGE = 2,         /* the command line or a suite asks for something impossible */
     STATUS_DATA = 3,          /* a file is damaged, of another version, or of another size */
     STATUS_SYSTEM = 4,        /* the machine refused: disk, memory, permission, missing program */

@@ -168,7 +168,7 @@ static const char *const examples[] = {
 
 const struct verb verb_calibrate = {
     .name = "calibrate",
-    .purpose = "A/A test: how often stored runs of one variant seem to differ from themselves",
+    .purpose = "A/A test: how often runs of one variant seem to differ",
     .arguments = "SUITE",
     .least = 1,
     .most = 1,

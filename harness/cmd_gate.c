@@ -125,7 +125,7 @@ static const char *const examples[] = {
 
 const struct verb verb_gate = {
     .name = "gate",
-    .purpose = "exit 0, 1 or 2: a required difference holds, does not, cannot be told",
+    .purpose = "exit 0, 1 or 2: a difference holds, does not, cannot be told",
     .arguments = "SUITE",
     .least = 1,
     .most = 1,

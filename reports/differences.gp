@@ -1,4 +1,5 @@
-# differences: left, every seed as one line across the variants; right, each difference with its interval.
+# differences: left, every seed as one line across the variants; right, a forest of the differences, each with its own
+# interval (thick) and the one that holds for all of them together (thin).
 # gnuplot -c differences.gp settings.gp, in the folder of the data.
 load ARG1
 FIGURE = 'differences'
@@ -21,7 +22,7 @@ do for [FORMAT in 'pdf png svg'] {
     set format x format_for(VALUES_MOST - VALUES_LEAST)
     set xlabel METRIC
     set key at screen LEFT, screen 1.0 - 0.3 / HEIGHT left center horizontal Left reverse maxrows 2 samplen 1.5
-    plot for [s = 1:SEEDS] 'differences.tsv' using (column(s + 4)):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
+    plot for [s = 1:SEEDS] 'differences.tsv' using (column(s + 6)):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
              pointtype hollow(s) pointsize 0.55 title (SEEDS <= 8 ? SEED[s] : ''), \
          'means.tsv' using 2:1 with points pointtype 2 pointsize 0.75 linewidth 2.2 linecolor rgb colour(1) title 'mean'
     set lmargin at screen MIDDLE + 0.025
@@ -38,7 +39,8 @@ do for [FORMAT in 'pdf png svg'] {
     set xrange [DIFFERENCES_LEAST : DIFFERENCES_MOST]
     set xtics step_for(DIFFERENCES_MOST - DIFFERENCES_LEAST)
     set format x format_for(DIFFERENCES_MOST - DIFFERENCES_LEAST)
-    plot 'differences.tsv' using 2:1:3:4 with xerrorbars pointtype 7 pointsize 0.7 linewidth 1.6 linecolor rgb colour(2)
+    plot 'differences.tsv' using 2:1:5:6 with xerrorbars pointtype 7 pointsize 0.1 linewidth 0.8 linecolor rgb colour(2), \
+         'differences.tsv' using 2:1:3:4 with xerrorbars pointtype 7 pointsize 0.7 linewidth 2.2 linecolor rgb colour(2)
     unset multiplot
     unset output
 }

@@ -16,6 +16,15 @@ int analysis_run(const struct analysis *a, int variant, int seed) {
     return a->run_at[(size_t)variant * (size_t)a->results->seed_count + (size_t)seed];
 }
 
+double analysis_metric(const struct analysis *a, int variant, int seed) {
+    int run = analysis_run(a, variant, seed);
+    double value = NAN;
+    if (run < 0 || !run_done(&a->results->runs[run])) return value;
+    status unknown = results_metric(a->results, run, a->results->metric, &value);
+    if (unknown) status_free(unknown);
+    return value;
+}
+
 int analysis_variant(const struct analysis *a, int row) {
     for (int v = 0; v < a->results->variant_count; v++)
         if (strcmp(a->results->variants[v].name, a->table.rows[row].variant) == 0) return v;
@@ -136,6 +145,20 @@ static int first_sharing(const struct analysis *a, int variant) {
     return variant;
 }
 
+/* A block is a seed: its runs follow each other on one machine, so that their times can be compared. */
+static void fill_slower(struct analysis *a, int v, double *values) {
+    struct variant_figures *f = &a->variants[v];
+    size_t n = 0;
+    for (int s = 0; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, v, s), k = analysis_run(a, a->baseline, s);
+        if (i < 0 || k < 0 || !run_done(&a->results->runs[i]) || !run_done(&a->results->runs[k])) continue;
+        double difference = a->results->runs[i].train_seconds - a->results->runs[k].train_seconds;
+        if (f->curve_of != a->variants[a->baseline].curve_of && isfinite(difference)) values[n++] = difference;
+    }
+    f->slower.summary = summarise(values, n);
+    interval_t(values, n, a->design.alpha, &f->slower.low, &f->slower.high);
+}
+
 static status fill_variants(struct analysis *a) {
     const struct results *results = a->results;
     double *values = calloc((size_t)results->run_count + 1, sizeof *values);
@@ -156,6 +179,7 @@ static status fill_variants(struct analysis *a) {
         a->missing += f->missing;
         if (strcmp(results->variants[v].name, a->design.baseline) == 0) a->baseline = v;
     }
+    for (int v = 0; v < results->variant_count; v++) fill_slower(a, v, values);
     free(values);
     return NULL;
 }

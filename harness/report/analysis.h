@@ -16,8 +16,9 @@ struct variant_figures {
     struct summary bytes, before_compression;  /* of the artifact */
     double class_bytes[CLASS_COUNT];           /* mean */
     struct summary train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
-    double parameters; /* NAN before a run is done */
-    int curve_of;      /* the first variant that shares this one's training: its own index when it trained itself */
+    struct shift slower; /* train seconds minus the baseline's, within blocks; empty for the same training */
+    double parameters;   /* NAN before a run is done */
+    int curve_of;        /* the first variant that shares this one's training: its own index when it trained itself */
 };
 
 struct analysis {
@@ -41,6 +42,8 @@ void analysis_free(struct analysis *a);
 
 /* The run of a variant at a place of results->seeds; -1 when there is none. */
 int analysis_run(const struct analysis *a, int variant, int seed);
+/* The metric of that run; NAN when there is no finished one. */
+double analysis_metric(const struct analysis *a, int variant, int seed);
 /* The variant of a row of the table. */
 int analysis_variant(const struct analysis *a, int row);
 

@@ -7,74 +7,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/report/figure_data.h"
 #include "harness/report/program.h"
 
-enum { LABEL_CHARACTERS = 24, CURVE_POINTS = 400 };
-
-static void add_label(struct text *t, const char *name) {
-    struct text brief = {0};
-    text_short(&brief, name, LABEL_CHARACTERS);
-    text_gnuplot(t, text_of(&brief));
-    text_free(&brief);
-}
-
-static void add_value(struct text *t, double value) {
-    if (isfinite(value))
-        text_add(t, "\t%.10g", value);
-    else
-        text_add(t, "\tNaN");
-}
-
-static status write_data(struct text *t, const char *folder, const char *name) {
-    char path[8192];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    status failure = text_write(t, path);
-    text_free(t);
-    return failure;
-}
-
-static const struct result_run *run_of(const struct results *results, int variant, int64_t seed) {
-    for (int i = 0; i < results->run_count; i++)
-        if (results->runs[i].variant == variant && results->runs[i].seed == seed) return &results->runs[i];
-    return NULL;
-}
-
-static int variant_of(const struct results *results, const char *name) {
-    for (int v = 0; v < results->variant_count; v++)
-        if (strcmp(results->variants[v].name, name) == 0) return v;
-    return -1;
-}
+enum { CURVE_POINTS = 400 };
 
 /* --- differences ---------------------------------------------------------------------------------------------- */
 
-static double metric_of(const struct results *results, int variant, int64_t seed) {
-    const struct result_run *run = run_of(results, variant, seed);
-    double value = NAN;
-    if (!run || !run_done(run)) return value;
-    status unknown = results_metric(results, (int)(run - results->runs), results->metric, &value);
-    if (unknown) status_free(unknown);
-    return value;
-}
-
-/* Row, delta, low, high, then the metric of each seed. */
+/* Row, delta, low, high, the simultaneous low and high, then the metric of each seed. */
 static status write_differences(const struct analysis *a, const char *folder) {
     struct text rows = {0}, means = {0};
     for (int r = 0; r < a->table.count; r++) {
         const struct comparison *row = &a->table.rows[r];
-        int variant = variant_of(a->results, row->variant);
+        int variant = analysis_variant(a, r);
         text_add(&rows, "%d", r + 1);
-        add_value(&rows, row->delta);
-        add_value(&rows, row->ci_low);
-        add_value(&rows, row->ci_high);
-        for (int s = 0; s < a->results->seed_count; s++)
-            add_value(&rows, metric_of(a->results, variant, a->results->seeds[s]));
+        figure_value(&rows, row->delta);
+        figure_value(&rows, row->ci_low);
+        figure_value(&rows, row->ci_high);
+        figure_value(&rows, row->family_low);
+        figure_value(&rows, row->family_high);
+        for (int s = 0; s < a->results->seed_count; s++) figure_value(&rows, analysis_metric(a, variant, s));
         text_add(&rows, "\n");
         text_add(&means, "%d", r + 1);
-        add_value(&means, row->summary.mean);
+        figure_value(&means, row->summary.mean);
         text_add(&means, "\n");
     }
-    status failure = write_data(&rows, folder, "differences.tsv");
-    status second = write_data(&means, folder, "means.tsv");
+    status failure = figure_write(&rows, folder, "differences.tsv");
+    status second = figure_write(&means, folder, "means.tsv");
     if (!failure) return second;
     if (second) status_free(second);
     return failure;
@@ -82,13 +41,8 @@ static status write_differences(const struct analysis *a, const char *folder) {
 
 static bool has_differences(const struct analysis *a) {
     for (int r = 1; a->compared && r < a->table.count; r++)
-        if (a->table.rows[r].pairs >= 2) return true;
+        if (isfinite(a->table.rows[r].ci_low)) return true;
     return false;
-}
-
-static void add_range(struct text *t, const char *name, double least, double most) {
-    double pad = most > least ? 0.06 * (most - least) : fmax(0.01, 0.01 * fabs(most));
-    text_add(t, "%s_LEAST = %.10g\n%s_MOST = %.10g\n", name, least - pad, name, most + pad);
 }
 
 static void add_value_range(const struct analysis *a, struct text *t) {
@@ -97,17 +51,16 @@ static void add_value_range(const struct analysis *a, struct text *t) {
         least = fmin(least, a->table.rows[r].summary.min);
         most = fmax(most, a->table.rows[r].summary.max);
     }
-    if (most >= least) add_range(t, "VALUES", least, most);
+    if (most >= least) figure_range(t, "VALUES", least, most);
 }
 
 static void add_difference_range(const struct analysis *a, struct text *t) {
     double least = fmin(0.0, -a->design.margin), most = fmax(0.0, a->design.margin);
     for (int r = 1; a->compared && r < a->table.count; r++) {
-        if (a->table.rows[r].pairs < 2) continue;
-        least = fmin(least, a->table.rows[r].ci_low);
-        most = fmax(most, a->table.rows[r].ci_high);
+        least = fmin(least, a->table.rows[r].family_low); /* fmin leaves NAN out */
+        most = fmax(most, a->table.rows[r].family_high);
     }
-    add_range(t, "DIFFERENCES", least, most);
+    figure_range(t, "DIFFERENCES", least, most);
 }
 
 /* --- curves ----------------------------------------------------------------------------------------------------- */
@@ -115,6 +68,11 @@ static void add_difference_range(const struct analysis *a, struct text *t) {
 static int smoothing_window(const struct results *results) {
     int64_t steps = results->config.train_steps;
     return steps >= 100 ? (int)(steps / 50) : 1;
+}
+
+static const struct result_run *traced_run(const struct analysis *a, int variant, int seed) {
+    int i = analysis_run(a, variant, seed);
+    return i >= 0 && a->results->runs[i].trace ? &a->results->runs[i] : NULL;
 }
 
 /* Mean of the losses within half a window on both sides. */
@@ -127,46 +85,47 @@ static double smoothed(const struct result_run *run, size_t step, size_t window)
 }
 
 /* Over the seeds of one variant, at one step. */
-static struct summary loss_at(const struct results *results, int variant, size_t step, size_t window, double *values) {
+static struct summary loss_at(const struct analysis *a, int variant, size_t step, size_t window, double *values) {
     size_t n = 0;
-    for (int i = 0; i < results->run_count; i++) {
-        const struct result_run *run = &results->runs[i];
-        if (run->variant == variant && run->trace && step < run->step_count) values[n++] = smoothed(run, step, window);
+    for (int s = 0; s < a->results->seed_count; s++) {
+        const struct result_run *run = traced_run(a, variant, s);
+        if (run && step < run->step_count) values[n++] = smoothed(run, step, window);
     }
     return summarise(values, n);
 }
 
-static size_t longest_trace(const struct results *results, int variant) {
+static size_t longest_trace(const struct analysis *a, int variant) {
     size_t longest = 0;
-    for (int i = 0; i < results->run_count; i++)
-        if (results->runs[i].variant == variant && results->runs[i].trace && results->runs[i].step_count > longest)
-            longest = results->runs[i].step_count;
+    for (int s = 0; s < a->results->seed_count; s++) {
+        const struct result_run *run = traced_run(a, variant, s);
+        if (run && run->step_count > longest) longest = run->step_count;
+    }
     return longest;
 }
 
 static bool has_curve(const struct analysis *a, int v) {
-    return a->variants[v].curve_of == v && longest_trace(a->results, v) > 1;
+    return a->variants[v].curve_of == v && longest_trace(a, v) > 1;
 }
 
 /* The top of the axis leaves out the steep start, which would flatten all else. */
 static double curve_top(const struct analysis *a, double *values) {
     double top = 0.0;
     for (int v = 0; v < a->results->variant_count; v++) {
-        size_t steps = longest_trace(a->results, v);
-        if (has_curve(a, v)) top = fmax(top, loss_at(a->results, v, steps / 12, 1, values).max);
+        size_t steps = longest_trace(a, v);
+        if (has_curve(a, v)) top = fmax(top, loss_at(a, v, steps / 12, 1, values).max);
     }
     return top;
 }
 
 static void add_curve(const struct analysis *a, int v, struct text *t, double *values) {
-    size_t steps = longest_trace(a->results, v), window = (size_t)smoothing_window(a->results);
+    size_t steps = longest_trace(a, v), window = (size_t)smoothing_window(a->results);
     size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
     for (size_t step = 0; step < steps; step += stride) {
-        struct summary s = loss_at(a->results, v, step, window, values);
+        struct summary s = loss_at(a, v, step, window, values);
         text_add(t, "%zu", step + 1);
-        add_value(t, s.mean);
-        add_value(t, s.min);
-        add_value(t, s.max);
+        figure_value(t, s.mean);
+        figure_value(t, s.min);
+        figure_value(t, s.max);
         text_add(t, "\n");
     }
     text_add(t, "\n\n");
@@ -195,31 +154,10 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
     if (*curves) text_add(settings, "array CURVE[%d] = [%s]\nLOSS_TOP = %.10g\n", *curves, text_of(&names), top);
     free(values);
     text_free(&names);
-    return write_data(&rows, folder, "curves.tsv");
+    return figure_write(&rows, folder, "curves.tsv");
 }
 
-/* --- size and stages ---------------------------------------------------------------------------------------------- */
-
-static status write_sizes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
-    struct text rows = {0};
-    double largest = 0.0, least = INFINITY, most = -INFINITY;
-    for (int v = 0; v < a->results->variant_count; v++) {
-        text_add(&rows, "NaN\tNaN\n"); /* keeps the block of a variant without artifacts */
-        for (int i = 0; i < a->results->run_count; i++) {
-            const struct result_run *run = &a->results->runs[i];
-            if (run->variant != v || !run_done(run) || !run->sizes.bytes || !run->artifact.present) continue;
-            text_add(&rows, "%zu\t%.10g\n", run->sizes.bytes, bpb_of(&run->artifact));
-            largest = fmax(largest, (double)run->sizes.bytes);
-            least = fmin(least, bpb_of(&run->artifact));
-            most = fmax(most, bpb_of(&run->artifact));
-        }
-        text_add(&rows, "\n\n");
-    }
-    *any = largest > 0.0;
-    if (*any) add_range(settings, "SIZES", least, most);
-    text_add(settings, "CAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
-    return write_data(&rows, folder, "size.tsv");
-}
+/* --- stages ---------------------------------------------------------------------------------------------------- */
 
 /* The unigram model joins the axis when it is near, and stands behind a break when it is far above. */
 static void add_stage_range(struct text *t, double least, double most, double unigram) {
@@ -229,7 +167,7 @@ static void add_stage_range(struct text *t, double least, double most, double un
         least = fmin(least, unigram);
         most = fmax(most, unigram);
     }
-    add_range(t, "STAGES", least, most);
+    figure_range(t, "STAGES", least, most);
 }
 
 static status write_stages(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
@@ -241,7 +179,7 @@ static status write_stages(const struct analysis *a, const char *folder, struct 
         if (!run_done(run)) continue;
         text_add(&rows, "%d", run->variant + 1);
         for (int k = 0; k < 3; k++) {
-            add_value(&rows, values[k]);
+            figure_value(&rows, values[k]);
             if (!isfinite(values[k])) continue;
             least = fmin(least, values[k]);
             most = fmax(most, values[k]);
@@ -250,7 +188,7 @@ static status write_stages(const struct analysis *a, const char *folder, struct 
     }
     *any = most >= least;
     if (*any) add_stage_range(settings, least, most, a->results->unigram_bpb);
-    return write_data(&rows, folder, "stages.tsv");
+    return figure_write(&rows, folder, "stages.tsv");
 }
 
 /* --- settings ----------------------------------------------------------------------------------------------------- */
@@ -261,6 +199,16 @@ static size_t characters(const char *label) {
     return n;
 }
 
+/* What is late or has failed is so in every figure. */
+static void add_row_label(struct text *t, const struct comparison *row) {
+    struct text label = {0};
+    if (row->late) text_add(&label, "late: ");
+    if (row->summary.failed) text_add(&label, "%zu failed: ", row->summary.failed);
+    text_add(&label, "%s", row->variant);
+    figure_label(t, text_of(&label));
+    text_free(&label);
+}
+
 static void add_names(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
     size_t longest = 0;
@@ -269,8 +217,10 @@ static void add_names(const struct analysis *a, struct text *t) {
         size_t length = characters(r->variants[v].name);
         longest = length > longest ? length : longest;
         text_add(t, "%s", v ? ", " : "");
-        add_label(t, r->variants[v].name);
+        figure_label(t, r->variants[v].name);
     }
+    for (int k = 0; a->compared && k < a->table.count; k++)
+        if (a->table.rows[k].late || a->table.rows[k].summary.failed) longest = LABEL_CHARACTERS;
     text_add(t, "]\nLONGEST = %zu\n", longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest);
     text_add(t, "SEEDS = %d\narray SEED[%d] = [", r->seed_count, r->seed_count);
     for (int s = 0; s < r->seed_count; s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
@@ -279,7 +229,7 @@ static void add_names(const struct analysis *a, struct text *t) {
     text_add(t, "ROWS = %d\narray ROW[%d] = [", a->table.count, a->table.count);
     for (int v = 0; v < a->table.count; v++) {
         text_add(t, "%s", v ? ", " : "");
-        add_label(t, a->table.rows[v].variant);
+        add_row_label(t, &a->table.rows[v]);
     }
     text_add(t, "]\n");
 }
@@ -310,7 +260,7 @@ status figures_draw(const struct analysis *a, const char *folder,
                     status (*progress)(void *context, const char *what, double fraction), void *context) {
     struct text settings = {0};
     int curves = 0;
-    bool sizes = false, stages = false;
+    bool front = false, stages = false, slopes = false, looks = false;
     text_add(&settings, "# settings: what the figures of this report share; written by hinge report\n");
     add_names(a, &settings);
     add_design(a, &settings);
@@ -318,9 +268,11 @@ status figures_draw(const struct analysis *a, const char *folder,
     add_difference_range(a, &settings);
     status failure = a->compared ? write_differences(a, folder) : NULL;
     if (!failure) failure = write_curves(a, folder, &settings, &curves);
-    if (!failure) failure = write_sizes(a, folder, &settings, &sizes);
+    if (!failure) failure = figure_slopes(a, folder, &settings, &slopes);
+    if (!failure) failure = figure_looks(a, folder, &settings, &looks);
+    if (!failure) failure = figure_front(a, folder, &settings, &front);
     if (!failure) failure = write_stages(a, folder, &settings, &stages);
-    status unwritten = write_data(&settings, folder, "settings.gp");
+    status unwritten = figure_write(&settings, folder, "settings.gp");
     if (unwritten && failure)
         status_free(unwritten);
     else if (unwritten)
@@ -328,7 +280,12 @@ status figures_draw(const struct analysis *a, const char *folder,
     const struct {
         const char *name;
         bool wanted;
-    } figures[] = {{"differences", has_differences(a)}, {"curves", curves > 0}, {"size", sizes}, {"stages", stages}};
+    } figures[] = {{"differences", has_differences(a)},
+                   {"slopes", slopes},
+                   {"looks", looks},
+                   {"curves", curves > 0},
+                   {"stages", stages},
+                   {"front", front}};
     enum { FIGURES = sizeof figures / sizeof *figures };
     for (int i = 0; i < FIGURES && !failure; i++) {
         failure = progress(context, figures[i].name, 0.1 + 0.5 * i / FIGURES);

@@ -19,8 +19,8 @@
 
 enum { PATH_SIZE = 4096, MOST_PASSES = 5 };
 
-static const char *const templates[] = {"document.tex", "style.gp", "differences.gp",
-                                        "curves.gp",    "size.gp",  "stages.gp"};
+static const char *const templates[] = {"document.tex", "style.gp",  "differences.gp", "slopes.gp",
+                                        "looks.gp",     "curves.gp", "stages.gp",      "front.gp"};
 
 struct build {
     const struct report_request *request;
@@ -127,6 +127,8 @@ static void define_captions(const struct analysis *a, struct text *t) {
     double unigram = a->results->unigram_bpb;
     snprintf(caption, sizeof caption, "; dashed: the add-one unigram model of the same tokens, %.4f", unigram);
     define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");
+    define(t, "VerdictRule", a->design.looks ? "the boundaries of the declared looks" : "the corrected p");
+    define(t, "PairingCaption", test_pairs(a->design.test) ? "paired by seed" : "between two samples");
     define(t, "CapCaption", ", and the cap of 16,000,000 bytes");
     snprintf(caption, sizeof caption, "%g %%", 100.0 * (1.0 - a->design.alpha));
     define(t, "IntervalName", caption);

@@ -217,6 +217,8 @@ static status timings_table(const struct analysis *a, const char *folder) {
         {"parameters", "r", "parameters"},
         {"training (s)", "r", "train_seconds"},
         {"least to most", "r", "train_seconds_min,train_seconds_max"},
+        {"slower (s)", "r", "slower"},
+        {"interval", "r", "slower_low,slower_high"},
         {"tokens/s", "r", "tokens_per_second"},
         {"calibration (s)", "r", "calibration_seconds"},
         {"quantising (s)", "r", "quantise_seconds"},
@@ -229,6 +231,7 @@ static status timings_table(const struct analysis *a, const char *folder) {
         grid_integer(&g, f->parameters);
         grid_time(&g, f->train_seconds.mean);
         grid_interval(&g, f->train_seconds.min, f->train_seconds.max, precision_of(f->train_seconds.mean));
+        shift_cells(&g, &f->slower, precision_of(fabs(f->slower.summary.mean)));
         grid_integer(&g, f->tokens_per_second.mean);
         grid_time(&g, f->calibration_seconds.mean);
         grid_time(&g, f->quantise_seconds.mean);

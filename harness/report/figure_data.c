@@ -1,0 +1,161 @@
+/* figure_data: values, labels, ranges and files of figures, and the data of slopes, looks and front; see figure_data.h.
+ */
+#include "harness/report/figure_data.h"
+
+#include <math.h>
+#include <stdio.h>
+
+void figure_label(struct text *t, const char *name) {
+    struct text brief = {0};
+    text_short(&brief, name, LABEL_CHARACTERS);
+    text_gnuplot(t, text_of(&brief));
+    text_free(&brief);
+}
+
+void figure_value(struct text *t, double value) {
+    if (isfinite(value))
+        text_add(t, "\t%.10g", value);
+    else
+        text_add(t, "\tNaN");
+}
+
+void figure_range(struct text *t, const char *name, double least, double most) {
+    double pad = most > least ? 0.06 * (most - least) : fmax(0.01, 0.01 * fabs(most));
+    text_add(t, "%s_LEAST = %.10g\n%s_MOST = %.10g\n", name, least - pad, name, most + pad);
+}
+
+status figure_write(struct text *t, const char *folder, const char *name) {
+    char path[8192];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    status failure = text_write(t, path);
+    text_free(t);
+    return failure;
+}
+
+/* --- slopes ------------------------------------------------------------------------------------------------------- */
+
+enum { MOST_PANELS = 20, MOST_SLOPES = 200 };
+
+/* A block for each compared variant: baseline and variant of every seed that both have. */
+status figure_slopes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
+    struct text rows = {0}, names = {0};
+    int panels = 0;
+    for (int r = 1; a->compared && r < a->table.count && panels < MOST_PANELS; r++) {
+        int variant = analysis_variant(a, r), lines = 0;
+        if (a->table.rows[r].pairs < 2) continue;
+        for (int s = 0; s < a->results->seed_count && lines < MOST_SLOPES; s++) {
+            double from = analysis_metric(a, a->baseline, s), to = analysis_metric(a, variant, s);
+            if (!isfinite(from - to)) continue;
+            text_add(&rows, "%.10g\t%.10g\n", from, to);
+            lines++;
+        }
+        text_add(&rows, "\n\n");
+        text_add(&names, "%s", panels++ ? ", " : "");
+        figure_label(&names, a->table.rows[r].variant);
+    }
+    *any = panels > 0;
+    text_add(settings, "PANELS = %d\n", panels);
+    if (panels) text_add(settings, "array PANEL[%d] = [%s]\nBASELINE = ", panels, text_of(&names));
+    if (panels) figure_label(settings, a->design.baseline);
+    text_add(settings, "\nHIGHER = %d\n", a->design.higher_is_better);
+    text_free(&names);
+    return figure_write(&rows, folder, "slopes.tsv");
+}
+
+/* --- looks -------------------------------------------------------------------------------------------------------- */
+
+/* A block with the boundary, then a block for each comparison: n, t, whether it stopped there. */
+status figure_looks(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
+    const struct look_plan *plan = a->design.looks;
+    *any = plan && a->compared && a->table.count > 1;
+    if (!*any) return NULL;
+    struct text rows = {0};
+    double top = 0.0;
+    for (int k = 0; k < plan->count; k++) text_add(&rows, "%zu\t%.10g\n", plan->n[k], plan->boundary[k]);
+    for (int r = 1; r < a->table.count; r++) {
+        const struct comparison *row = &a->table.rows[r];
+        text_add(&rows, "\n\nNaN\tNaN\t0\n"); /* keeps the block of a comparison without a look */
+        for (int k = 0; k < row->look_count; k++) {
+            text_add(&rows, "%zu", row->looks[k].n);
+            figure_value(&rows, row->looks[k].statistic);
+            text_add(&rows, "\t%d\n", row->stopped == k);
+            top = fmax(top, fabs(row->looks[k].statistic));
+        }
+    }
+    text_add(settings, "LOOKS = %d\nLOOK_TOP = %.10g\nLOOK_LAST = %zu\n", plan->count,
+             1.15 * fmax(top, plan->boundary[0]), plan->n[plan->count - 1]);
+    return figure_write(&rows, folder, "looks.tsv");
+}
+
+/* --- front -------------------------------------------------------------------------------------------------------- */
+
+struct range {
+    double least, most;
+};
+
+static void widen(struct range *r, double value) {
+    r->least = fmin(r->least, value);
+    r->most = fmax(r->most, value);
+}
+
+/* A block of points for each variant: bytes, seconds, BPB of every run. */
+static void add_points(const struct analysis *a, int v, struct text *rows, struct range *bpb) {
+    text_add(rows, "NaN\tNaN\tNaN\n"); /* keeps the block of a variant without artifacts */
+    for (int s = 0; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, v, s);
+        if (i < 0) continue;
+        const struct result_run *run = &a->results->runs[i];
+        if (!run_done(run) || !run->sizes.bytes || !run->artifact.present) continue;
+        text_add(rows, "%zu", run->sizes.bytes);
+        figure_value(rows, run->train_seconds);
+        figure_value(rows, bpb_of(&run->artifact));
+        text_add(rows, "\n");
+        widen(bpb, bpb_of(&run->artifact));
+    }
+    text_add(rows, "\n\n");
+}
+
+/* Whether no other variant is at least as small and as good in the mean, and better in one. */
+static bool on_front(const struct analysis *a, int v, bool by_time) {
+    const struct variant_figures *x = &a->variants[v];
+    for (int u = 0; u < a->results->variant_count; u++) {
+        const struct variant_figures *y = &a->variants[u];
+        double cost = by_time ? x->train_seconds.mean : x->bytes.mean;
+        double other = by_time ? y->train_seconds.mean : y->bytes.mean;
+        if (other <= cost && y->artifact.mean <= x->artifact.mean &&
+            (other < cost || y->artifact.mean < x->artifact.mean))
+            return false;
+    }
+    return true;
+}
+
+/* One line a variant: mean and sd of bytes, seconds and BPB, then whether it is on the two fronts. */
+static void add_mean(const struct analysis *a, int v, struct text *rows) {
+    const struct variant_figures *f = &a->variants[v];
+    const struct summary *summaries[] = {&f->bytes, &f->train_seconds, &f->artifact};
+    text_add(rows, "%d", v + 1);
+    for (int k = 0; k < 3; k++) {
+        figure_value(rows, summaries[k]->mean);
+        figure_value(rows, summaries[k]->n > 1 ? summaries[k]->sd : 0.0);
+    }
+    text_add(rows, "\t%d\t%d\n", on_front(a, v, false), on_front(a, v, true));
+}
+
+status figure_front(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
+    struct text points = {0}, means = {0};
+    struct range bpb = {INFINITY, -INFINITY};
+    double largest = 0.0;
+    for (int v = 0; v < a->results->variant_count; v++) {
+        add_points(a, v, &points, &bpb);
+        add_mean(a, v, &means);
+        if (a->variants[v].bytes.n) largest = fmax(largest, a->variants[v].bytes.max);
+    }
+    *any = bpb.most >= bpb.least;
+    if (*any) figure_range(settings, "SIZES", bpb.least, bpb.most);
+    text_add(settings, "CAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
+    status failure = figure_write(&points, folder, "front.tsv");
+    status second = figure_write(&means, folder, "front_means.tsv");
+    if (!failure) return second;
+    if (second) status_free(second);
+    return failure;
+}

@@ -1,0 +1,17 @@
+/* figure_data: what all figures write the same way: values, labels, ranges, files; and the data of single figures. */
+#pragma once
+#include "harness/report/analysis.h"
+#include "harness/report/text.h"
+
+enum { LABEL_CHARACTERS = 24 };
+
+void figure_label(struct text *t, const char *name); /* a quoted, shortened name */
+void figure_value(struct text *t, double value);     /* tab and number; NaN when not finite */
+void figure_range(struct text *t, const char *name, double least,
+                  double most);                                            /* NAME_LEAST, NAME_MOST with a margin */
+status figure_write(struct text *t, const char *folder, const char *name); /* frees the text, also on failure */
+
+/* Each writes its data into the folder and its settings into the text; *any: there is something to draw. */
+status figure_slopes(const struct analysis *a, const char *folder, struct text *settings, bool *any);
+status figure_front(const struct analysis *a, const char *folder, struct text *settings, bool *any);
+status figure_looks(const struct analysis *a, const char *folder, struct text *settings, bool *any);

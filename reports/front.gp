@@ -1,0 +1,49 @@
+# front: bits per byte of the decoded artifact against its bytes and against the training time: a point per run, the mean
+# of each variant with one sd both ways, and the line of the variants that no other beats in both.
+# gnuplot -c front.gp settings.gp, in the folder of the data.
+load ARG1
+FIGURE = 'front'
+WIDTH = 16.4
+LINES = (VARIANTS + 2) / 3
+HEIGHT = 6.4 + 0.42 * LINES
+NEAR_CAP = LARGEST > 0.4 * CAP
+do for [FORMAT in 'pdf png svg'] {
+    load 'style.gp'
+    set multiplot
+    set tmargin at screen 1.0 - (0.75 + 0.42 * LINES) / HEIGHT
+    set bmargin at screen 1.15 / HEIGHT
+    set yrange [SIZES_LEAST : SIZES_MOST]
+    set ytics nomirror step_for(SIZES_MOST - SIZES_LEAST)
+    set format y format_for(SIZES_MOST - SIZES_LEAST)
+    set offsets graph 0.08, graph 0.08, 0, 0
+    set lmargin at screen 0.085
+    set rmargin at screen 0.53
+    set xlabel 'artifact (million bytes)'
+    set ylabel 'BPB of the decoded artifact'
+    set key at screen 0.085, screen 1.0 - 0.1 / HEIGHT left top horizontal Left reverse maxcols 3 samplen 1
+    if (NEAR_CAP) {
+        set arrow 1 from first CAP / 1e6, graph 0 to first CAP / 1e6, graph 1 nohead dashtype 2 linewidth 1.2 linecolor rgb '#404040'
+        set label 1 'cap 16,000,000 bytes' at first CAP / 1e6, graph 0.97 right offset character -0.6, 0 textcolor rgb '#404040'
+        set xrange [* : 1.04 * (CAP > LARGEST ? CAP : LARGEST) / 1e6]
+    } else {
+        set label 1 sprintf('cap: %.1f times the largest →', CAP / LARGEST) at screen 0.53, screen 1.0 - (0.55 + 0.42 * LINES) / HEIGHT right textcolor rgb '#404040'
+    }
+    plot 'front_means.tsv' using ($8 == 1 ? $2 / 1e6 : NaN):6 smooth unique with lines linewidth 1.0 dashtype 3 linecolor rgb '#9a9a9a', \
+         for [v = 1:VARIANTS] 'front.tsv' index (v - 1) using ($1 / 1e6):3 with points pointtype hollow(v) pointsize 0.45 linewidth 0.8 linecolor rgb colour(v), \
+         for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using ($2 / 1e6):6:($3 / 1e6):7 with xyerrorbars pointtype shape(v) pointsize 0.8 linewidth 1.2 linecolor rgb colour(v), \
+         for [v = 1:VARIANTS] NaN with points pointtype shape(v) pointsize 0.8 linecolor rgb colour(v) title NAME[v]
+    unset label 1
+    unset arrow 1
+    unset key
+    unset ylabel
+    set format y ''
+    set xrange [* : *]
+    set lmargin at screen 0.56
+    set rmargin at screen 0.985
+    set xlabel 'training (s)'
+    plot 'front_means.tsv' using ($9 == 1 ? $4 : NaN):6 smooth unique with lines linewidth 1.0 dashtype 3 linecolor rgb '#9a9a9a', \
+         for [v = 1:VARIANTS] 'front.tsv' index (v - 1) using 2:3 with points pointtype hollow(v) pointsize 0.45 linewidth 0.8 linecolor rgb colour(v), \
+         for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using 4:6:5:7 with xyerrorbars pointtype shape(v) pointsize 0.8 linewidth 1.2 linecolor rgb colour(v)
+    unset multiplot
+    unset output
+}

@@ -1,12 +1,14 @@
 /* power: what a t test can find with n seeds, from the noncentral t distribution. */
 #include <gsl/gsl_cdf.h>
+#include <gsl/gsl_errno.h>
 #include <gsl/gsl_integration.h>
 #include <gsl/gsl_randist.h>
+#include <gsl/gsl_roots.h>
 #include <math.h>
 
 #include "harness/stats/stats.h"
 
-enum { MOST_SEEDS = 10000, BISECTIONS = 60, PANELS = 8, NODES = 64 };
+enum { MOST_SEEDS = 10000, MOST_ITERATIONS = 60, PANELS = 8, NODES = 64 };
 
 struct noncentral {
     double critical, shift, freedom;
@@ -40,18 +42,38 @@ double power_t(double shift, double freedom, double alpha) {
     return fmin(power, 1.0);
 }
 
+struct asked_power {
+    double power, freedom, alpha;
+};
+
+static double power_missing(double shift, void *context) {
+    const struct asked_power *a = context;
+    return power_t(shift, a->freedom, a->alpha) - a->power;
+}
+
+/* Brent's method: a power costs a thousand values of a distribution. low is below the root, high above. */
+static double find_shift(gsl_function *f, double low, double high) {
+    gsl_root_fsolver *solver = gsl_root_fsolver_alloc(gsl_root_fsolver_brent);
+    if (!solver) return NAN;
+    gsl_root_fsolver_set(solver, f, low, high);
+    for (int i = 0; i < MOST_ITERATIONS; i++) {
+        gsl_root_fsolver_iterate(solver);
+        low = gsl_root_fsolver_x_lower(solver), high = gsl_root_fsolver_x_upper(solver);
+        if (gsl_root_test_interval(low, high, 0.0, 1e-13) == GSL_SUCCESS) break;
+    }
+    double root = gsl_root_fsolver_root(solver);
+    gsl_root_fsolver_free(solver);
+    return root;
+}
+
 double detectable_shift(double power, double freedom, double alpha) {
     if (!(freedom > 0.0)) return NAN;
+    struct asked_power asked = {power, freedom, alpha};
+    gsl_function f = {power_missing, &asked};
     double low = 0.0, high = 1.0;
-    while (power_t(high, freedom, alpha) < power) high *= 2.0;
-    for (int i = 0; i < BISECTIONS; i++) {
-        double middle = 0.5 * (low + high);
-        if (power_t(middle, freedom, alpha) < power)
-            low = middle;
-        else
-            high = middle;
-    }
-    return high;
+    if (power_missing(low, &asked) >= 0.0) return 0.0;
+    while (power_missing(high, &asked) <= 0.0) low = high, high *= 2.0;
+    return find_shift(&f, low, high);
 }
 
 double power_paired_t(double effect, size_t n, double alpha) {

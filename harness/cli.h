@@ -103,3 +103,6 @@ status cli_main(const struct program *program, int argc, char **argv);
 
 /* What looks like `word`, by edit distance with transpositions; NULL when nothing is near. */
 const char *nearest_word(const char *word, const char *const *candidates, size_t count);
+
+/* "allowed: a, b, c; did you mean b?" */
+const char *allowed_words(const char *word, const char *const *words, size_t count, char out[1024]);

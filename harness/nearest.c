@@ -1,4 +1,5 @@
 /* nearest: which known word a misspelt one was probably meant to be. */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -19,4 +20,13 @@ const char *nearest_word(const char *word, const char *const *candidates, size_t
         }
     }
     return best;
+}
+
+const char *allowed_words(const char *word, const char *const *words, size_t count, char out[1024]) {
+    size_t used = (size_t)snprintf(out, 1024, "allowed: ");
+    for (size_t i = 0; i < count && used < 900; i++)
+        used += (size_t)snprintf(out + used, 1024 - used, "%s%s", i ? ", " : "", words[i]);
+    const char *nearest = used < 900 ? nearest_word(word, words, count) : NULL;
+    if (nearest) snprintf(out + used, 1024 - used, "; did you mean %s?", nearest);
+    return out;
 }

@@ -185,13 +185,13 @@ static status check_datasets(const struct suite *suite, const struct dataset_lis
         const struct suite_variant *v = &suite->variants[i];
         const struct dataset *dataset = datasets_find(datasets, v->config.data_name);
         if (!dataset)
-            return status_new(STATUS_USAGE, "%s:%d:%d: variant %s: dataset %s is not prepared", suite->path, v->line,
+            return status_new(STATUS_USAGE, "%s:%d:%d: variant %s: dataset %s is not prepared", v->file, v->line,
                               v->column, v->name, v->config.data_name);
         if ((int64_t)dataset->vocab_size != v->config.model_vocab_size)
             return status_new(STATUS_USAGE,
                               "%s:%d:%d: variant %s: model.vocab_size is %lld, but the tokenizer of dataset %s has %zu "
                               "pieces; set model.vocab_size: %zu or prepare the text with --vocab %lld",
-                              suite->path, v->line, v->column, v->name, (long long)v->config.model_vocab_size,
+                              v->file, v->line, v->column, v->name, (long long)v->config.model_vocab_size,
                               dataset->name, dataset->vocab_size, dataset->vocab_size,
                               (long long)v->config.model_vocab_size);
     }

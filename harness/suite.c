@@ -10,81 +10,63 @@
 #include <unistd.h>
 
 #include "harness/cli.h"
-#include "harness/yaml.h"
+#include "harness/suite_tree.h"
 
 /* Seed of resampling inside a test, when a permutation test is sampled: fixed, so that a table can be made again. */
 enum { RESAMPLING_SEED = 20240520 };
-
-/* One mapping of options that is laid over a configuration. */
-struct layer {
-    const char *path;
-    const struct yaml_node *map;
-};
 
 struct loader {
     const struct suite_request *request;
     struct suite *suite;
     const struct yaml_node *root, *scale; /* scale: NULL without --scale */
     struct yaml_node preset, scale_preset;
-    char preset_path[4096], scale_preset_path[4096];
 };
 
 /* --- words ------------------------------------------------------------------------------------------------------ */
 
-static const char *const suite_keys[] = {"name",   "question", "preset", "set",      "seeds", "baseline",
-                                         "metric", "margin",   "test",   "variants", "scales"};
+static const char *const suite_keys[] = {"name",   "question", "preset",   "set",    "seeds",  "baseline", "metric",
+                                         "margin", "test",     "variants", "matrix", "scales", "include"};
 static const char *const scale_keys[] = {"preset", "set", "seeds", "margin"};
 static const char *const test_keys[] = {"kind", "alpha", "correction"};
 
-/* "allowed: a, b, c; did you mean b?" */
-static const char *allowed_words(const char *word, const char *const *words, size_t count, char out[1024]) {
-    size_t used = (size_t)snprintf(out, 1024, "allowed: ");
-    for (size_t i = 0; i < count && used < 900; i++)
-        used += (size_t)snprintf(out + used, 1024 - used, "%s%s", i ? ", " : "", words[i]);
-    const char *nearest = used < 900 ? nearest_word(word, words, count) : NULL;
-    if (nearest) snprintf(out + used, 1024 - used, "; did you mean %s?", nearest);
-    return out;
-}
-
-static status check_keys(const char *path, const struct yaml_node *map, const char *const *keys, size_t count) {
+static status check_keys(const struct yaml_node *map, const char *const *keys, size_t count) {
     char allowed[1024];
     for (int i = 0; i < map->count; i++) {
         bool known = false;
         for (size_t k = 0; k < count; k++) known |= strcmp(map->children[i].key, keys[k]) == 0;
         if (!known)
-            return yaml_error(path, map->children[i].key_place, "%s: unknown key; %s", map->children[i].key,
+            return yaml_error(map->children[i].key_place, "%s: unknown key; %s", map->children[i].key,
                               allowed_words(map->children[i].key, keys, count, allowed));
     }
     return NULL;
 }
 
-static status expect(const char *path, const struct yaml_node *node, enum yaml_kind kind) {
+static status expect(const struct yaml_node *node, enum yaml_kind kind) {
     if (node->kind == kind) return NULL;
-    return yaml_error(path, node->place, "%s: expected %s, found %s", node->key ? node->key : "item",
-                      yaml_kind_name(kind), yaml_kind_name(node->kind));
+    return yaml_error(node->place, "%s: expected %s, found %s", node->key ? node->key : "item", yaml_kind_name(kind),
+                      yaml_kind_name(node->kind));
 }
 
 /* Text of a key into a buffer of fixed size: printable, and not longer than fits. */
-static status take_text(const char *path, const struct yaml_node *node, const char *text, struct yaml_place place,
-                        char *out, size_t size) {
+static status take_text(const struct yaml_node *node, const char *text, struct yaml_place place, char *out,
+                        size_t size) {
     const char *key = node->key ? node->key : "item";
-    if (!*text) return yaml_error(path, place, "%s: needs a value", key);
-    if (strlen(text) >= size) return yaml_error(path, place, "%s: longer than %zu bytes", key, size - 1);
+    if (!*text) return yaml_error(place, "%s: needs a value", key);
+    if (strlen(text) >= size) return yaml_error(place, "%s: longer than %zu bytes", key, size - 1);
     for (const char *c = text; *c; c++)
-        if (iscntrl((unsigned char)*c)) return yaml_error(path, place, "%s: holds a control character", key);
+        if (iscntrl((unsigned char)*c)) return yaml_error(place, "%s: holds a control character", key);
     memcpy(out, text, strlen(text) + 1);
     return NULL;
 }
 
-static status take_real(const char *path, const struct yaml_node *node, double low, double high, double *out) {
-    TRY(expect(path, node, YAML_TEXT));
+static status take_real(const struct yaml_node *node, double low, double high, double *out) {
+    TRY(expect(node, YAML_TEXT));
     char *end;
     double value = strtod(node->text, &end);
     if (end == node->text || *end || !isfinite(value))
-        return yaml_error(path, node->place, "%s: \"%s\" is not a number", node->key, node->text);
+        return yaml_error(node->place, "%s: \"%s\" is not a number", node->key, node->text);
     if (value < low || value > high)
-        return yaml_error(path, node->place, "%s: %s is out of bounds; allowed: %g to %g", node->key, node->text, low,
-                          high);
+        return yaml_error(node->place, "%s: %s is out of bounds; allowed: %g to %g", node->key, node->text, low, high);
     *out = value;
     return NULL;
 }
@@ -92,35 +74,34 @@ static status take_real(const char *path, const struct yaml_node *node, double l
 /* --- options ----------------------------------------------------------------------------------------------------- */
 
 /* A list becomes "2,3"; a value stays as it is. */
-static status option_value(const char *path, const struct yaml_node *node, char out[1024]) {
+static status option_value(const struct yaml_node *node, char out[1024]) {
     if (node->kind == YAML_MAP)
-        return yaml_error(path, node->place, "%s: options are written flat, as in \"recurrence.layers: [2, 3]\"",
-                          node->key);
-    if (node->kind == YAML_TEXT) return take_text(path, node, node->text, node->place, out, 1024);
+        return yaml_error(node->place, "%s: options are written flat, as in \"recurrence.layers: [2, 3]\"", node->key);
+    if (node->kind == YAML_TEXT) return take_text(node, node->text, node->place, out, 1024);
     size_t used = 0;
     out[0] = 0;
     for (int i = 0; i < node->count; i++) {
-        TRY(expect(path, &node->children[i], YAML_TEXT));
+        TRY(expect(&node->children[i], YAML_TEXT));
         used += (size_t)snprintf(out + used, 1024 - used, "%s%s", i ? "," : "", node->children[i].text);
-        if (used >= 1024) return yaml_error(path, node->place, "%s: too many values", node->key);
+        if (used >= 1024) return yaml_error(node->place, "%s: too many values", node->key);
     }
     return NULL;
 }
 
-static status set_option(const char *path, const struct yaml_node *node, struct config *config) {
+static status set_option(const struct yaml_node *node, struct config *config) {
     char value[1024];
-    TRY(option_value(path, node, value));
+    TRY(option_value(node, value));
     struct yaml_place place = option_find(node->key) ? node->place : node->key_place;
-    return status_context(config_set(config, node->key, value), "%s:%d:%d", path, place.line, place.column);
+    return status_context(config_set(config, node->key, value), "%s:%d:%d", place.file, place.line, place.column);
 }
 
 /* A strategy is a set of options, which the other keys of the same mapping refine wherever they stand. */
-static status apply_layer(struct layer layer, struct config *config) {
-    if (!layer.map) return NULL;
-    const struct yaml_node *strategy = yaml_get(layer.map, "quant.strategy");
-    if (strategy) TRY(set_option(layer.path, strategy, config));
-    for (int i = 0; i < layer.map->count; i++)
-        if (&layer.map->children[i] != strategy) TRY(set_option(layer.path, &layer.map->children[i], config));
+static status apply_layer(const struct yaml_node *map, struct config *config) {
+    if (!map) return NULL;
+    const struct yaml_node *strategy = yaml_get(map, "quant.strategy");
+    if (strategy) TRY(set_option(strategy, config));
+    for (int i = 0; i < map->count; i++)
+        if (&map->children[i] != strategy) TRY(set_option(&map->children[i], config));
     return NULL;
 }
 
@@ -154,12 +135,13 @@ static void append_option(char *out, size_t size, const char *key, const struct 
 
 status preset_load(const char *path, struct config *config) {
     struct yaml_node root;
-    TRY(yaml_read(&root, path));
+    struct suite_files files = {0};
+    status s = suite_tree_preset(path, &files, &root);
     config_defaults(config);
-    status s = expect(path, &root, YAML_MAP);
-    if (!s) s = apply_layer((struct layer){path, &root}, config);
+    if (!s) s = apply_layer(&root, config);
     if (!s) s = status_context(config_check(config), "%s", path);
     yaml_free(&root);
+    suite_files_free(&files);
     return s;
 }
 
@@ -168,38 +150,38 @@ static status preset_path(struct loader *l, const struct yaml_node *node, char o
     int length = l->request->presets ? snprintf(out, 4096, "%s/%s.yaml", l->request->presets, node->text)
                                      : snprintf(out, 4096, "%.*spresets/%s.yaml", (int)(slash ? slash - file + 1 : 0),
                                                 file, node->text);
-    return length < 4096 ? NULL : yaml_error(file, node->place, "preset: the path is too long");
+    return length < 4096 ? NULL : yaml_error(node->place, "preset: the path is too long");
 }
 
-static status unknown_preset(struct loader *l, const struct yaml_node *node, const char *path) {
+static status unknown_preset(const struct yaml_node *node, const char *path) {
     char folder[4096], allowed[1024], **names;
     snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
     size_t count = yaml_names(folder, &names);
-    status s = yaml_error(l->suite->path, node->place, "preset %s: there is no %s; %s", node->text, path,
+    status s = yaml_error(node->place, "preset %s: there is no %s; %s", node->text, path,
                           allowed_words(node->text, (const char *const *)names, count, allowed));
     names_free(names, count);
     return s;
 }
 
 /* Reads the preset that a mapping names, if it names one; its name goes behind those before it. */
-static status load_preset(struct loader *l, const struct yaml_node *map, struct yaml_node *preset, char path[4096]) {
+static status load_preset(struct loader *l, const struct yaml_node *map, struct yaml_node *preset) {
     const struct yaml_node *node = yaml_get(map, "preset");
-    char name[64];
+    char name[64], path[4096];
     if (!node) return NULL;
-    TRY(expect(l->suite->path, node, YAML_TEXT));
-    TRY(take_text(l->suite->path, node, node->text, node->place, name, sizeof name));
-    if (strchr(name, '/')) return yaml_error(l->suite->path, node->place, "preset: a name, not a path");
+    TRY(expect(node, YAML_TEXT));
+    TRY(take_text(node, node->text, node->place, name, sizeof name));
+    if (strchr(name, '/')) return yaml_error(node->place, "preset: a name, not a path");
     TRY(preset_path(l, node, path));
-    if (access(path, F_OK) != 0 && errno == ENOENT) return unknown_preset(l, node, path);
-    TRY(yaml_read(preset, path));
+    if (access(path, F_OK) != 0 && errno == ENOENT) return unknown_preset(node, path);
+    TRY(suite_tree_preset(path, &l->suite->files, preset));
     size_t used = strlen(l->suite->preset);
     snprintf(l->suite->preset + used, sizeof l->suite->preset - used, "%s%s", used ? " + " : "", name);
-    return expect(path, preset, YAML_MAP);
+    return NULL;
 }
 
-static status option_map(const char *path, const struct yaml_node *map, const struct yaml_node **out) {
+static status option_map(const struct yaml_node *map, const struct yaml_node **out) {
     *out = map ? yaml_get(map, "set") : NULL;
-    return *out ? expect(path, *out, YAML_MAP) : NULL;
+    return *out ? expect(*out, YAML_MAP) : NULL;
 }
 
 /* --- the parts of a suite ------------------------------------------------------------------------------------------
@@ -208,24 +190,24 @@ static status option_map(const char *path, const struct yaml_node *map, const st
 static status required(struct loader *l, const char *key, enum yaml_kind kind, const struct yaml_node **out) {
     *out = yaml_get(l->root, key);
     if (!*out) return status_new(STATUS_USAGE, "%s: %s: missing; a suite needs it", l->suite->path, key);
-    return expect(l->suite->path, *out, kind);
+    return expect(*out, kind);
 }
 
 static status find_scale(struct loader *l) {
     const struct yaml_node *scales = yaml_get(l->root, "scales");
     const char *wanted = l->request->scale ? l->request->scale : "", *names[64];
-    if (scales) TRY(expect(l->suite->path, scales, YAML_MAP));
+    if (scales) TRY(expect(scales, YAML_MAP));
     int count = scales ? scales->count : 0;
-    if (count > 64) return yaml_error(l->suite->path, scales->place, "scales: more than 64");
+    if (count > 64) return yaml_error(scales->place, "scales: more than 64");
     l->suite->scales = calloc((size_t)count + 1, sizeof *l->suite->scales);
     if (!l->suite->scales) return status_new(STATUS_SYSTEM, "out of memory");
     for (int i = 0; i < count; i++) {
         const struct yaml_node *scale = &scales->children[i];
         names[i] = scale->key;
-        TRY(take_text(l->suite->path, scale, scale->key, scale->key_place, l->suite->scales[l->suite->scale_count++],
+        TRY(take_text(scale, scale->key, scale->key_place, l->suite->scales[l->suite->scale_count++],
                       sizeof *l->suite->scales));
-        TRY(expect(l->suite->path, scale, YAML_MAP));
-        TRY(check_keys(l->suite->path, scale, scale_keys, sizeof scale_keys / sizeof *scale_keys));
+        TRY(expect(scale, YAML_MAP));
+        TRY(check_keys(scale, scale_keys, sizeof scale_keys / sizeof *scale_keys));
         if (strcmp(scale->key, wanted) == 0) l->scale = scale;
     }
     if (!*wanted || l->scale) {
@@ -241,11 +223,11 @@ static status read_texts(struct loader *l) {
     const struct yaml_node *node;
     struct suite *s = l->suite;
     TRY(required(l, "name", YAML_TEXT, &node));
-    TRY(take_text(s->path, node, node->text, node->place, s->name, sizeof s->name));
+    TRY(take_text(node, node->text, node->place, s->name, sizeof s->name));
     node = yaml_get(l->root, "question");
     if (!node) return NULL;
-    TRY(expect(s->path, node, YAML_TEXT));
-    return take_text(s->path, node, node->text, node->place, s->question, sizeof s->question);
+    TRY(expect(node, YAML_TEXT));
+    return take_text(node, node->text, node->place, s->question, sizeof s->question);
 }
 
 /* The key of the scale, where it has one, or of the suite. */
@@ -254,13 +236,13 @@ static const struct yaml_node *scaled(const struct loader *l, const char *key) {
     return node ? node : yaml_get(l->root, key);
 }
 
-static status read_seed(const char *path, const struct yaml_node *item, int64_t *seed) {
-    TRY(expect(path, item, YAML_TEXT));
+static status read_seed(const struct yaml_node *item, int64_t *seed) {
+    TRY(expect(item, YAML_TEXT));
     char *end;
     errno = 0;
     long long value = strtoll(item->text, &end, 10);
     if (end == item->text || *end || errno || value < 0)
-        return yaml_error(path, item->place, "seeds: \"%s\" is no seed; a seed is a whole number from 0", item->text);
+        return yaml_error(item->place, "seeds: \"%s\" is no seed; a seed is a whole number from 0", item->text);
     *seed = value;
     return NULL;
 }
@@ -269,48 +251,46 @@ static status read_seeds(struct loader *l) {
     struct suite *s = l->suite;
     const struct yaml_node *node = scaled(l, "seeds");
     if (!node) return status_new(STATUS_USAGE, "%s: seeds: missing; a suite needs at least two", s->path);
-    TRY(expect(s->path, node, YAML_LIST));
+    TRY(expect(node, YAML_LIST));
     s->seeds = calloc((size_t)node->count + 1, sizeof *s->seeds);
     if (!s->seeds) return status_new(STATUS_SYSTEM, "out of memory");
     for (int i = 0; i < node->count; i++) {
-        TRY(read_seed(s->path, &node->children[i], &s->seeds[i]));
+        TRY(read_seed(&node->children[i], &s->seeds[i]));
         for (int k = 0; k < i; k++)
             if (s->seeds[k] == s->seeds[i])
-                return yaml_error(s->path, node->children[i].place, "seeds: %lld is given twice",
-                                  (long long)s->seeds[i]);
+                return yaml_error(node->children[i].place, "seeds: %lld is given twice", (long long)s->seeds[i]);
         s->seed_count++;
     }
     if (s->seed_count >= 2) return NULL;
-    return yaml_error(s->path, node->place, "seeds: the test %s needs at least two seeds, found %d",
-                      test_name(s->design.test), s->seed_count);
+    return yaml_error(node->place, "seeds: the test %s needs at least two seeds, found %d", test_name(s->design.test),
+                      s->seed_count);
 }
 
 static status read_test(struct loader *l) {
     struct design *d = &l->suite->design;
-    const char *path = l->suite->path;
     const struct yaml_node *test = yaml_get(l->root, "test"), *node;
     *d = (struct design){.test = TEST_PAIRED_T, .correction = CORRECT_HOLM, .alpha = 0.05, .seed = RESAMPLING_SEED};
-    if ((node = scaled(l, "margin"))) TRY(take_real(path, node, 0, 1e12, &d->margin));
+    if ((node = scaled(l, "margin"))) TRY(take_real(node, 0, 1e12, &d->margin));
     if (!test) return NULL;
-    TRY(expect(path, test, YAML_MAP));
-    TRY(check_keys(path, test, test_keys, sizeof test_keys / sizeof *test_keys));
-    if ((node = yaml_get(test, "alpha"))) TRY(take_real(path, node, 1e-9, 0.5, &d->alpha));
+    TRY(expect(test, YAML_MAP));
+    TRY(check_keys(test, test_keys, sizeof test_keys / sizeof *test_keys));
+    if ((node = yaml_get(test, "alpha"))) TRY(take_real(node, 1e-9, 0.5, &d->alpha));
     if ((node = yaml_get(test, "kind"))) {
         const char *names[TEST_KINDS];
         char allowed[1024];
         for (int i = 0; i < TEST_KINDS; i++) names[i] = test_name((enum test_kind)i);
-        TRY(expect(path, node, YAML_TEXT));
+        TRY(expect(node, YAML_TEXT));
         if (!test_find(node->text, &d->test))
-            return yaml_error(path, node->place, "kind: unknown test \"%s\"; %s", node->text,
+            return yaml_error(node->place, "kind: unknown test \"%s\"; %s", node->text,
                               allowed_words(node->text, names, TEST_KINDS, allowed));
     }
     if ((node = yaml_get(test, "correction"))) {
         const char *names[] = {correction_name(CORRECT_HOLM), correction_name(CORRECT_BH),
                                correction_name(CORRECT_NONE)};
         char allowed[1024];
-        TRY(expect(path, node, YAML_TEXT));
+        TRY(expect(node, YAML_TEXT));
         if (!correction_find(node->text, &d->correction))
-            return yaml_error(path, node->place, "correction: unknown correction \"%s\"; %s", node->text,
+            return yaml_error(node->place, "correction: unknown correction \"%s\"; %s", node->text,
                               allowed_words(node->text, names, 3, allowed));
     }
     return NULL;
@@ -321,34 +301,34 @@ static status read_metric(struct loader *l) {
     const char *names[32];
     char allowed[1024];
     TRY(required(l, "metric", YAML_TEXT, &node));
-    TRY(take_text(l->suite->path, node, node->text, node->place, l->suite->metric, sizeof l->suite->metric));
+    TRY(take_text(node, node->text, node->place, l->suite->metric, sizeof l->suite->metric));
     for (size_t i = 0; i < metric_row_count; i++) {
         if (strcmp(metric_rows[i].name, node->text) == 0) return NULL;
         names[i] = metric_rows[i].name;
     }
-    return yaml_error(l->suite->path, node->place, "metric: unknown metric \"%s\"; %s", node->text,
+    return yaml_error(node->place, "metric: unknown metric \"%s\"; %s", node->text,
                       allowed_words(node->text, names, metric_row_count, allowed));
 }
 
 static status read_variant(struct loader *l, const struct yaml_node *node, struct suite_variant *v) {
-    const char *path = l->suite->path;
-    TRY(take_text(path, node, node->key, node->key_place, v->name, sizeof v->name));
-    if (!(node->kind == YAML_TEXT && !*node->text)) TRY(expect(path, node, YAML_MAP));
+    TRY(take_text(node, node->key, node->key_place, v->name, sizeof v->name));
+    if (!(node->kind == YAML_TEXT && !*node->text)) TRY(expect(node, YAML_MAP));
+    v->file = node->key_place.file;
     v->line = node->key_place.line;
     v->column = node->key_place.column;
     v->config = l->suite->config;
-    TRY(apply_layer((struct layer){path, node}, &v->config));
+    TRY(apply_layer(node, &v->config));
     for (int i = 0; i < node->count; i++)
         append_option(v->overrides, sizeof v->overrides, node->children[i].key, &v->config);
     TRY(apply_settings(l->request, &v->config));
-    return status_context(config_check(&v->config), "%s:%d:%d: variant %s", path, v->line, v->column, v->name);
+    return status_context(config_check(&v->config), "%s:%d:%d: variant %s", v->file, v->line, v->column, v->name);
 }
 
 static status read_variants(struct loader *l) {
     struct suite *s = l->suite;
     const struct yaml_node *node;
     TRY(required(l, "variants", YAML_MAP, &node));
-    if (!node->count) return yaml_error(s->path, node->place, "variants: empty; a suite needs at least a baseline");
+    if (!node->count) return yaml_error(node->place, "variants: empty; a suite needs at least a baseline");
     s->variants = calloc((size_t)node->count, sizeof *s->variants);
     if (!s->variants) return status_new(STATUS_SYSTEM, "out of memory");
     for (int i = 0; i < node->count; i++) TRY(read_variant(l, &node->children[i], &s->variants[s->variant_count++]));
@@ -368,7 +348,7 @@ static status read_baseline(struct loader *l) {
     char allowed[1024];
     if (!names) return status_new(STATUS_SYSTEM, "out of memory");
     for (int i = 0; i < s->variant_count; i++) names[i] = s->variants[i].name;
-    status result = yaml_error(s->path, node->place, "baseline: no variant is called \"%s\"; %s", node->text,
+    status result = yaml_error(node->place, "baseline: no variant is called \"%s\"; %s", node->text,
                                allowed_words(node->text, names, (size_t)s->variant_count, allowed));
     free(names);
     return result;
@@ -378,12 +358,11 @@ static status read_baseline(struct loader *l) {
 static status read_common(struct loader *l) {
     struct suite *s = l->suite;
     const struct yaml_node *set, *scale_set;
-    TRY(load_preset(l, l->root, &l->preset, l->preset_path));
-    if (l->scale) TRY(load_preset(l, l->scale, &l->scale_preset, l->scale_preset_path));
-    TRY(option_map(s->path, l->root, &set));
-    TRY(option_map(s->path, l->scale, &scale_set));
-    const struct layer layers[] = {
-        {l->preset_path, &l->preset}, {s->path, set}, {l->scale_preset_path, &l->scale_preset}, {s->path, scale_set}};
+    TRY(load_preset(l, l->root, &l->preset));
+    if (l->scale) TRY(load_preset(l, l->scale, &l->scale_preset));
+    TRY(option_map(l->root, &set));
+    TRY(option_map(l->scale, &scale_set));
+    const struct yaml_node *layers[] = {&l->preset, set, &l->scale_preset, scale_set};
     config_defaults(&s->config);
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) TRY(apply_layer(layers[i], &s->config));
     return NULL;
@@ -403,8 +382,7 @@ static status record_settings(struct loader *l) {
 }
 
 static status load(struct loader *l) {
-    TRY(expect(l->suite->path, l->root, YAML_MAP));
-    TRY(check_keys(l->suite->path, l->root, suite_keys, sizeof suite_keys / sizeof *suite_keys));
+    TRY(check_keys(l->root, suite_keys, sizeof suite_keys / sizeof *suite_keys));
     TRY(find_scale(l));
     TRY(read_texts(l));
     TRY(read_test(l));
@@ -421,9 +399,9 @@ status suite_load(struct suite *suite, const struct suite_request *request) {
     *suite = (struct suite){0};
     if (snprintf(suite->path, sizeof suite->path, "%s", request->path) >= (int)sizeof suite->path)
         return status_new(STATUS_USAGE, "the suite's path is too long");
-    TRY(yaml_read(&root, suite->path));
+    status s = suite_tree_read(suite->path, &suite->files, &root);
     struct loader l = {.request = request, .suite = suite, .root = &root};
-    status s = load(&l);
+    if (!s) s = load(&l);
     yaml_free(&root);
     yaml_free(&l.preset);
     yaml_free(&l.scale_preset);
@@ -435,6 +413,7 @@ void suite_free(struct suite *suite) {
     free(suite->variants);
     free(suite->seeds);
     free(suite->scales);
+    suite_files_free(&suite->files);
     *suite = (struct suite){0};
 }
 

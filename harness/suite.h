@@ -13,7 +13,14 @@ struct suite_variant {
     char name[NAME_CAPACITY];
     char overrides[1024]; /* its own mapping as "key=value key=value"; "" for none */
     struct config config; /* complete and checked */
-    int line, column;     /* where its name stands in the file */
+    const char *file;     /* where its name stands: a path in the suite's files */
+    int line, column;
+};
+
+/* The paths of the files that a suite is made of; the list owns them. */
+struct suite_files {
+    size_t count;
+    char **paths;
 };
 
 struct suite {
@@ -29,6 +36,7 @@ struct suite {
     int64_t *seeds; /* in the order of the file */
     int scale_count;
     char (*scales)[32]; /* names that --scale takes, in the order of the file */
+    struct suite_files files;
 };
 
 struct suite_request {

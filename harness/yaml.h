@@ -12,6 +12,7 @@ enum { YAML_DEPTH = 8, YAML_BYTES = 1 << 20 };
 enum yaml_kind { YAML_TEXT, YAML_LIST, YAML_MAP };
 
 struct yaml_place {
+    const char *file; /* the path that yaml_read was given; it must outlive the tree */
     int line, column; /* from 1 */
 };
 
@@ -28,12 +29,15 @@ struct yaml_node {
 status yaml_read(struct yaml_node *root, const char *path);
 void yaml_free(struct yaml_node *root);
 
-const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key); /* NULL when absent */
-const char *yaml_kind_name(enum yaml_kind kind);                                /* "text", "a list", "a mapping" */
+/* A deep copy; and one as the last child of a mapping, which takes it over in success and in failure. */
+status yaml_copy(struct yaml_node *to, const struct yaml_node *from);
+status yaml_append(struct yaml_node *map, struct yaml_node child);
+
+struct yaml_node *yaml_get(const struct yaml_node *map, const char *key); /* NULL when absent */
+const char *yaml_kind_name(enum yaml_kind kind);                          /* "text", "a list", "a mapping" */
 
 /* A STATUS_USAGE message that begins with the place. */
-__attribute__((format(printf, 3, 4))) status yaml_error(const char *path, struct yaml_place place, const char *format,
-                                                        ...);
+__attribute__((format(printf, 2, 3))) status yaml_error(struct yaml_place place, const char *format, ...);
 
 /* Names of the *.yaml files of a folder, without the ending, sorted. Caller frees with names_free. A folder that cannot
  * be read has none. */

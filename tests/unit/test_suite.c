@@ -9,6 +9,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "model/files.h"
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
 
@@ -114,6 +115,85 @@ static void every_suite_of_the_repository_loads_at_every_scale(void **state) {
     suite_free(&s);
 }
 
+/* --- include and matrix ----------------------------------------------------------------------------------------------
+ */
+
+static void put(const char *name, const char *text) { small_write(small_path(name), text, strlen(text)); }
+
+static void a_matrix_crosses_its_axes_into_named_variants(void **state) {
+    (void)state;
+    char *yaml = small_replace(small_suite, "variants:",
+                               "matrix:\n  quant.bits: [4, 6]\n"
+                               "  method: {rowwise: {quant.method: rowwise}, gptq: {quant.method: gptq}}\nvariants:");
+    struct suite s = small_suite_good(yaml);
+    const char *const names[] = {"none", "wide", "bits4-rowwise", "bits4-gptq", "bits6-rowwise", "bits6-gptq"};
+    assert_int_equal(s.variant_count, 6);
+    for (int i = 0; i < 6; i++) assert_string_equal(s.variants[i].name, names[i]);
+    assert_string_equal(s.variants[2].overrides, "quant.bits=4 quant.method=rowwise");
+    assert_int_equal(s.variants[4].config.quant_bits, 6);
+    assert_int_equal(s.variants[4].config.quant_method, METHOD_ROWWISE);
+    assert_int_equal(s.variants[5].config.quant_method, METHOD_GPTQ);
+    suite_free(&s);
+    free(yaml);
+}
+
+static void a_matrix_alone_is_a_suite(void **state) {
+    (void)state;
+    struct suite s = small_suite_good("name: small\npreset: small\nseeds: [1, 2]\nbaseline: none\nmetric: bpb.raw\n"
+                                      "matrix:\n  skips: {none: {model.skips: none}, all: {model.skips: all}}\n");
+    assert_int_equal(s.variant_count, 2);
+    assert_string_equal(s.design.baseline, "none");
+    suite_free(&s);
+}
+
+static void a_suite_lies_over_what_it_includes(void **state) {
+    (void)state;
+    expect_good(make_directories(small_path("common")));
+    put("common/base.yaml", "margin: 0.5\nset: {train.steps: 3, model.mlp_mult: 4}\nvariants: {wide: {train.ema: 0}, "
+                            "long: {train.steps: 5}}\nscales: {short: {set: {train.steps: 2}}}\n");
+    expect_good(make_directories(small_path("presets")));
+    put("presets/bare.yaml", "include: small\nmodel.smear: off\n");
+    char *yaml = small_replace(small_suite, "preset: small\n",
+                               "preset: bare\ninclude: [common/base, presets/small]\nset: {train.steps: 7}\n");
+    struct suite s;
+    expect_good(small_load_with(&s, yaml, NULL, NULL));
+    assert_true(s.design.margin == 0.01);
+    assert_int_equal(s.config.train_steps, 7);    /* its own set over both includes */
+    assert_int_equal(s.config.model_mlp_mult, 1); /* the later include over the earlier */
+    assert_false(s.config.model_smear);           /* what its preset adds to the one that it includes */
+    assert_int_equal(s.variant_count, 3);
+    assert_string_equal(s.variants[0].name, "wide");
+    assert_string_equal(s.variants[0].overrides, "train.ema=0 model.mlp_mult=2");
+    assert_string_equal(s.variants[1].name, "long");
+    assert_string_equal(s.scales[0], "short");
+    suite_free(&s);
+    free(yaml);
+}
+
+static void a_mistake_in_an_included_file_names_that_file(void **state) {
+    (void)state;
+    struct suite s;
+    char *yaml = small_replace(small_suite, "preset: small", "preset: small\ninclude: base");
+    put("base.yaml", "set:\n  train.step: 3\n");
+    expect_failure(small_load(&s, yaml), "base.yaml:2:3: ", "train.steps", NULL);
+    put("base.yaml", "margin: 1\nmargins: 2\n");
+    expect_failure(small_load(&s, yaml), "base.yaml:2:1: margins: unknown key", NULL);
+    put("base.yaml", "variants:\n  odd: {attention.heads: 3}\n");
+    expect_failure(small_load(&s, yaml), "base.yaml:2:3: variant odd: ", "attention.heads", NULL);
+    free(yaml);
+}
+
+static void includes_in_a_circle_are_refused(void **state) {
+    (void)state;
+    struct suite s;
+    char *yaml = small_replace(small_suite, "preset: small", "preset: small\ninclude: base");
+    put("base.yaml", "include: suite\n");
+    expect_failure(small_load(&s, yaml), "base.yaml:1:10: include: ", "suite.yaml includes itself", NULL);
+    put("base.yaml", "include: ./base\n");
+    expect_failure(small_load(&s, yaml), "base.yaml:1:10: include: ", "base.yaml includes itself", NULL);
+    free(yaml);
+}
+
 /* --- what is refused -------------------------------------------------------------------------------------------------
  */
 
@@ -156,6 +236,20 @@ static const struct mistake {
     {"preset: small", "preset: small\nset: [1]", {"suite.yaml:4:", "set: expected a mapping"}},
     {"preset: small", "preset: small\npreset: small", {"suite.yaml:4:1: preset: given twice", "line 3"}},
     {"preset: small", "preset: [", {"suite.yaml:", "not valid YAML"}},
+    {"preset: small", "preset: small\ninclude: sute", {"suite.yaml:4:10: include: there is no", "did you mean suite?"}},
+    {"preset: small", "preset: small\ninclude: {a: 1}", {"suite.yaml:4:", "include: a file's name"}},
+    {"preset: small", "preset: small\ninclude: /etc/x", {"suite.yaml:4:10: include: a file's name"}},
+    {"preset: small", "preset: small\nmatrix: {}", {"suite.yaml:4:", "matrix: 0 axes; allowed: 1 to 8"}},
+    {"preset: small", "preset: small\nmatrix: {quant.bits: 4}", {"suite.yaml:4:10: quant.bits: an axis is a list"}},
+    {"preset: small", "preset: small\nmatrix: {quant.bits: []}", {"suite.yaml:4:10: quant.bits: an axis is a list"}},
+    {"preset: small", "preset: small\nmatrix: {quant.bit: [4]}", {"suite.yaml:4:10: ", "quant.bit", "quant.bits"}},
+    {"preset: small", "preset: small\nmatrix: {quant.bits: [4, 9]}", {"suite.yaml:4:26: ", "quant.bits", "9"}},
+    {"preset: small", "preset: small\nmatrix: {quant.bits: [[4]]}", {"suite.yaml:4:", "expected single values"}},
+    {"preset: small", "preset: small\nmatrix: {a: {b: 4}}", {"suite.yaml:4:17: b: expected a mapping"}},
+    {"preset: small", "preset: small\nmatrix: {a: {wide: {}}}", {"suite.yaml:4:1: wide: the matrix", "on line 12"}},
+    {"preset: small",
+     "preset: small\nmatrix: {quant.bits: [4], b: {c: {quant.bits: 5}}}",
+     {"suite.yaml:4:35: quant.bits: two axes"}},
 };
 
 static void every_mistake_is_one_line_with_its_place(void **state) {
@@ -199,6 +293,11 @@ int main(void) {
         TEST(a_scale_is_laid_over_the_suite),
         TEST(the_command_line_wins_over_all_and_is_recorded),
         TEST(every_suite_of_the_repository_loads_at_every_scale),
+        TEST(a_matrix_crosses_its_axes_into_named_variants),
+        TEST(a_matrix_alone_is_a_suite),
+        TEST(a_suite_lies_over_what_it_includes),
+        TEST(a_mistake_in_an_included_file_names_that_file),
+        TEST(includes_in_a_circle_are_refused),
         TEST(every_mistake_is_one_line_with_its_place),
         TEST(an_empty_file_and_a_missing_one_are_refused),
         TEST(a_mistake_in_a_preset_names_the_preset),

@@ -26,7 +26,9 @@ static void end_cell(struct grid *g) {
     bool last = ++g->at == g->count;
     text_add(&g->latex, last ? " \\\\\n" : " & ");
     text_add(&g->csv, last ? "\n" : ",");
-    if (last) g->at = 0;
+    if (!last) return;
+    g->at = 0;
+    if (++g->rows == GRID_PAPER_ROWS) g->paper_size = g->latex.size;
 }
 
 static void latex_of(struct grid *g, const struct text *plain) { text_latex(&g->latex, text_of(plain)); }
@@ -107,15 +109,28 @@ void grid_hash(struct grid *g, const char *hex) {
 
 void grid_rule(struct grid *g) { text_add(&g->latex, "\\addlinespace\n"); }
 
+void grid_free(struct grid *g) {
+    text_free(&g->latex);
+    text_free(&g->csv);
+}
+
+/* A suite of thousands of runs has its rows in the CSV. */
+static void cut_paper(struct grid *g, const char *name) {
+    if (!g->is_long || g->rows <= GRID_PAPER_ROWS || g->latex.failed) return;
+    g->latex.data[g->latex.size = g->paper_size] = '\0';
+    text_add(&g->latex, "\\multicolumn{%d}{@{}l}{\\emph{%d further rows are in %s.csv.}} \\\\\n", g->count,
+             g->rows - GRID_PAPER_ROWS, name);
+}
+
 status grid_write(struct grid *g, const char *folder, const char *name) {
     char path[8192];
+    cut_paper(g, name);
     if (!g->is_long) text_add(&g->latex, "\\bottomrule\n");
     text_add(&g->latex, g->is_long ? "\\end{longtable}\n" : "\\end{tabular}%%\n");
     snprintf(path, sizeof path, "%s/%s.tex", folder, name);
     status failure = text_write(&g->latex, path);
     snprintf(path, sizeof path, "%s/%s.csv", folder, name);
     if (!failure) failure = text_write(&g->csv, path);
-    text_free(&g->latex);
-    text_free(&g->csv);
+    grid_free(g);
     return failure;
 }

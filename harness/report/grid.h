@@ -8,11 +8,15 @@ struct grid_column {
     const char *csv;       /* the CSV's column name; "low,high" for a cell of two values */
 };
 
+enum { GRID_PAPER_ROWS = 400 };
+
 struct grid {
     const struct grid_column *columns;
     int count, at;
     size_t name_characters; /* of a name on paper */
-    bool is_long;           /* may run over pages */
+    bool is_long;           /* may run over pages; on paper it ends after GRID_PAPER_ROWS */
+    int rows;
+    size_t paper_size; /* of the LaTeX, when that many rows are there */
     struct text latex, csv;
 };
 
@@ -27,6 +31,8 @@ void grid_p(struct grid *g, double p);
 void grid_interval(struct grid *g, double low, double high, int decimals);
 void grid_hash(struct grid *g, const char *hex); /* ten digits on paper */
 void grid_rule(struct grid *g);                  /* between rows */
+
+void grid_free(struct grid *g);
 
 /* FOLDER/NAME.tex and FOLDER/NAME.csv; frees the grid, also on failure. */
 status grid_write(struct grid *g, const char *folder, const char *name);

@@ -214,31 +214,65 @@ static void warn_of_few_seeds(const struct analysis *a, struct text *t) {
                  fewest);
 }
 
-static void describe_statistics(const struct analysis *a, struct text *t) {
+static void describe_test(const struct analysis *a, struct text *t) {
+    static const char *const tests[TEST_KINDS] = {
+        [TEST_PAIRED_T] = "the paired t test",
+        [TEST_SIGN_FLIP] = "the sign-flip permutation test (all signings up to 20 pairs, 99,999 sampled above)",
+        [TEST_WILCOXON] =
+            "Wilcoxon's signed-rank test (exact given the ranks up to 200 pairs; zero differences left out)",
+        [TEST_WELCH] = "Welch's t test",
+        [TEST_MANN_WHITNEY] = "the Mann–Whitney test (exact given the ranks up to 100 values)",
+    };
     const struct design *d = &a->design;
-    text_add(t,
-             "One seed is one unit: a variant and the baseline are paired by seed. Intervals are Student's t on the "
-             "differences at %g %% each, not corrected. ",
-             100.0 * (1.0 - d->alpha));
-    text_add(t, d->test == TEST_SIGN_FLIP
-                    ? "p comes from the sign-flip permutation test (all signings up to 20 pairs, 99,999 sampled above)"
-                    : "p comes from the paired t test, two-sided");
+    text_add(t, "One seed is one unit: a variant and the baseline are %s. ",
+             test_pairs(d->test) ? "paired by seed" : "compared as two samples of seeds");
+    text_add(t, "Intervals are %s at %g %% each, not corrected, unless they are said to hold together (Bonferroni). ",
+             test_pairs(d->test) ? "Student's t on the differences" : "Welch's", 100.0 * (1.0 - d->alpha));
+    text_add(t, "p comes from %s, two-sided", tests[d->test]);
     if (d->correction == CORRECT_NONE)
         text_add(t, ", without a correction. ");
     else
         text_add(t, ", adjusted over %d comparison%s (%s). ", a->table.family, a->table.family == 1 ? "" : "s",
                  d->correction == CORRECT_HOLM ? "Holm" : "Benjamini–Hochberg");
-    if (d->margin > 0.0)
+}
+
+static void describe_looks(const struct look_plan *plan, struct text *t) {
+    if (!plan) return;
+    text_add(t, "The comparisons were looked at after ");
+    for (int k = 0; k < plan->count; k++)
+        text_add(t, "%s%zu", !k ? "" : k + 1 == plan->count ? " and " : ", ", plan->n[k]);
+    text_add(t,
+             " seeds, as declared; a comparison stops where |t| reaches its boundary. The boundaries spend α = %.4g of "
+             "each comparison by the %s function (Lan & DeMets) and were found for t by a seeded simulation. ",
+             plan->alpha, spending_name(plan->spending));
+}
+
+static void describe_failures_and_late(const struct analysis *a, struct text *t) {
+    text_add(t, test_ranks(a->design.test) ? "Failed seeds are counted and rank as the worst; "
+                                           : "Failed seeds are counted and cannot be compared; ");
+    text_add(t, "what was added after the declaration was frozen is marked late, and corrected over all comparisons, "
+                "while declared ones are corrected among themselves.");
+    if (a->results->closed_early && !a->design.looks)
+        text_add(t,
+                 " This report was made before all planned runs were done, and no looks were declared: it is a peek. "
+                 "A decision to stop or to go on that is taken from it makes the error rate larger than α.");
+}
+
+static void describe_statistics(const struct analysis *a, struct text *t) {
+    const struct design *d = &a->design;
+    describe_test(a, t);
+    describe_looks(d->looks, t);
+    if (d->margin > 0.0 && !d->looks)
         text_add(t,
                  "“By the margin” means that a one-sided t test against the margin of %g passes too; “equivalent” that "
                  "both one-sided tests place the difference inside ±%g (TOST). Both are adjusted in the same way. ",
                  d->margin, d->margin);
     text_add(t,
-             "g is Hedges' g of the pairs with the exact small-sample factor. MDE80 is the difference that the t test "
-             "finds with 80 %% power at the observed spread, at α %s. ",
+             "g is Hedges' g with the exact small-sample factor, of the pairs where there are pairs. MDE80 is the "
+             "difference that the t test finds with 80 %% power at the observed spread, at α %s. The bootstrap is BCa "
+             "(all resamples up to 6 pairs, 9,999 seeded ones above). ",
              d->correction == CORRECT_HOLM ? "divided by the number of comparisons" : "as declared");
-    text_add(t, "Failed seeds are counted and cannot be paired; what was added after the declaration was frozen is "
-                "marked late, and corrected over all comparisons, while declared ones are corrected among themselves.");
+    describe_failures_and_late(a, t);
     warn_of_few_seeds(a, t);
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "harness/report/analysis.h"
+#include "harness/report/evidence.h"
 #include "harness/report/figures.h"
 #include "harness/report/methods.h"
 #include "harness/report/program.h"
@@ -127,6 +128,13 @@ static void define_captions(const struct analysis *a, struct text *t) {
     double unigram = a->results->unigram_bpb;
     snprintf(caption, sizeof caption, "; dashed: the add-one unigram model of the same tokens, %.4f", unigram);
     define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");
+    size_t fewest = SIZE_MAX;
+    for (int r = 1; a->compared && r < a->table.count; r++)
+        if (a->table.rows[r].pairs >= 2) fewest = a->table.rows[r].pairs < fewest ? a->table.rows[r].pairs : fewest;
+    snprintf(caption, sizeof caption,
+             " With as few as %zu pairs the bootstrap covers less than it says; read it beside t, not instead.",
+             fewest);
+    define(t, "BootstrapCaption", fewest <= FEW_SEEDS ? caption : "");
     define(t, "VerdictRule", a->design.looks ? "the boundaries of the declared looks" : "the corrected p");
     define(t, "PairingCaption", test_pairs(a->design.test) ? "paired by seed" : "between two samples");
     define(t, "CapCaption", ", and the cap of 16,000,000 bytes");
@@ -299,6 +307,7 @@ static status make_parts(struct build *b) {
     TRY(copy_templates(b));
     TRY(advance(context, "tables", 0.0));
     TRY(tables_write(&b->analysis, b->folder));
+    if (b->analysis.compared) TRY(evidence_write(&b->analysis, b->folder));
     TRY(write_facts(b));
     TRY(write_findings(b));
     TRY(write_methods(b));

@@ -14,8 +14,10 @@
 #include <cmocka.h>
 
 #include "harness/process.h"
+#include "harness/report/grid.h"
 #include "harness/report/report.h"
 #include "harness/report/text.h"
+#include "harness/report/trace.h"
 #include "tests/unit/report_fixture.h"
 
 static char scratch[64];
@@ -46,7 +48,7 @@ static const char *in_scratch(const char *name) {
 
 static bool exists(const char *path) { return access(path, F_OK) == 0; }
 
-static char *contents(const char *path) {
+__attribute__((noinline)) static char *contents(const char *path) { /* inlined, gcc 12 takes its result for dangling */
     const char *const argv[] = {"cat", path, NULL};
     char *output;
     int code;
@@ -171,8 +173,8 @@ static void a_report_shows_verdicts_figures_and_hashes(void **state) {
 
 static void every_table_and_figure_lies_beside_the_report(void **state) {
     (void)state;
-    static const char *const tables[] = {"significance", "design", "spread",   "gap",       "timings",
-                                         "classes",      "runs",   "variants", "provenance"};
+    static const char *const tables[] = {"significance", "design",   "spread",     "gap",       "timings", "classes",
+                                         "runs",         "variants", "provenance", "intervals", "sources", "trace"};
     static const char *const figures[] = {"differences", "slopes", "curves", "front", "stages"};
     static const char *const endings[] = {"pdf", "png", "svg"};
     char path[256];
@@ -220,6 +222,121 @@ static void the_csv_of_significance_holds_the_compared_figures(void **state) {
     free(observations);
     comparison_table_free(&table);
     results_free(&results);
+}
+
+/* A field of a CSV's line that starts with `line`. */
+static double csv_field(const char *csv, const char *line, int field) {
+    const char *found = strstr(csv, line);
+    size_t at = found ? (size_t)(found - csv) : 0;
+    if (!found) fail_msg("no line '%s' in:\n%s", line, csv);
+    for (int i = 0; i < field; i++) at += strcspn(csv + at, ",") + 1;
+    return strtod(csv + at, NULL);
+}
+
+static void the_variance_by_source_adds_up_to_what_was_put_in(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    static const double seed_effect[] = {-0.01, 0.0, 0.01}, own[] = {0.002, -0.004, 0.002};
+    for (int s = 0; s < 3; s++)
+        for (int v = 0; v < 4; v++) {
+            struct evaluation *e = &fixture_run(&results, v, s)->artifact.value;
+            e->bpb = 2.0 + 0.1 * v + seed_effect[s] + (v == 0 ? own[s] : v == 1 ? -own[s] : 0.0);
+            for (int b = 0; b < EVALUATION_BLOCKS; b++)
+                e->blocks[b] =
+                    (struct evaluation_block){1000.0 * M_LN2 * (e->bpb + (b % 2 ? 0.064 : -0.064)), 1000, 400};
+        }
+    write_report(&results, in_scratch("sources"), pdf);
+    char *csv = contents(in_scratch("sources/test-data/sources.csv"));
+    double left = 2.0 * 24e-6 / 6.0, between = 4.0 * 1e-4;
+    assert_true(fabs(csv_field(csv, "\"seed, own\"", 2) - sqrt(left)) < 1e-9);
+    assert_true(fabs(csv_field(csv, "\"seed, shared\"", 2) - sqrt((between - left) / 4.0)) < 1e-9);
+    assert_true(fabs(csv_field(csv, "evaluated text", 1) - 0.008) < 3e-4);
+    free(csv);
+    csv = contents(in_scratch("sources/test-data/intervals.csv"));
+    assert_true(fabs(csv_field(csv, "no-rope", 8)) < 1e-9); /* every block differs alike: no noise in the difference */
+    free(csv);
+    results_free(&results);
+}
+
+static void every_number_of_the_comparison_names_its_runs(void **state) {
+    (void)state;
+    struct results results;
+    struct analysis a;
+    struct trace_runs runs;
+    const struct trace_figure *figure;
+    int row;
+    fixture_results(&results, &plain_names, 6);
+    strcpy(fixture_run(&results, 2, 1)->status, "failed");
+    assert_null(analyse(&results, &a));
+    const struct {
+        const char *cell, *ids;
+    } cells[] = {
+        {"none.mean", "1, 5 … 21 (by 4)"},
+        {"recurrence.delta", "1, 2, 5, 6, 9, 10, 13, 14, 17, 18, 21, 22"},
+        {"no-rope.n", "3, 11, 15 … 23 (by 4)"},
+        {"no-rope.p", "1, 3, 9, 11 … 23 (by 2)"},
+    };
+    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
+        struct text ids = {0};
+        assert_null(trace_find(&a, cells[i].cell, &row, &figure));
+        assert_null(trace_runs(&a, row, figure->basis, &runs));
+        trace_ids(&a, &runs, &ids);
+        assert_string_equal(text_of(&ids), cells[i].ids);
+        text_free(&ids);
+        trace_runs_free(&runs);
+    }
+    assert_null(trace_find(&a, "int8.verdict", &row, &figure));
+    assert_null(trace_runs(&a, row, figure->basis, &runs));
+    assert_int_equal(runs.count, 23);
+    trace_runs_free(&runs);
+    status unknown = trace_find(&a, "int8.delt", &row, &figure);
+    assert_holds(status_text(unknown), "did you mean 'delta'?");
+    status_free(unknown);
+    unknown = trace_find(&a, "int9.delta", &row, &figure);
+    assert_holds(status_text(unknown), "did you mean 'int8'?");
+    status_free(unknown);
+    analysis_free(&a);
+    results_free(&results);
+}
+
+static void declared_looks_show_boundaries_path_and_where_it_stopped(void **state) {
+    (void)state;
+    const size_t n[] = {3, 6};
+    struct results results;
+    struct look_plan plan;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 6);
+    assert_null(look_plan_make(SPEND_POCOCK, n, 2, 0.05 / 3, 1, &plan));
+    results.design.looks = &plan;
+    write_report(&results, in_scratch("looks"), pdf);
+    char *text = pdf_text(pdf);
+    assert_holds(text, "no-rope is worse than none: stopped at look");
+    free(text);
+    text = contents(in_scratch("looks/test-data/methods.tex"));
+    assert_holds(text, "were looked at after 3 and 6 seeds");
+    free(text);
+    assert_true(exists(in_scratch("looks/test-data/looks.pdf")));
+    char *csv = contents(in_scratch("looks/test-data/looks.csv"));
+    assert_holds(csv, "stopped");
+    free(csv);
+    results_free(&results);
+}
+
+static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
+    (void)state;
+    static const struct grid_column columns[] = {{"run", "r", "run"}};
+    struct grid g;
+    grid_start(&g, columns, 1, true);
+    for (int i = 0; i < GRID_PAPER_ROWS + 50; i++) grid_integer(&g, i);
+    assert_null(grid_write(&g, scratch, "many"));
+    char *latex = contents(in_scratch("many.tex")), *csv = contents(in_scratch("many.csv"));
+    assert_holds(latex, "50 further rows are in many.csv");
+    assert_null(strstr(latex, "\n400 "));
+    assert_holds(csv, "\n449\n");
+    free(latex);
+    free(csv);
 }
 
 static void the_same_results_make_the_same_bytes(void **state) {
@@ -423,6 +540,10 @@ int main(void) {
         cmocka_unit_test(every_table_and_figure_lies_beside_the_report),
         cmocka_unit_test(no_line_of_the_document_is_wider_than_the_page),
         cmocka_unit_test(the_csv_of_significance_holds_the_compared_figures),
+        cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
+        cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
+        cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
+        cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),
         cmocka_unit_test(an_unfinished_suite_says_so_and_lists_what_failed),

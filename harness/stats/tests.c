@@ -1,12 +1,13 @@
 /* tests: every test as a row; t and sign-flip p values, the least p that each test can give, and the seeds it takes. */
 #include <gsl/gsl_cdf.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/stats/rows.h"
 #include "kernels/random.h"
 
-enum { EXACT_UP_TO = 20, RESAMPLES = 99999, MOST_SEEDS = 1000 };
+enum { EXACT_UP_TO = 20, RESAMPLES = 99999, MOST_SEEDS = 1000, SIGNINGS = 256 };
 
 /* --- Student t ---------------------------------------------------------------------------------------------------- */
 
@@ -79,14 +80,36 @@ static size_t signings_reaching(const double *d, size_t n, double sum, double th
     return signings_reaching(d + 1, n - 1, sum + *d, threshold) + signings_reaching(d + 1, n - 1, sum - *d, threshold);
 }
 
-static double resampled_sum(const double *d, size_t n, struct random_stream stream, uint64_t resample) {
+/* Sums of eight differences under each of their 256 signings, bit i of the signing for the sign of the i-th, so that a
+ * resample adds n / 8 numbers. (n + 7) / 8 rows; caller frees. */
+static double *signed_sums(const double *d, size_t n) {
+    size_t rows = (n + 7) / 8;
+    double *sums = calloc(rows * SIGNINGS, sizeof *sums);
+    for (size_t row = 0; sums && row < rows; row++)
+        for (size_t signing = 0; signing < SIGNINGS; signing++)
+            for (size_t i = 8 * row; i < 8 * row + 8 && i < n; i++)
+                sums[row * SIGNINGS + signing] += signing >> (i % 8) & 1 ? d[i] : -d[i];
+    return sums;
+}
+
+static double resampled_sum(const double *sums, size_t rows, struct random_stream stream, uint64_t resample) {
     double sum = 0.0;
-    uint64_t words = (n + 63) / 64, bits = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (i % 64 == 0) bits = random_bits(stream, resample * words + i / 64);
-        sum += bits >> (i % 64) & 1 ? d[i] : -d[i];
+    uint64_t words = (rows + 7) / 8, bits = 0;
+    for (size_t row = 0; row < rows; row++, bits >>= 8) {
+        if (row % 8 == 0) bits = random_bits(stream, resample * words + row / 8);
+        sum += sums[row * SIGNINGS + (bits & (SIGNINGS - 1))];
     }
     return sum;
+}
+
+static double p_resampled(const double *d, size_t n, double threshold, uint64_t seed) {
+    struct random_stream stream = random_stream(seed, "stats.sign-flip");
+    size_t reached = 0, rows = (n + 7) / 8;
+    double *sums = signed_sums(d, n);
+    if (!sums) return NAN;
+    for (uint64_t m = 0; m < RESAMPLES; m++) reached += fabs(resampled_sum(sums, rows, stream, m)) >= threshold;
+    free(sums);
+    return (double)(reached + 1) / (RESAMPLES + 1);
 }
 
 double p_sign_flip(const double *d, size_t n, uint64_t seed) {
@@ -95,10 +118,7 @@ double p_sign_flip(const double *d, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) sum += d[i], size += fabs(d[i]);
     double threshold = fabs(sum) - 1e-12 * size; /* sums that are equal but for rounding count as reached */
     if (n <= EXACT_UP_TO) return ldexp((double)signings_reaching(d, n, 0.0, threshold), -(int)n);
-    struct random_stream stream = random_stream(seed, "stats.sign-flip");
-    size_t reached = 0;
-    for (uint64_t m = 0; m < RESAMPLES; m++) reached += fabs(resampled_sum(d, n, stream, m)) >= threshold;
-    return (double)(reached + 1) / (RESAMPLES + 1);
+    return p_resampled(d, n, threshold, seed);
 }
 
 /* --- the rows ----------------------------------------------------------------------------------------------------- */

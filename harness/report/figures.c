@@ -14,19 +14,31 @@ enum { CURVE_POINTS = 400 };
 
 /* --- differences ---------------------------------------------------------------------------------------------- */
 
-/* Row, delta, low, high, the simultaneous low and high, then the metric of each seed. */
+/* Row and metric, a block for each seed: what one plot reads in one pass. */
+static status write_seeds(const struct analysis *a, const char *folder) {
+    struct text lines = {0};
+    for (int s = 0; s < a->results->seed_count; s++) {
+        for (int r = 0; r < a->table.count; r++) {
+            text_add(&lines, "%d", r + 1);
+            figure_value(&lines, analysis_metric(a, analysis_variant(a, r), s));
+            text_add(&lines, "\n");
+        }
+        text_add(&lines, "\n");
+    }
+    return figure_write(&lines, folder, "seeds.tsv");
+}
+
+/* Row, delta, low, high, and the simultaneous low and high. */
 static status write_differences(const struct analysis *a, const char *folder) {
     struct text rows = {0}, means = {0};
     for (int r = 0; r < a->table.count; r++) {
         const struct comparison *row = &a->table.rows[r];
-        int variant = analysis_variant(a, r);
         text_add(&rows, "%d", r + 1);
         figure_value(&rows, row->delta);
         figure_value(&rows, row->ci_low);
         figure_value(&rows, row->ci_high);
         figure_value(&rows, row->family_low);
         figure_value(&rows, row->family_high);
-        for (int s = 0; s < a->results->seed_count; s++) figure_value(&rows, analysis_metric(a, variant, s));
         text_add(&rows, "\n");
         text_add(&means, "%d", r + 1);
         figure_value(&means, row->summary.mean);
@@ -34,9 +46,9 @@ static status write_differences(const struct analysis *a, const char *folder) {
     }
     status failure = figure_write(&rows, folder, "differences.tsv");
     status second = figure_write(&means, folder, "means.tsv");
-    if (!failure) return second;
-    if (second) status_free(second);
-    return failure;
+    if (!failure && !second) return write_seeds(a, folder);
+    if (failure && second) status_free(second);
+    return failure ? failure : second;
 }
 
 static bool has_differences(const struct analysis *a) {

@@ -150,34 +150,61 @@ status store_put_steps(struct store *store, const char *key, const struct worker
     return database_end(store->db, put_steps(store, key, worker, first, steps, count));
 }
 
-static status read_steps(struct query *q, struct step_record *steps, size_t capacity, size_t *count) {
+/* The rows of a stage, whose number is not known before they are read. */
+struct step_list {
+    struct step_record *rows;
+    size_t count, capacity;
+};
+
+static status next_step(struct step_list *list, struct step_record **row) {
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        struct step_record *grown = realloc(list->rows, capacity * sizeof *grown);
+        if (!grown) return status_new(STATUS_SYSTEM, "out of memory for %zu steps", capacity);
+        list->rows = grown;
+        list->capacity = capacity;
+    }
+    *row = &list->rows[list->count++];
+    return NULL;
+}
+
+static status read_steps(struct query *q, struct step_list *list) {
     for (bool row = true; row;) {
+        struct step_record *step = NULL;
         TRY(query_next(q, &row));
-        if (row && *count < capacity)
-            steps[(*count)++] = (struct step_record){.step = query_int(q, 0),
-                                                     .loss = query_real(q, 1),
-                                                     .multiplier = query_real(q, 2),
-                                                     .milliseconds = query_real(q, 3),
-                                                     .tokens = query_int(q, 4)};
+        if (!row) continue;
+        status s = next_step(list, &step);
+        if (s) query_close(q);
+        TRY(s);
+        *step = (struct step_record){.step = query_int(q, 0),
+                                     .loss = query_real(q, 1),
+                                     .multiplier = query_real(q, 2),
+                                     .milliseconds = query_real(q, 3),
+                                     .tokens = query_int(q, 4)};
     }
     return NULL;
 }
 
 status store_steps(struct store *store, const char *key, struct step_record **steps, size_t *count) {
     struct query q;
-    int64_t id, capacity;
+    int64_t id;
     bool found;
+    struct step_list list = {0};
     *steps = NULL;
     *count = 0;
     TRY(query_one_int(store->db, &id, &found, "SELECT id FROM stages WHERE key = ?", "s", key));
     if (!found) return unknown_stage(key);
-    TRY(query_one_int(store->db, &capacity, NULL, "SELECT count(*) FROM steps WHERE stage = ?", "i", id));
-    *steps = calloc((size_t)capacity + 1, sizeof **steps);
-    if (!*steps) return status_new(STATUS_SYSTEM, "out of memory");
     TRY(query_open(&q, store->db,
                    "SELECT step, loss, multiplier, milliseconds, tokens FROM steps WHERE stage = ? ORDER BY step", "i",
                    id));
-    return read_steps(&q, *steps, (size_t)capacity, count);
+    status s = read_steps(&q, &list);
+    if (s) {
+        free(list.rows);
+        return s;
+    }
+    *steps = list.rows;
+    *count = list.count;
+    return NULL;
 }
 
 status store_count_steps(struct store *store, const char *key, int64_t below, int64_t *count) {

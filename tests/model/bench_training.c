@@ -1,13 +1,16 @@
-/* bench_training: training speed of the presets against this machine's product rate, measured in the same run.
+/* bench_training: training and sampling speed of the presets, against this machine's product rate of the same run.
  *
  * Share = (counted FLOPs of forward and backward per token, network_training_flops) * tokens/s / product rate. The
- * optimiser's own FLOPs are work but not counted as useful. Usage: bench_training [tiny|small|nemotron-h ...] */
+ * optimiser's own FLOPs are work but not counted as useful. Sampling (GPTQ's self-calibration) is timed at two lengths:
+ * work per token must not grow with the prefix. Usage: bench_training [tiny|small|nemotron-h ...] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernels/random.h"
 #include "kernels/rates.h"
+#include "model/decoder.h"
 #include "model/trainer.h"
 
 struct bench_row {
@@ -95,10 +98,59 @@ static status bench(const struct bench_row *row, const struct backend *ops, doub
     return NULL;
 }
 
+/* Milliseconds per token of 16 sequences sampled side by side. */
+static status sampling_cost(const struct network *net, const real *weights, size_t time, double *milliseconds) {
+    enum { SEQUENCES = 16 };
+    int32_t *tokens = malloc(SEQUENCES * time * sizeof *tokens);
+    if (!tokens) return status_new(STATUS_SYSTEM, "out of memory");
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    status s = decoder_sample(net, weights, false, SEQUENCES, time, 0.8, 1, NULL, NULL, tokens);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+    *milliseconds = 1e3 * seconds / (double)(SEQUENCES * time);
+    free(tokens);
+    return s;
+}
+
+/* The cost per token at a quarter of T and at T; equal when it does not depend on the prefix. */
+static status bench_sampling(const struct bench_row *row, const struct backend *ops) {
+    struct config config;
+    TRY(configure(&config, row));
+    struct network net;
+    size_t time = (size_t)config.train_sequence < 512 ? (size_t)config.train_sequence : 512;
+    TRY(network_create(&net, &config, ops, 1, time));
+    real *weights = calloc(net.parameters.total, sizeof *weights);
+    double early = 0, whole = 0;
+    status s =
+        weights ? parameters_initialise(&net.parameters, weights, 1) : status_new(STATUS_SYSTEM, "out of memory");
+    if (!s) s = sampling_cost(&net, weights, time / 4, &early);
+    if (!s) s = sampling_cost(&net, weights, time, &whole);
+    if (!s)
+        printf("%-11s %10zu tokens %8.3f ms/token %10zu tokens %8.3f ms/token   ratio %.2f\n", row->preset, time / 4,
+               early, time, whole, whole / early);
+    free(weights);
+    network_destroy(&net);
+    return s;
+}
+
 static bool wanted(const char *preset, int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], preset) == 0) return true;
     return argc == 1;
+}
+
+/* Training with a product rate, else sampling. */
+static int run_rows(int argc, char **argv, const struct backend *ops, double product_rate) {
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (!wanted(rows[i].preset, argc, argv)) continue;
+        status s = product_rate > 0 ? bench(&rows[i], ops, product_rate) : bench_sampling(&rows[i], ops);
+        if (s) {
+            fprintf(stderr, "bench_training: %s: %s\n", rows[i].preset, status_text(s));
+            return (int)status_kind(s);
+        }
+    }
+    return 0;
 }
 
 int main(int argc, char **argv) {
@@ -109,13 +161,7 @@ int main(int argc, char **argv) {
            product_rate / 1e9, REAL_NAME);
     printf("%-11s %10s %14s %9s %10s %10s %9s %10s %9s\n", "preset", "parameters", "batch", "s/step", "tokens/s",
            "MFLOP/tok", "GFLOP/s", "share", "arena MB");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (!wanted(rows[i].preset, argc, argv)) continue;
-        status s = bench(&rows[i], ops, product_rate);
-        if (s) {
-            fprintf(stderr, "bench_training: %s: %s\n", rows[i].preset, status_text(s));
-            return (int)status_kind(s);
-        }
-    }
-    return 0;
+    if (run_rows(argc, argv, ops, product_rate)) return 1;
+    printf("\nsampling 16 sequences side by side, a quarter of the length and the whole\n");
+    return run_rows(argc, argv, ops, 0);
 }

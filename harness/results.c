@@ -36,7 +36,7 @@ const struct metric_row *metric_find(const char *name) {
     return NULL;
 }
 
-static void free_texts(struct result_text *texts, int count) {
+void result_texts_free(struct result_text *texts, int count) {
     for (int i = 0; i < count; i++) {
         free(texts[i].name);
         free(texts[i].value);
@@ -46,7 +46,7 @@ static void free_texts(struct result_text *texts, int count) {
 
 void results_free(struct results *results) {
     for (int i = 0; i < results->run_count; i++) free(results->runs[i].trace);
-    free_texts(results->provenance, results->provenance_count);
+    result_texts_free(results->provenance, results->provenance_count);
     free(results->declaration);
     free(results->variants);
     free(results->seeds);

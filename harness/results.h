@@ -72,6 +72,7 @@ struct results {
 };
 
 void results_free(struct results *results);
+void result_texts_free(struct result_text *texts, int count);
 
 /* What a suite may declare as its metric. */
 struct metric_row {

@@ -57,17 +57,9 @@ status store_list_suites(struct store *store, struct suite_summary **rows, int *
 /* --- one run ---------------------------------------------------------------------------------------------------------
  */
 
-static void free_texts(struct result_text *texts, int count) {
-    for (int i = 0; i < count; i++) {
-        free(texts[i].name);
-        free(texts[i].value);
-    }
-    free(texts);
-}
-
 void run_details_free(struct run_details *details) {
-    free_texts(details->options, details->option_count);
-    free_texts(details->provenance, details->provenance_count);
+    result_texts_free(details->options, details->option_count);
+    result_texts_free(details->provenance, details->provenance_count);
     free(details->stages);
     *details = (struct run_details){0};
 }

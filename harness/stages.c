@@ -169,8 +169,9 @@ static status evaluate_stage(const struct stage_context *c, const struct plan_st
         TRY(load_artifact(c, stage->parent, &weights));
     else
         TRY(load_trained(c, stage, &weights));
-    status s = evaluate(config_of(c, stage), c->plan->ops, weights, dataset_of(c, stage), evaluation_report, (void *)c,
-                        evaluation);
+    struct config config = *config_of(c, stage);
+    if (c->stages[stage->parent].kind == STAGE_QUANTISE) config = quantized_config(&config);
+    status s = evaluate(&config, c->plan->ops, weights, dataset_of(c, stage), evaluation_report, (void *)c, evaluation);
     free(weights);
     return s;
 }

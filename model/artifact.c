@@ -18,35 +18,71 @@ static const char FORMAT[] = "hinge-artifact-1";
 
 /* --- the tensors of the file ------------------------------------------------------------------------------------- */
 
-static size_t scale_columns(const struct quantized_tensor *q) { return q->scale_count / q->tensor->shape[0]; }
+enum { MOST_ENTRIES = 3 * MOST_PARTS, LARGEST_TRITS = 242 };
 
-static struct stored_tensor entry(const struct quantized_tensor *q, const char *suffix, enum tensor_type type,
-                                  const void *data) {
+/* Rows of a tensor in parts are named "blocks.0.mamba.in_proj[1024:1152]", as Python would slice them. */
+static struct stored_tensor entry(const struct quantized_tensor *q, const struct quantized_part *part,
+                                  const char *suffix, enum tensor_type type, const void *data) {
     struct stored_tensor stored = {.type = type,
                                    .dims = q->tensor->dims,
-                                   .shape = {q->tensor->shape[0], q->tensor->shape[1]},
-                                   .count = q->tensor->count,
+                                   .shape = {part->rows, q->tensor->dims == 1 ? 0 : q->tensor->shape[1]},
+                                   .count = part->count,
                                    .data = data};
-    if (stored.dims == 1) stored.shape[1] = 0;
-    snprintf(stored.name, sizeof stored.name, "%s%s", q->tensor->name, suffix);
+    char rows[48] = "";
+    if (q->part_count > 1) snprintf(rows, sizeof rows, "[%zu:%zu]", part->first, part->first + part->rows);
+    snprintf(stored.name, sizeof stored.name, "%s%s%s", q->tensor->name, rows, suffix);
     return stored;
 }
 
-/* The one or two entries under which a tensor is stored. */
-static int entries_of(const struct quantized_tensor *q, struct stored_tensor out[2]) {
-    if (q->storage == STORED_F32) return out[0] = entry(q, "", TYPE_F32, q->floats), 1;
-    if (q->storage == STORED_F16) return out[0] = entry(q, "", TYPE_F16, q->halves), 1;
-    out[0] = entry(q, ".q", TYPE_I8, q->integers);
-    out[1] = entry(q, ".scale", TYPE_F16, q->scales);
-    out[1].shape[1] = scale_columns(q);
-    out[1].count = q->scale_count;
-    return 2;
+/* A list of values beside the tensor itself. */
+static struct stored_tensor list_entry(const struct quantized_tensor *q, const struct quantized_part *part,
+                                       const char *suffix, enum tensor_type type, const void *data, size_t count) {
+    struct stored_tensor stored = entry(q, part, suffix, type, data);
+    stored.dims = 1;
+    stored.count = stored.shape[0] = count;
+    stored.shape[1] = 0;
+    return stored;
+}
+
+static size_t trit_bytes(const struct quantized_part *part) {
+    return (part->count + TRITS_PER_BYTE - 1) / TRITS_PER_BYTE;
+}
+
+/* The one to three entries under which a part is stored. */
+static int part_entries(const struct quantized_tensor *q, const struct quantized_part *part,
+                        struct stored_tensor *out) {
+    switch (part->storage) {
+    case STORED_F32:
+        out[0] = entry(q, part, "", TYPE_F32, part->floats);
+        return 1;
+    case STORED_F16:
+        out[0] = entry(q, part, "", TYPE_F16, part->halves);
+        return 1;
+    case STORED_INT:
+        out[0] = entry(q, part, ".q", TYPE_I8, part->integers);
+        out[1] = entry(q, part, ".scale", TYPE_F16, part->scales);
+        out[1].shape[1] = part->scale_count / part->rows;
+        out[1].count = part->scale_count;
+        return 2;
+    case STORED_TRITS:
+        out[0] = list_entry(q, part, ".trits", TYPE_U8, part->trits, trit_bytes(part));
+        out[1] = list_entry(q, part, ".scale", TYPE_F32, &part->trit_scale, 1);
+        out[2] = list_entry(q, part, ".shape", TYPE_I32, part->shape, 2);
+        return 3;
+    }
+    return 0;
+}
+
+static int entries_of(const struct quantized_tensor *q, struct stored_tensor out[MOST_ENTRIES]) {
+    int count = 0;
+    for (int p = 0; p < q->part_count; p++) count += part_entries(q, &q->parts[p], out + count);
+    return count;
 }
 
 static size_t entry_bytes(const struct stored_tensor *stored) { return stored->count * tensor_type_size(stored->type); }
 
 static size_t stored_bytes(const struct quantized_tensor *q) {
-    struct stored_tensor entries[2];
+    struct stored_tensor entries[MOST_ENTRIES];
     size_t bytes = 0;
     for (int i = entries_of(q, entries) - 1; i >= 0; i--) bytes += entry_bytes(&entries[i]);
     return bytes;
@@ -84,7 +120,7 @@ static status metadata_of(const struct config *config, struct metadata *m) {
 static status build(const struct quantized_model *model, unsigned char **raw, size_t *raw_size) {
     struct metadata metadata = {0};
     int count = 0;
-    struct stored_tensor *entries = calloc(2 * (size_t)model->count, sizeof *entries);
+    struct stored_tensor *entries = calloc(MOST_ENTRIES * (size_t)model->count, sizeof *entries);
     if (!entries) return status_new(STATUS_SYSTEM, "artifact: out of memory");
     for (int i = 0; i < model->count; i++) count += entries_of(&model->tensors[i], entries + count);
     status s = metadata_of(&model->network->config, &metadata);
@@ -229,35 +265,60 @@ static bool halves_finite(const uint16_t *halves, size_t count) {
     return true;
 }
 
-static status check_integers(const struct reader *r, const struct quantized_tensor *q) {
-    const int qmax = (1 << (q->bits - 1)) - 1;
-    for (size_t i = 0; i < q->tensor->count; i++)
-        if (q->integers[i] < -qmax || q->integers[i] > qmax)
-            return damaged(r, q->tensor->name, "has an integer beyond its bits");
-    for (size_t i = 0; i < q->scale_count; i++)
-        if (q->scales[i] == 0 || q->scales[i] > HALF_LARGEST)
-            return damaged(r, q->tensor->name, "has a scale that is not a positive number");
+static status check_integers(const struct reader *r, const struct quantized_part *part, const char *name) {
+    const int qmax = (1 << (part->bits - 1)) - 1;
+    for (size_t i = 0; i < part->count; i++)
+        if (part->integers[i] < -qmax || part->integers[i] > qmax)
+            return damaged(r, name, "has an integer beyond its bits");
+    for (size_t i = 0; i < part->scale_count; i++)
+        if (part->scales[i] == 0 || part->scales[i] > HALF_LARGEST)
+            return damaged(r, name, "has a scale that is not a positive number");
     return NULL;
 }
 
-static status check_values(const struct reader *r, const struct quantized_tensor *q) {
-    if (q->storage == STORED_INT) return check_integers(r, q);
-    if (q->storage == STORED_F16 && !halves_finite(q->halves, q->tensor->count))
-        return damaged(r, q->tensor->name, "has a value that is not finite");
-    for (size_t i = 0; q->storage == STORED_F32 && i < q->tensor->count; i++)
-        if (!isfinite(q->floats[i])) return damaged(r, q->tensor->name, "has a value that is not finite");
+/* Behind the last element there are only trits 0, digits 1. */
+static bool filled_with_zeros(const struct quantized_part *part) {
+    size_t used = part->count % TRITS_PER_BYTE;
+    int digits = part->trits[trit_bytes(part) - 1];
+    for (size_t i = 0; i < used; i++) digits /= 3;
+    for (size_t i = used; used > 0 && i < TRITS_PER_BYTE; i++, digits /= 3)
+        if (digits % 3 != 1) return false;
+    return true;
+}
+
+static status check_trits(const struct reader *r, const struct quantized_part *part, const struct tensor *tensor) {
+    for (size_t i = 0; i < trit_bytes(part); i++)
+        if (part->trits[i] > LARGEST_TRITS) return damaged(r, tensor->name, "has a byte that is not five trits");
+    if (!filled_with_zeros(part)) return damaged(r, tensor->name, "has trits behind its last element");
+    if (!isfinite(part->trit_scale) || part->trit_scale <= 0)
+        return damaged(r, tensor->name, "has a scale that is not a positive number");
+    if ((size_t)part->shape[0] != tensor->shape[0] || (size_t)part->shape[1] != tensor->shape[1])
+        return damaged(r, tensor->name, "has another shape");
+    return NULL;
+}
+
+static status check_values(const struct reader *r, const struct quantized_part *part, const struct tensor *tensor) {
+    if (part->storage == STORED_INT) return check_integers(r, part, tensor->name);
+    if (part->storage == STORED_TRITS) return check_trits(r, part, tensor);
+    if (part->storage == STORED_F16 && !halves_finite(part->halves, part->count))
+        return damaged(r, tensor->name, "has a value that is not finite");
+    for (size_t i = 0; part->storage == STORED_F32 && i < part->count; i++)
+        if (!isfinite(part->floats[i])) return damaged(r, tensor->name, "has a value that is not finite");
+    return NULL;
+}
+
+static status fill_tensor(const struct reader *r, const struct quantized_tensor *q, int *entries_wanted) {
+    struct stored_tensor entries[MOST_ENTRIES];
+    int count = entries_of(q, entries);
+    for (int i = 0; i < count; i++) TRY(copy_entry(r, &entries[i]));
+    for (int p = 0; p < q->part_count; p++) TRY(check_values(r, &q->parts[p], q->tensor));
+    *entries_wanted += count;
     return NULL;
 }
 
 static status fill_model(const struct reader *r) {
     int entries_wanted = 0;
-    for (int i = 0; i < r->model.count; i++) {
-        struct stored_tensor entries[2];
-        int count = entries_of(&r->model.tensors[i], entries);
-        for (int k = 0; k < count; k++) TRY(copy_entry(r, &entries[k]));
-        TRY(check_values(r, &r->model.tensors[i]));
-        entries_wanted += count;
-    }
+    for (int i = 0; i < r->model.count; i++) TRY(fill_tensor(r, &r->model.tensors[i], &entries_wanted));
     if (r->file.count == entries_wanted) return NULL;
     return damaged(r, "it", "holds tensors that its model has not");
 }

@@ -1,5 +1,12 @@
 /* artifact: the file that a competition would ship: one .xz stream (preset 9 | EXTREME, CRC64) around a safetensors
- * file with integers as I8, scales as F16 and the config as metadata; Python opens it with lzma and safetensors. */
+ * file with integers as I8, scales as F16 and the config as metadata; Python opens it with lzma and safetensors.
+ *
+ *   NAME                        fp16 or fp32 values
+ *   NAME.q, NAME.scale          integers (rows, cols) and scales (rows, groups): value = q * scale
+ *   NAME.trits, .scale, .shape  five trits a byte, base 3, first element lowest, 0 1 2 for -1 0 1; one F32 scale
+ *   NAME[a:b]...                rows a to b-1 of a tensor whose rows are stored in different ways
+ *
+ * I8 and U8 are the types of .q and .trits alone ("attn.q" is a tensor of its own). */
 #pragma once
 #include "model/quantize/quantize.h"
 

@@ -66,6 +66,18 @@ static status check_bits(const char *key, int64_t bits) {
     return status_new(STATUS_USAGE, "%s = 1: expected 2 to 8, or 0 for quant.bits", key);
 }
 
+static status check_ternary(const struct config *c) {
+    if (c->quant_method != METHOD_TERNARY) return NULL;
+    if (c->model_linear != LINEAR_TERNARY)
+        return status_new(STATUS_USAGE,
+                          "quant.method = ternary stores what a ternary model calculates with; this one "
+                          "has model.linear = float (set it to ternary, or choose another quant.strategy)");
+    if (c->quant_protect & PROTECT_RECURRENCE_ROWS)
+        return status_new(STATUS_USAGE, "quant.protect = recurrence-rows keeps rows from being rounded, but "
+                                        "quant.method = ternary rounds none");
+    return NULL;
+}
+
 static status check_quantisation(const struct config *c) {
     TRY(check_bits("quant.bits_mamba", c->quant_bits_mamba));
     TRY(check_bits("quant.bits_attention", c->quant_bits_attention));
@@ -73,7 +85,9 @@ static status check_quantisation(const struct config *c) {
     long long group = c->quant_group;
     if (group != 0 && group != 32 && group != 64 && group != 128)
         return status_new(STATUS_USAGE, "quant.group = %lld: expected 0 (a whole row), 32, 64 or 128", group);
-    return NULL;
+    if (group == 0 && c->quant_group_rows == GROUP_BC)
+        return status_new(STATUS_USAGE, "quant.group_rows = bc says where groups are, but quant.group = 0 has none");
+    return check_ternary(c);
 }
 
 static status check_evaluation(const struct config *c) {

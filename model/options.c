@@ -33,18 +33,26 @@ const size_t option_row_count = sizeof option_rows / sizeof *option_rows;
 
 /* Each row sets every option that tells strategies apart, so that the order of strategies set before leaves no trace.
  */
-#define WHOLE_ROWS " quant.bits_mamba=0 quant.bits_attention=0 quant.bits_mlp=0 quant.group=0 quant.embedding=fp16"
+#define PLAIN                                                                                        \
+    "quant.bits_mamba=0 quant.bits_attention=0 quant.bits_mlp=0 quant.group=0 quant.group_rows=all " \
+    "quant.clip=max quant.scale_floor=none quant.protect=none quant.embedding=fp16 quant.calibration=self "
+#define DSQ PLAIN "quant.method=gptq quant.bits=6 quant.protect=control"
 const struct strategy_row strategy_rows[] = {
-    {"fp16", "no quantisation: the reference for the gap",
-     "quant.method=none quant.bits=6 quant.clip=max quant.scale_floor=none" WHOLE_ROWS},
+    {"fp16", "no quantisation: the reference for the gap", PLAIN "quant.method=none quant.bits=6"},
     {"int8-rowwise", "8 bits, one scale a row: the baseline of the competition",
-     "quant.method=rowwise quant.bits=8 quant.clip=max quant.scale_floor=none" WHOLE_ROWS},
+     PLAIN "quant.method=rowwise quant.bits=8"},
     {"int6-rowwise", "6 bits, one scale a row, with a search for the clip",
-     "quant.method=rowwise quant.bits=6 quant.clip=search quant.scale_floor=none" WHOLE_ROWS},
+     PLAIN "quant.method=rowwise quant.bits=6 quant.clip=search"},
     {"int6-gptq", "6 bits by GPTQ with the full Hessian, calibrated on the model's own samples",
-     "quant.method=gptq quant.bits=6 quant.clip=max quant.scale_floor=none quant.calibration=self" WHOLE_ROWS},
+     PLAIN "quant.method=gptq quant.bits=6"},
     {"int6-gptq-floored", "int6-gptq with the published floor under every scale",
-     "quant.method=gptq quant.bits=6 quant.clip=max quant.scale_floor=published quant.calibration=self" WHOLE_ROWS},
+     PLAIN "quant.method=gptq quant.bits=6 quant.scale_floor=published"},
+    {"dsq-a", "int6-gptq with the control tensors in fp16", DSQ},
+    {"dsq-b", "dsq-a with 5 bits for the MLPs", DSQ " quant.bits_mlp=5"},
+    {"dsq-c", "dsq-b with a scale for every 64 columns of in_proj's B and C rows",
+     DSQ " quant.bits_mlp=5 quant.group=64 quant.group_rows=bc"},
+    {"ternary", "five trits a byte, for models trained with model.linear = ternary",
+     PLAIN "quant.method=ternary quant.bits=6"},
 };
 const size_t strategy_row_count = sizeof strategy_rows / sizeof *strategy_rows;
 

@@ -43,8 +43,10 @@ enum { LINEAR_FLOAT, LINEAR_TERNARY };
 enum { REPEAT_SHARED, REPEAT_UNTIED };
 enum { DECAY_LINEAR, DECAY_COSINE };
 enum { FLOOR_NONE, FLOOR_PUBLISHED };
-enum { METHOD_NONE, METHOD_ROWWISE, METHOD_GPTQ };
+enum { METHOD_NONE, METHOD_ROWWISE, METHOD_GPTQ, METHOD_TERNARY };
+enum { GROUP_ALL, GROUP_BC };
 enum { CLIP_MAX, CLIP_SEARCH };
+enum { PROTECT_NONE, PROTECT_RECURRENCE_ROWS, PROTECT_CONTROL, PROTECT_BOTH }; /* a set of two bits */
 enum { EMBEDDING_FP16, EMBEDDING_INT8 };
 enum { CALIBRATION_SELF, CALIBRATION_TRAIN, CALIBRATION_NONE };
 enum { EVAL_STANDARD, EVAL_SLIDING };
@@ -71,7 +73,7 @@ const struct option_row *option_find(const char *key); /* NULL when there is non
 /* The row says where figures come from (run.*, simulated.*): artifacts do not hold it, and only simulated runs have it
  * in their identity. */
 bool option_of_source(const struct option_row *row);
-const char *option_nearest(const char *key);           /* by edit distance; NULL when nothing is near */
+const char *option_nearest(const char *key); /* by edit distance; NULL when nothing is near */
 
 /* Damerau-Levenshtein: insertions, deletions, replacements and swaps of neighbours. For naming the nearest of anything.
  */

@@ -1,15 +1,19 @@
 /* quantize: trained weights to stored tensors, by the options quant.*; the mathematics is in kernels/ops.def.
  *
  * Linear weights of more than train.quantise_above elements become integers with fp16 scales; E and smaller linears
- * fp16 (E also int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32. */
+ * fp16 (E also int8 on request); the bigram table is quantised like a linear of rows; control tensors stay fp32, or
+ * fp16 on request. Under quant.method = ternary every linear weight becomes trits with one fp32 scale, which decode to
+ * exactly what ternarize makes of it. */
 #pragma once
 #include "model/data.h"
 #include "model/network.h"
 
-enum storage { STORED_F32, STORED_F16, STORED_INT };
+enum storage { STORED_F32, STORED_F16, STORED_INT, STORED_TRITS };
+enum { TRITS_PER_BYTE = 5, MOST_PARTS = 5 };
 
-struct quantized_tensor {
-    const struct tensor *tensor;
+/* Rows of a tensor that are stored the same way. */
+struct quantized_part {
+    size_t first, rows, count; /* count: elements */
     enum storage storage;
     int bits;           /* STORED_INT */
     size_t group;       /* columns per scale; 0: the row */
@@ -18,6 +22,16 @@ struct quantized_tensor {
     uint16_t *scales; /* fp16 */
     uint16_t *halves; /* STORED_F16 */
     float *floats;    /* STORED_F32 */
+    uint8_t *trits; /* STORED_TRITS: sum of (trit + 1) 3^i over the elements 5k + i, the last byte filled with trit 0 */
+    float trit_scale;
+    int32_t shape[2]; /* STORED_TRITS: rows and columns, which the bytes do not tell */
+};
+
+/* One part, but for in_proj where its rows differ (quant.protect, quant.group_rows). */
+struct quantized_tensor {
+    const struct tensor *tensor;
+    int part_count;
+    struct quantized_part parts[MOST_PARTS]; /* in the order of the rows */
 };
 
 struct quantized_model {
@@ -41,6 +55,9 @@ status quantized_model_allocate(struct quantized_model *model, const struct netw
 
 /* The weights that a reader of the stored values gets: all of the buffer, gaps as zeros. */
 void quantized_model_decode(const struct quantized_model *model, real *weights);
+
+/* The model that decoded weights make: trits decode to what the linears calculate with, so theirs is a float model. */
+struct config quantized_config(const struct config *config);
 
 /* Is the tensor stored as integers under this config, and with how many bits (0: no)? */
 int quantize_bits(const struct config *config, const struct tensor *tensor);

@@ -1,5 +1,6 @@
 /* artifact tests: what is read is what was quantised; damaged, truncated and hostile files are refused. */
 #include <lzma.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,11 +28,24 @@ static void write_artifact(const char *settings, const char *path, struct artifa
     quantised_toy_free(&toy);
 }
 
+/* Every strategy, and what only options reach. */
+static const char *const settings[] = {
+    "quant.strategy=fp16",
+    "quant.strategy=int8-rowwise quant.embedding=int8",
+    "quant.strategy=int6-rowwise",
+    "quant.strategy=int6-gptq quant.group=32",
+    "quant.strategy=int6-gptq-floored",
+    "quant.strategy=dsq-a",
+    "quant.strategy=dsq-b",
+    "quant.strategy=dsq-c",
+    "model.linear=ternary quant.strategy=ternary",
+    "quant.strategy=int6-rowwise quant.protect=recurrence-rows+control quant.group=32 quant.group_rows=bc",
+};
+enum { SETTINGS = sizeof settings / sizeof *settings };
+
 static void reading_gives_exactly_what_was_quantised(void **state) {
     (void)state;
-    static const char *const settings[] = {"quant.strategy=int6-gptq quant.group=64", "quant.strategy=fp16",
-                                           "quant.strategy=int8-rowwise quant.embedding=int8"};
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+    for (size_t i = 0; i < SETTINGS; i++) {
         struct quantised_toy toy;
         struct artifact_sizes sizes;
         struct network net;
@@ -116,29 +130,26 @@ struct raw {
     struct safetensors file; /* parsed from a copy */
 };
 
-/* A copy of one artifact's content, which the caller may spoil. */
-static struct raw unpack(void) {
-    static unsigned char *bytes;
-    static struct artifact_sizes sizes;
-    if (!bytes) {
-        unsigned char *packed;
-        size_t packed_size;
-        struct xz_reader *xz;
-        write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
-        assert_good(file_read(toy_path("artifact.xz"), &packed, &packed_size));
-        bytes = malloc(sizes.raw_bytes);
-        assert_good(xz_open(&xz, packed, packed_size, "artifact"));
-        assert_good(xz_read(xz, bytes, sizes.raw_bytes));
-        assert_good(xz_close(xz));
-        free(packed);
-    }
+/* The content of an artifact, which the caller may spoil. */
+static struct raw unpack_under(const char *options) {
+    struct artifact_sizes sizes;
+    unsigned char *packed;
+    size_t packed_size;
+    struct xz_reader *xz;
+    write_artifact(options, toy_path("artifact.xz"), &sizes);
+    assert_good(file_read(toy_path("artifact.xz"), &packed, &packed_size));
     struct raw raw = {.bytes = malloc(sizes.raw_bytes), .size = sizes.raw_bytes};
+    assert_good(xz_open(&xz, packed, packed_size, "artifact"));
+    assert_good(xz_read(xz, raw.bytes, raw.size));
+    assert_good(xz_close(xz));
+    free(packed);
     unsigned char *copy = malloc(raw.size);
-    memcpy(raw.bytes, bytes, raw.size);
-    memcpy(copy, bytes, raw.size);
+    memcpy(copy, raw.bytes, raw.size);
     assert_good(safetensors_parse(&raw.file, copy, raw.size, "artifact"));
     return raw;
 }
+
+static struct raw unpack(void) { return unpack_under("quant.strategy=int6-rowwise"); }
 
 static void raw_free(struct raw *raw) {
     safetensors_free(&raw->file);
@@ -263,6 +274,43 @@ static void values_that_no_quantiser_writes_are_refused(void **state) {
     raw_free(&raw);
 }
 
+static void trits_that_no_quantiser_writes_are_refused(void **state) {
+    (void)state;
+    struct raw raw = unpack_under("model.linear=ternary quant.strategy=ternary");
+    const uint8_t beyond = 243;
+    const float zero = 0, negative = -1, infinite = (float)INFINITY;
+    const int32_t rows = 95;
+    poison(&raw, "blocks.0.mlp.fc.trits", &beyond, 1, "blocks.0.mlp.fc has a byte that is not five trits");
+    poison(&raw, "blocks.0.mlp.fc.scale", &zero, 4, "blocks.0.mlp.fc has a scale");
+    poison(&raw, "blocks.0.mlp.fc.scale", &negative, 4, "has a scale");
+    poison(&raw, "blocks.0.mlp.fc.scale", &infinite, 4, "has a scale");
+    poison(&raw, "blocks.0.mlp.fc.shape", &rows, 4, "blocks.0.mlp.fc has another shape");
+    const struct stored_tensor *trits = safetensors_find(&raw.file, "blocks.0.mlp.fc.trits");
+    assert_int_equal(trits->count, (96 * 48 + 4) / 5); /* 4608 = 5 * 921 + 3: two digits are left over */
+    size_t last = (size_t)((const unsigned char *)trits->data - raw.file.buffer) + trits->count - 1;
+    raw.bytes[last] = (unsigned char)(raw.bytes[last] % 27); /* both of them -1 */
+    assert_raw_refused(raw.bytes, raw.size, "blocks.0.mlp.fc has trits behind its last element");
+    raw_free(&raw);
+}
+
+static void parts_that_are_renamed_or_reshaped_are_refused(void **state) {
+    (void)state;
+    static const char name[] = "blocks.0.mamba.in_proj[192:208].q";
+    struct raw raw = unpack_under("quant.strategy=dsq-c");
+    struct stored_tensor *part = (struct stored_tensor *)safetensors_find(&raw.file, name);
+    assert_non_null(part);
+    part->name[strlen(name) - 4] = '7';
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "blocks.0.mamba.in_proj[192:208].q is missing");
+    part->name[strlen(name) - 4] = '8';
+    part->shape[0] *= 2, part->shape[1] /= 2;
+    assert_rebuilt_refused(&raw, NULL, NULL, 0, "blocks.0.mamba.in_proj[192:208].q has another type or shape");
+    part->shape[0] /= 2, part->shape[1] *= 2;
+    assert_rebuilt_refused(&raw, "quant.group", "0", 0, "quant.group_rows = bc");
+    assert_rebuilt_refused(&raw, "quant.protect", "none", 0, "truncated");
+    assert_rebuilt_refused(&raw, "quant.method", "ternary", 0, "model.linear");
+    raw_free(&raw);
+}
+
 static void a_bomb_is_refused(void **state) {
     (void)state;
     enum { SIZE = 16 << 20 };
@@ -289,30 +337,76 @@ static void another_integrity_check_than_crc64_is_refused(void **state) {
     raw_free(&raw);
 }
 
+/* Decodes a file by its names alone and prints the hash of all its floats, as parameters_sha256 takes it. The tensors
+ * of the model come in the order of the file. */
+static const char decode_in_python[] =
+    "import lzma, json, struct, sys, re, hashlib\n"
+    "raw = lzma.open(sys.argv[1]).read()\n"
+    "n = struct.unpack('<Q', raw[:8])[0]\n"
+    "header, data = json.loads(raw[8:8 + n]), raw[8 + n:]\n"
+    "options = header.pop('__metadata__')\n"
+    "assert options['model.dim'] == '48'\n"
+    "codes = {'I8': 'b', 'U8': 'B', 'F16': 'e', 'F32': 'f', 'I32': 'i'}\n"
+    "def values(name):\n"
+    "    t = header[name]\n"
+    "    a, b = t['data_offsets']\n"
+    "    code = codes[t['dtype']]\n"
+    "    return struct.unpack('<%d%s' % ((b - a) // struct.calcsize(code), code), data[a:b])\n"
+    "def decode(name, stem):\n"
+    "    shape, dtype = header[name]['shape'], header[name]['dtype']\n"
+    "    if dtype == 'I8':\n"
+    "        q, s, cols = values(name), values(stem + '.scale'), shape[1]\n"
+    "        groups = header[stem + '.scale']['shape'][1]\n"
+    "        width = cols if groups == 1 else int(options['quant.group'])\n"
+    "        return shape, [x * s[i // cols * groups + i % cols // width] for i, x in enumerate(q)]\n"
+    "    if dtype == 'U8':\n"
+    "        s, shape = values(stem + '.scale')[0], values(stem + '.shape')\n"
+    "        trits = [(byte // 3 ** i % 3 - 1) * s for byte in values(name) for i in range(5)]\n"
+    "        return shape, trits[:shape[0] * shape[1]]\n"
+    "    return shape, values(name)\n"
+    "tensors = {}\n"
+    "for name in sorted(header, key=lambda name: header[name]['data_offsets']):\n"
+    "    stem = name.rpartition('.')[0] if header[name]['dtype'] in ('I8', 'U8') else name\n"
+    "    if re.search(r'\\.(scale|shape)$', name): continue\n"
+    "    whole = re.sub(r'\\[\\d+:\\d+\\]$', '', stem)\n"
+    "    shape, floats = decode(name, stem)\n"
+    "    rows, cols, before = tensors.get(whole, (0, 0, []))\n"
+    "    tensors[whole] = rows + shape[0], shape[1] if len(shape) > 1 else 1, before + list(floats)\n"
+    "digest = hashlib.sha256()\n"
+    "for name, (rows, cols, floats) in tensors.items():\n"
+    "    digest.update(name.encode() + b'\\0' + struct.pack('<QQ', rows, cols))\n"
+    "    digest.update(struct.pack('<%df' % len(floats), *(x + 0.0 for x in floats)))\n"
+    "print(digest.hexdigest())\n";
+
+/* The hash of what quantized_model_decode gives; a zero has no sign here. */
+static void decoded_sha256(const char *options, char hex[65]) {
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, options, toy_backend(1));
+    real *weights = malloc(toy.net.parameters.total * sizeof *weights);
+    quantized_model_decode(&toy.model, weights);
+    for (size_t i = 0; i < toy.net.parameters.total; i++) weights[i] += 0;
+    parameters_sha256(&toy.net.parameters, weights, hex);
+    free(weights);
+    quantised_toy_free(&toy);
+}
+
 /* The promise that the file needs nothing of this program: lzma and json alone. */
-static void python_opens_it_with_its_own_library(void **state) {
+static void python_recovers_the_same_floats_from_every_strategy(void **state) {
     (void)state;
-    struct artifact_sizes sizes;
-    static const char script[] = "import lzma, json, struct, sys\n"
-                                 "raw = lzma.open(sys.argv[1]).read()\n"
-                                 "n = struct.unpack('<Q', raw[:8])[0]\n"
-                                 "header = json.loads(raw[8:8 + n])\n"
-                                 "assert header.pop('__metadata__')['model.dim'] == '48'\n"
-                                 "assert header['blocks.0.mlp.fc.q']['dtype'] == 'I8'\n"
-                                 "assert header['blocks.0.mlp.fc.q']['shape'] == [96, 48]\n"
-                                 "assert header['blocks.0.mlp.fc.scale']['shape'] == [96, 1]\n"
-                                 "assert max(t['data_offsets'][1] for t in header.values()) == len(raw) - 8 - n\n"
-                                 "print(len(raw))\n";
-    char python[4096], expected[32], *output;
+    char python[4096], expected[65], *output;
     int code;
     if (!program_find("python3", python)) skip();
-    write_artifact("quant.strategy=int6-rowwise", toy_path("artifact.xz"), &sizes);
-    const char *const argv[] = {"python3", "-c", script, toy_path("artifact.xz"), NULL};
-    assert_good(program_output(argv, &output, &code));
-    assert_int_equal(code, 0);
-    snprintf(expected, sizeof expected, "%zu\n", sizes.raw_bytes);
-    assert_string_equal(output, expected);
-    free(output);
+    for (size_t i = 0; i < SETTINGS; i++) {
+        struct artifact_sizes sizes;
+        write_artifact(settings[i], toy_path("artifact.xz"), &sizes);
+        decoded_sha256(settings[i], expected);
+        const char *const argv[] = {"python3", "-c", decode_in_python, toy_path("artifact.xz"), NULL};
+        assert_good(program_output(argv, &output, &code));
+        if (code != 0) fail_msg("%s: %s", settings[i], output);
+        output[strcspn(output, "\n")] = '\0';
+        if (strcmp(output, expected) != 0) fail_msg("%s: %s is not %s", settings[i], output, expected);
+        free(output);
+    }
 }
 
 int main(void) {
@@ -326,10 +420,12 @@ int main(void) {
         cmocka_unit_test(a_tensor_too_many_is_refused),
         cmocka_unit_test(a_renamed_or_reshaped_tensor_is_refused),
         cmocka_unit_test(values_that_no_quantiser_writes_are_refused),
+        cmocka_unit_test(trits_that_no_quantiser_writes_are_refused),
+        cmocka_unit_test(parts_that_are_renamed_or_reshaped_are_refused),
         cmocka_unit_test(a_bomb_is_refused),
         cmocka_unit_test(a_file_that_is_no_xz_or_missing_is_refused),
         cmocka_unit_test(another_integrity_check_than_crc64_is_refused),
-        cmocka_unit_test(python_opens_it_with_its_own_library),
+        cmocka_unit_test(python_recovers_the_same_floats_from_every_strategy),
     };
     return cmocka_run_group_tests(tests, toy_folder_make, toy_folder_remove);
 }

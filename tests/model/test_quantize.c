@@ -2,6 +2,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 // clang-format off
@@ -24,7 +25,8 @@ static double squared_error(const struct quantised_toy *toy) {
     double sum = 0;
     for (int i = 0; i < toy->model.count; i++) {
         const struct quantized_tensor *q = &toy->model.tensors[i];
-        for (size_t k = q->tensor->offset; q->storage == STORED_INT && k < q->tensor->offset + q->tensor->count; k++)
+        bool integers = q->parts[0].storage == STORED_INT;
+        for (size_t k = q->tensor->offset; integers && k < q->tensor->offset + q->tensor->count; k++)
             sum += pow((double)(weights[k] - quantised_toy_weights()[k]), 2);
     }
     free(weights);
@@ -39,8 +41,13 @@ static double error_under(const char *settings) {
     return error;
 }
 
-static const struct quantized_tensor *named(const struct quantised_toy *toy, const char *name) {
+static const struct quantized_tensor *tensor_named(const struct quantised_toy *toy, const char *name) {
     return &toy->model.tensors[parameters_find(&toy->net.parameters, name)];
+}
+
+static const struct quantized_part *named(const struct quantised_toy *toy, const char *name) {
+    assert_int_equal(tensor_named(toy, name)->part_count, 1);
+    return tensor_named(toy, name)->parts;
 }
 
 static void bits_follow_class_size_and_method(void **state) {
@@ -64,6 +71,9 @@ static void bits_follow_class_size_and_method(void **state) {
     assert_int_equal(quantize_bits(&config, &control), 0);
     config.quant_method = METHOD_NONE;
     assert_int_equal(quantize_bits(&config, &table), 0);
+    config.quant_method = METHOD_TERNARY; /* the linears are trits; the table is no linear */
+    assert_int_equal(quantize_bits(&config, &tensor), 0);
+    assert_int_equal(quantize_bits(&config, &table), 6);
 }
 
 static void each_tensor_is_stored_as_its_class_wants(void **state) {
@@ -98,6 +108,94 @@ static void fp16_keeps_halves_and_controls_exactly(void **state) {
     quantised_toy_free(&toy);
 }
 
+/* in_proj of the toy: z x 192 rows, B 8, C 8, dt a lambda 36, theta 2. */
+static void expect_parts(const char *settings, const char *expected) {
+    struct quantised_toy toy;
+    char text[256] = "";
+    quantised_toy_make(&toy, settings, toy_backend(2));
+    const struct quantized_tensor *q = tensor_named(&toy, "blocks.0.mamba.in_proj");
+    for (int p = 0; p < q->part_count; p++) {
+        size_t used = strlen(text);
+        const struct quantized_part *part = &q->parts[p];
+        snprintf(text + used, sizeof text - used, "%zu+%zu %s/%zu ", part->first, part->rows,
+                 part->storage == STORED_INT ? "int" : "fp16", part->group);
+    }
+    assert_string_equal(text, expected);
+    quantised_toy_free(&toy);
+}
+
+static void rows_of_in_proj_are_stored_as_protection_and_groups_want(void **state) {
+    (void)state;
+    expect_parts("quant.strategy=int6-rowwise", "0+246 int/0 ");
+    expect_parts("quant.strategy=int6-rowwise quant.group=32", "0+246 int/32 ");
+    expect_parts("quant.strategy=int6-rowwise quant.group=32 quant.group_rows=bc",
+                 "0+192 int/0 192+16 int/32 208+38 int/0 ");
+    expect_parts("quant.strategy=int6-gptq quant.protect=recurrence-rows",
+                 "0+192 int/0 192+8 fp16/0 200+8 int/0 208+36 fp16/0 244+2 int/0 ");
+    expect_parts("quant.strategy=dsq-c quant.protect=recurrence-rows+control",
+                 "0+192 int/0 192+8 fp16/0 200+8 int/64 208+36 fp16/0 244+2 int/0 ");
+    expect_parts("quant.strategy=dsq-c mamba.rotary_fraction=0.5 quant.protect=none",
+                 "0+192 int/0 192+16 int/64 208+38 int/0 ");
+}
+
+/* What is rounded in a part of its own is rounded as in the whole tensor; what is protected is what fp16 keeps. */
+static void protected_rows_are_halves_and_the_others_as_without_protection(void **state) {
+    (void)state;
+    struct quantised_toy guarded, plain;
+    quantised_toy_make(&guarded, "quant.strategy=int6-gptq quant.protect=recurrence-rows", toy_backend(2));
+    quantised_toy_make(&plain, "quant.strategy=int6-gptq", toy_backend(1));
+    real *a = decoded(&guarded), *b = decoded(&plain);
+    const struct tensor *tensor = tensor_named(&plain, "blocks.0.mamba.in_proj")->tensor;
+    for (size_t i = 0; i < tensor->count; i++) {
+        size_t row = i / tensor->shape[1], at = tensor->offset + i;
+        bool half = (row >= 192 && row < 200) || (row >= 208 && row < 244);
+        real w = quantised_toy_weights()[at];
+        assert_true(a[at] == (half ? half_to_real(half_from_double((double)w)) : b[at]));
+    }
+    free(a);
+    free(b);
+    quantised_toy_free(&guarded);
+    quantised_toy_free(&plain);
+}
+
+static void dsq_keeps_control_tensors_as_halves(void **state) {
+    (void)state;
+    static const char *const strategies[] = {"quant.strategy=dsq-a", "quant.strategy=dsq-b", "quant.strategy=dsq-c"};
+    for (size_t i = 0; i < 3; i++) {
+        struct quantised_toy toy;
+        quantised_toy_make(&toy, strategies[i], toy_backend(2));
+        assert_int_equal(named(&toy, "blocks.0.mamba.dt_bias")->storage, STORED_F16);
+        assert_int_equal(named(&toy, "skip_weights")->storage, STORED_F16);
+        assert_int_equal(named(&toy, "blocks.0.mlp.fc")->bits, i ? 5 : 6);
+        assert_int_equal(tensor_named(&toy, "blocks.0.mamba.in_proj")->parts[0].bits, 6);
+        quantised_toy_free(&toy);
+    }
+}
+
+static void trits_decode_to_exactly_what_a_ternary_model_calculates_with(void **state) {
+    (void)state;
+    struct quantised_toy toy;
+    quantised_toy_make(&toy, "model.linear=ternary quant.strategy=ternary", toy_backend(2));
+    real *weights = decoded(&toy), *image = calloc(toy.net.parameters.total, sizeof *image);
+    struct lane lane = {0};
+    network_effective(&toy.net, &lane, 1, image, quantised_toy_weights(), VIEW_MASTER);
+    int linears = 0;
+    for (int i = 0; i < toy.model.count; i++) {
+        const struct tensor *tensor = toy.model.tensors[i].tensor;
+        assert_int_equal(toy.model.tensors[i].parts[0].storage == STORED_TRITS, tensor->linear);
+        linears += tensor->linear;
+        for (size_t k = tensor->offset; tensor->linear && k < tensor->offset + tensor->count; k++)
+            assert_true((float)weights[k] == (float)image[k]);
+    }
+    assert_true(linears >= 10);
+    assert_int_equal(quantized_config(&toy.net.config).model_linear, LINEAR_FLOAT);
+    toy.net.config.quant_method = METHOD_ROWWISE; /* rounds masters, which are made ternary afterwards */
+    assert_int_equal(quantized_config(&toy.net.config).model_linear, LINEAR_TERNARY);
+    free(weights);
+    free(image);
+    quantised_toy_free(&toy);
+}
+
 static void more_bits_and_finer_groups_give_less_error(void **state) {
     (void)state;
     double int8 = error_under("quant.strategy=int8-rowwise"),
@@ -122,8 +220,8 @@ static void the_floor_holds_every_scale_at_one_over_qmax(void **state) {
     quantised_toy_make(&toy, "quant.strategy=int6-gptq-floored", toy_backend(2));
     int integers = 0;
     for (int i = 0; i < toy.model.count; i++)
-        for (size_t k = 0; k < toy.model.tensors[i].scale_count; k++, integers++)
-            assert_true((double)half_to_real(toy.model.tensors[i].scales[k]) >= 0.999 / 31);
+        for (size_t k = 0; k < toy.model.tensors[i].parts[0].scale_count; k++, integers++)
+            assert_true((double)half_to_real(toy.model.tensors[i].parts[0].scales[k]) >= 0.999 / 31);
     assert_true(integers > 0);
     assert_true(squared_error(&toy) > 2 * error_under("quant.strategy=int6-gptq"));
     quantised_toy_free(&toy);
@@ -249,9 +347,9 @@ static void the_bits_are_the_same_on_one_two_and_four_lanes(void **state) {
     for (int lanes = 2; lanes <= 4; lanes += 2) {
         quantised_toy_make(&toy, "quant.strategy=int6-gptq", toy_backend(lanes));
         for (int i = 0; i < toy.model.count; i++) {
-            if (toy.model.tensors[i].storage != STORED_INT) continue;
-            assert_memory_equal(toy.model.tensors[i].integers, first.model.tensors[i].integers,
-                                toy.model.tensors[i].tensor->count);
+            const struct quantized_part *part = toy.model.tensors[i].parts;
+            if (part->storage != STORED_INT) continue;
+            assert_memory_equal(part->integers, first.model.tensors[i].parts[0].integers, part->count);
         }
         quantised_toy_free(&toy);
     }
@@ -264,8 +362,8 @@ static void integers_stay_within_their_bits(void **state) {
     quantised_toy_make(&toy, "quant.strategy=int6-gptq quant.bits=3 quant.embedding=int8", toy_backend(2));
     int highest = 0;
     for (int i = 0; i < toy.model.count; i++) {
-        const struct quantized_tensor *q = &toy.model.tensors[i];
-        for (size_t k = 0; q->storage == STORED_INT && q->bits == 3 && k < q->tensor->count; k++)
+        const struct quantized_part *q = toy.model.tensors[i].parts;
+        for (size_t k = 0; q->storage == STORED_INT && q->bits == 3 && k < q->count; k++)
             if (abs(q->integers[k]) > highest) highest = abs(q->integers[k]);
     }
     assert_int_equal(highest, 3);
@@ -317,7 +415,7 @@ static void it_can_be_stopped_at_every_report(void **state) {
     (void)state;
     struct network net = quantised_toy_network("quant.strategy=int6-gptq", toy_backend(1));
     struct quantized_model model;
-    for (int reports = 1; reports <= 3; reports++) {
+    for (int reports = 1; reports <= 5; reports++) {
         int left = reports;
         assert_failure(quantize_model(&net, quantised_toy_weights(), NULL, 3, stop_at_once, &left, &model),
                        STATUS_INTERRUPTED, "stopped");
@@ -354,6 +452,10 @@ int main(void) {
         cmocka_unit_test(bits_follow_class_size_and_method),
         cmocka_unit_test(each_tensor_is_stored_as_its_class_wants),
         cmocka_unit_test(fp16_keeps_halves_and_controls_exactly),
+        cmocka_unit_test(rows_of_in_proj_are_stored_as_protection_and_groups_want),
+        cmocka_unit_test(protected_rows_are_halves_and_the_others_as_without_protection),
+        cmocka_unit_test(dsq_keeps_control_tensors_as_halves),
+        cmocka_unit_test(trits_decode_to_exactly_what_a_ternary_model_calculates_with),
         cmocka_unit_test(more_bits_and_finer_groups_give_less_error),
         cmocka_unit_test(the_clip_search_never_does_worse_than_the_maximum),
         cmocka_unit_test(the_floor_holds_every_scale_at_one_over_qmax),

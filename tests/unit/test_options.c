@@ -97,6 +97,13 @@ static void enums_agree_with_the_choices(void **state) {
         {"quant.method", "none", METHOD_NONE},
         {"quant.method", "rowwise", METHOD_ROWWISE},
         {"quant.method", "gptq", METHOD_GPTQ},
+        {"quant.method", "ternary", METHOD_TERNARY},
+        {"quant.group_rows", "all", GROUP_ALL},
+        {"quant.group_rows", "bc", GROUP_BC},
+        {"quant.protect", "none", PROTECT_NONE},
+        {"quant.protect", "recurrence-rows", PROTECT_RECURRENCE_ROWS},
+        {"quant.protect", "control", PROTECT_CONTROL},
+        {"quant.protect", "recurrence-rows+control", PROTECT_BOTH},
         {"quant.clip", "max", CLIP_MAX},
         {"quant.clip", "search", CLIP_SEARCH},
         {"quant.embedding", "fp16", EMBEDDING_FP16},
@@ -198,6 +205,8 @@ static void options_that_contradict_each_other_are_named(void **state) {
         {"train.batch_tokens", "524280", NULL, NULL, "train.batch_tokens = 524280", "32768"},
         {"quant.bits_mlp", "1", NULL, NULL, "quant.bits_mlp = 1", "2 to 8"},
         {"quant.group", "48", NULL, NULL, "quant.group = 48", "64"},
+        {"quant.group_rows", "bc", NULL, NULL, "quant.group_rows = bc", "quant.group = 0"},
+        {"quant.strategy", "ternary", NULL, NULL, "quant.method = ternary", "model.linear"},
         {"eval.mode", "sliding", "eval.stride", "5000", "eval.stride = 5000", "4096"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -207,6 +216,18 @@ static void options_that_contradict_each_other_are_named(void **state) {
         if (cases[i][2]) set(&config, cases[i][2], cases[i][3]);
         assert_refused(config_check(&config), cases[i][4], cases[i][5]);
     }
+}
+
+static void ternary_storage_rounds_no_rows_that_could_be_protected(void **state) {
+    (void)state;
+    struct config config;
+    config_defaults(&config);
+    set(&config, "model.linear", "ternary");
+    set(&config, "quant.strategy", "ternary");
+    set(&config, "quant.protect", "control");
+    assert_null(config_check(&config));
+    set(&config, "quant.protect", "recurrence-rows");
+    assert_refused(config_check(&config), "quant.protect = recurrence-rows", "quant.method = ternary");
 }
 
 static void mixers_that_are_absent_are_not_checked(void **state) {
@@ -281,6 +302,7 @@ static void a_strategy_leaves_no_trace_of_the_one_before(void **state) {
         set(&detour, "quant.group", "64");
         set(&detour, "quant.strategy", strategy_rows[i].name);
         assert_memory_equal(&direct, &detour, sizeof direct);
+        if (direct.quant_method == METHOD_TERNARY) set(&direct, "model.linear", "ternary");
         assert_null(config_check(&direct));
     }
 }
@@ -309,6 +331,7 @@ int main(void) {
         cmocka_unit_test(edit_distance_counts_a_swap_once),
         cmocka_unit_test(lists_are_sorted_so_that_order_changes_no_key),
         cmocka_unit_test(options_that_contradict_each_other_are_named),
+        cmocka_unit_test(ternary_storage_rounds_no_rows_that_could_be_protected),
         cmocka_unit_test(mixers_that_are_absent_are_not_checked),
         cmocka_unit_test(identity_holds_the_rows_up_to_its_stage_and_no_others),
         cmocka_unit_test(every_option_of_an_identity_changes_it),

@@ -183,13 +183,16 @@ static void describe_evaluation(const struct analysis *a, struct text *t) {
 
 static void describe_quantisation(const struct analysis *a, struct text *t) {
     static const char *const methods[] = {
-        [METHOD_NONE] = "fp16", [METHOD_ROWWISE] = "rounding to the nearest", [METHOD_GPTQ] = "GPTQ"};
+        [METHOD_NONE] = "fp16",
+        [METHOD_ROWWISE] = "rounding to the nearest",
+        [METHOD_GPTQ] = "GPTQ",
+        [METHOD_TERNARY] = "the trits of the linear layers, five in a byte, with one scale a tensor"};
     static const char *const calibrations[] = {[CALIBRATION_SELF] = "the model's own samples",
                                                [CALIBRATION_TRAIN] = "the training text",
                                                [CALIBRATION_NONE] = "no statistics"};
     const struct config *c = &a->results->config;
     text_add(t, "The strategy %s stores the averaged weights by %s", c->quant_strategy, methods[c->quant_method]);
-    if (c->quant_method != METHOD_NONE)
+    if (c->quant_method == METHOD_ROWWISE || c->quant_method == METHOD_GPTQ)
         text_add(t, " with %" PRId64 " bits and one fp16 scale a %s", c->quant_bits,
                  c->quant_group ? "group of columns" : "row");
     if (c->quant_method == METHOD_GPTQ) {

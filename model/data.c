@@ -220,8 +220,10 @@ status dataset_load(struct dataset *dataset, struct manifest *manifest) {
 }
 
 static status no_dataset(const char *root, const char *name) {
-    return status_new(STATUS_DATA, "%s/%s: no prepared text of this name; make it with: hinge data prepare --name %s",
-                      root, name, name);
+    return status_new(STATUS_DATA,
+                      "%s/%s: no prepared text of this name; make it with: hinge data prepare --name %s, or register "
+                      "its shards with: hinge data add DIR --tokenizer FILE --name %s",
+                      root, name, name, name);
 }
 
 status dataset_open(struct dataset *dataset, const char *root, const char *name) {

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "harness/yaml.h"
 #include "model/files.h"
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
@@ -104,15 +105,24 @@ static void the_command_line_wins_over_all_and_is_recorded(void **state) {
 
 static void every_suite_of_the_repository_loads_at_every_scale(void **state) {
     (void)state;
-    struct suite s;
-    expect_good(suite_load(&s, &(struct suite_request){.path = "suites/demo.yaml"}));
-    assert_true(s.variant_count >= 3 && s.seed_count >= 3 && s.scale_count > 0);
-    char scale[32];
-    memcpy(scale, s.scales[0], sizeof scale);
-    suite_free(&s);
-    expect_good(suite_load(&s, &(struct suite_request){.path = "suites/demo.yaml", .scale = scale}));
-    assert_true(s.variant_count * s.seed_count >= 6);
-    suite_free(&s);
+    char **names, path[4096];
+    size_t count = yaml_names("suites", &names);
+    assert_true(count > 0);
+    for (size_t i = 0; i < count; i++) {
+        struct suite written, scaled;
+        snprintf(path, sizeof path, "suites/%s.yaml", names[i]);
+        expect_good(suite_load(&written, &(struct suite_request){.path = path}));
+        assert_string_equal(written.name, names[i]);
+        assert_true(written.variant_count >= 3 && written.seed_count >= 3 && written.scale_count > 0);
+        for (int k = 0; k < written.scale_count; k++) {
+            expect_good(suite_load(&scaled, &(struct suite_request){.path = path, .scale = written.scales[k]}));
+            assert_int_equal(scaled.variant_count, written.variant_count);
+            assert_true(scaled.seed_count >= 2);
+            suite_free(&scaled);
+        }
+        suite_free(&written);
+    }
+    names_free(names, count);
 }
 
 /* --- include and matrix ----------------------------------------------------------------------------------------------

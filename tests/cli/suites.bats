@@ -1,0 +1,57 @@
+#!/usr/bin/env bats
+# suites: every published suite at tiny from end to end, all variants and two seeds; and what their plans promise.
+
+load helpers
+
+setup_file() {
+    export FOLDER
+    FOLDER=$(mktemp -d)
+    prepare_text "$FOLDER"
+}
+
+teardown_file() { rm -rf "$FOLDER"; }
+
+# runs SUITE VARIANTS: all variants and two seeds of a suite at tiny; nothing fails, and compare has a row for each.
+runs() {
+    succeeds hinge run "$1" --scale tiny --jobs 2 --db "$FOLDER/hinge.db" --data "$FOLDER/data"
+    local rows
+    rows=$(hinge export runs "$1" --scale tiny --format json --db "$FOLDER/hinge.db")
+    [ "$(json 'sum(r["bpb_artifact"] is not None and r["bpb_raw"] is not None for r in d)' <<<"$rows")" -eq $((2 * $2)) ]
+    [ "$(json 'len({r["variant"] for r in d})' <<<"$rows")" -eq "$2" ]
+}
+
+planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
+    local kind=$1
+    shift
+    hinge plan "$@" --db "$FOLDER/none.db" --data "$FOLDER/data" --json | json "d['estimate']['stages']['$kind']['all']"
+}
+
+@test "recurrence runs at tiny, the untied variant too" { runs recurrence 9; }
+@test "rope runs at tiny" { runs rope 9; }
+@test "architecture runs at tiny" { runs architecture 14; }
+@test "optimizer runs at tiny" { runs optimizer 9; }
+@test "quantization runs at tiny" { runs quantization 5; }
+@test "quantization-floor runs at tiny" { runs quantization-floor 4; }
+@test "quantization-bits runs at tiny" { runs quantization-bits 15; }
+
+@test "the strategies of quantization share one training a seed" {
+    [ "$(planned train quantization)" -eq 5 ]
+    [ "$(planned train quantization-bits)" -eq 5 ]
+    [ "$(planned train quantization-floor)" -eq 10 ]
+}
+
+@test "the published suite is refused without its shards, with the command that registers them" {
+    fails 3 "hinge data add DIR --tokenizer FILE --name fineweb" \
+        hinge plan published --db "$FOLDER/none.db" --data "$FOLDER/data"
+}
+
+@test "every suite has a plan at every scale, with its memory and its time" {
+    for suite in recurrence rope architecture optimizer quantization quantization-floor quantization-bits; do
+        for scale in tiny small published; do
+            hinge plan "$suite" --scale "$scale" --db "$FOLDER/none.db" --data "$FOLDER/data" \
+                --set model.vocab_size=1024 --json >"$FOLDER/plan.json"
+            [ "$(json 'd["estimate"]["seconds_total"] > 0 and d["estimate"]["memory_bytes"] > 1e5' \
+                <"$FOLDER/plan.json")" = True ]
+        done
+    done
+}

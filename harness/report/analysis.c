@@ -18,11 +18,7 @@ int analysis_run(const struct analysis *a, int variant, int seed) {
 
 double analysis_metric(const struct analysis *a, int variant, int seed) {
     int run = analysis_run(a, variant, seed);
-    double value = NAN;
-    if (run < 0 || !run_done(&a->results->runs[run])) return value;
-    status unknown = results_metric(a->results, run, a->results->metric, &value);
-    if (unknown) status_free(unknown);
-    return value;
+    return run < 0 ? (double)NAN : a->metrics[run];
 }
 
 int analysis_variant(const struct analysis *a, int row) {
@@ -37,6 +33,17 @@ static int place_of_seed(const struct results *r, int64_t seed, int guess) {
         if (r->seeds[s] == seed) return s;
     }
     return -1;
+}
+
+static status read_metrics(struct analysis *a) {
+    const struct results *r = a->results;
+    a->metrics = calloc((size_t)r->run_count + 1, sizeof *a->metrics);
+    if (!a->metrics) return status_new(STATUS_SYSTEM, "out of memory for %d runs", r->run_count);
+    for (int i = 0; i < r->run_count; i++) {
+        TRY(results_metric(r, i, r->metric, &a->metrics[i]));
+        if (!run_done(&r->runs[i])) a->metrics[i] = NAN;
+    }
+    return NULL;
 }
 
 /* Runs come seed by seed, so that the place of the last one is a good guess. */
@@ -216,6 +223,7 @@ status analyse(const struct results *results, struct analysis *out) {
     out->design.higher_is_better = out->metric->higher_is_better;
     out->design.thorough = true;
     status failure = index_runs(out);
+    if (!failure) failure = read_metrics(out);
     if (!failure) failure = fill_variants(out);
     if (!failure && !out->done)
         failure = status_new(
@@ -237,6 +245,7 @@ void analysis_free(struct analysis *a) {
     comparison_table_free(&a->table);
     free(a->not_compared);
     free(a->run_at);
+    free(a->metrics);
     free(a->variants);
     *a = (struct analysis){0};
 }

@@ -31,6 +31,7 @@ struct analysis {
     char *not_compared;                 /* why not, otherwise */
     int baseline;                       /* index of its variant */
     int *run_at;                        /* [variant_count][seed_count]: index of the run, -1: none */
+    double *metrics;                    /* of each run that is done; NAN when it has none */
     struct variant_figures *variants;   /* [results->variant_count] */
     int planned, done, failed, missing; /* runs */
     int bpb_decimals;

@@ -34,7 +34,7 @@ status figure_write(struct text *t, const char *folder, const char *name) {
 
 /* --- slopes ------------------------------------------------------------------------------------------------------- */
 
-enum { MOST_PANELS = 20, MOST_SLOPES = 200 };
+enum { MOST_PANELS = 20 };
 
 /* A block for each compared variant: baseline and variant of every seed that both have. */
 status figure_slopes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
@@ -43,7 +43,7 @@ status figure_slopes(const struct analysis *a, const char *folder, struct text *
     for (int r = 1; a->compared && r < a->table.count && panels < MOST_PANELS; r++) {
         int variant = analysis_variant(a, r), lines = 0;
         if (a->table.rows[r].pairs < 2) continue;
-        for (int s = 0; s < a->results->seed_count && lines < MOST_SLOPES; s++) {
+        for (int s = 0; s < a->results->seed_count && lines < MOST_LINES; s++) {
             double from = analysis_metric(a, a->baseline, s), to = analysis_metric(a, variant, s);
             if (!isfinite(from - to)) continue;
             text_add(&rows, "%.10g\t%.10g\n", from, to);

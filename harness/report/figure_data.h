@@ -3,7 +3,7 @@
 #include "harness/report/analysis.h"
 #include "harness/report/text.h"
 
-enum { LABEL_CHARACTERS = 24 };
+enum { LABEL_CHARACTERS = 24, MOST_LINES = 100 }; /* lines: a figure draws that many seeds, the first ones */
 
 void figure_label(struct text *t, const char *name); /* a quoted, shortened name */
 void figure_value(struct text *t, double value);     /* tab and number; NaN when not finite */

@@ -14,10 +14,14 @@ enum { CURVE_POINTS = 400 };
 
 /* --- differences ---------------------------------------------------------------------------------------------- */
 
+static int drawn_seeds(const struct analysis *a) {
+    return a->results->seed_count < MOST_LINES ? a->results->seed_count : MOST_LINES;
+}
+
 /* Row and metric, a block for each seed: what one plot reads in one pass. */
 static status write_seeds(const struct analysis *a, const char *folder) {
     struct text lines = {0};
-    for (int s = 0; s < a->results->seed_count; s++) {
+    for (int s = 0; s < drawn_seeds(a); s++) {
         for (int r = 0; r < a->table.count; r++) {
             text_add(&lines, "%d", r + 1);
             figure_value(&lines, analysis_metric(a, analysis_variant(a, r), s));
@@ -234,8 +238,8 @@ static void add_names(const struct analysis *a, struct text *t) {
     for (int k = 0; a->compared && k < a->table.count; k++)
         if (a->table.rows[k].late || a->table.rows[k].summary.failed) longest = LABEL_CHARACTERS;
     text_add(t, "]\nLONGEST = %zu\n", longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest);
-    text_add(t, "SEEDS = %d\narray SEED[%d] = [", r->seed_count, r->seed_count);
-    for (int s = 0; s < r->seed_count; s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
+    text_add(t, "SEEDS = %d\narray SEED[%d] = [", drawn_seeds(a), drawn_seeds(a));
+    for (int s = 0; s < drawn_seeds(a); s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
     text_add(t, "]\n");
     if (!a->compared) return;
     text_add(t, "ROWS = %d\narray ROW[%d] = [", a->table.count, a->table.count);

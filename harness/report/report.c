@@ -12,6 +12,7 @@
 
 #include "harness/report/analysis.h"
 #include "harness/report/evidence.h"
+#include "harness/report/figure_data.h"
 #include "harness/report/figures.h"
 #include "harness/report/methods.h"
 #include "harness/report/program.h"
@@ -135,6 +136,8 @@ static void define_captions(const struct analysis *a, struct text *t) {
              " With as few as %zu pairs the bootstrap covers less than it says; read it beside t, not instead.",
              fewest);
     define(t, "BootstrapCaption", fewest <= FEW_SEEDS ? caption : "");
+    snprintf(caption, sizeof caption, " (of %d seeds the first %d)", a->results->seed_count, MOST_LINES);
+    define(t, "SeedsCaption", a->results->seed_count > MOST_LINES ? caption : "");
     define(t, "VerdictRule", a->design.looks ? "the boundaries of the declared looks" : "the corrected p");
     define(t, "PairingCaption", test_pairs(a->design.test) ? "paired by seed" : "between two samples");
     define(t, "CapCaption", ", and the cap of 16,000,000 bytes");

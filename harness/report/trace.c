@@ -90,13 +90,7 @@ const size_t trace_figure_count = sizeof trace_figures / sizeof *trace_figures;
 
 /* --- runs --------------------------------------------------------------------------------------------------------- */
 
-static bool has_value(const struct analysis *a, int run) {
-    double value = NAN;
-    if (!run_done(&a->results->runs[run])) return false;
-    status unknown = results_metric(a->results, run, a->results->metric, &value);
-    if (unknown) status_free(unknown);
-    return isfinite(value);
-}
+static bool has_value(const struct analysis *a, int run) { return isfinite(a->metrics[run]); }
 
 /* Failed runs count where they rank. */
 static bool compared(const struct analysis *a, const struct comparison *row, int run) {

@@ -20,16 +20,26 @@ static size_t resample_count(size_t n) {
     return n <= ENUMERATED_UP_TO ? count : RESAMPLES;
 }
 
-/* The digits of the resample's number, in base n, choose its values; beyond six values they are drawn. */
-static double resampled_mean(const double *d, size_t n, struct random_stream stream, size_t resample) {
+/* The digits of the resample's number, in base n, choose its values. */
+static double enumerated_mean(const double *d, size_t n, size_t resample) {
     double sum = 0.0;
-    size_t digits = resample;
+    for (size_t i = 0; i < n; i++, resample /= n) sum += d[resample % n];
+    return sum / (double)n;
+}
+
+/* Each half of a drawn word chooses a value. */
+static double drawn_mean(const double *d, size_t n, struct random_stream stream, size_t resample) {
+    double sum = 0.0;
+    uint64_t words = (n + 1) / 2, word = 0;
     for (size_t i = 0; i < n; i++) {
-        size_t drawn = n <= ENUMERATED_UP_TO ? digits % n : random_below(stream, resample * n + i, n);
-        digits /= n;
-        sum += d[drawn];
+        word = i % 2 ? word >> 32 : random_bits(stream, resample * words + i / 2);
+        sum += d[((word & UINT32_MAX) * n) >> 32];
     }
     return sum / (double)n;
+}
+
+static double resampled_mean(const double *d, size_t n, struct random_stream stream, size_t resample) {
+    return n <= ENUMERATED_UP_TO ? enumerated_mean(d, n, resample) : drawn_mean(d, n, stream, resample);
 }
 
 /* Share of the resampled means below the mean, those equal but for rounding half. */

@@ -12,6 +12,7 @@ extern const struct verb verb_report;
 extern const struct verb verb_trace;
 extern const struct verb verb_reproduce;
 extern const struct verb verb_export;
+extern const struct verb verb_submission;
 extern const struct verb verb_verify;
 extern const struct verb verb_data_prepare;
 extern const struct verb verb_data_add;

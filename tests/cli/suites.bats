@@ -20,6 +20,30 @@ runs() {
     [ "$(json 'len({r["variant"] for r in d})' <<<"$rows")" -eq "$2" ]
 }
 
+@test "a submission is a folder with figures, a log for each seed, and a claim that its test carries" {
+    runs recurrence 9
+    local run
+    run=$(hinge export runs recurrence --scale tiny --format json --db "$FOLDER/hinge.db" |
+        json '[r["run"] for r in d if r["variant"] == "hinge-34x2"][0]')
+    fails 2 "needs -o DIR" hinge submission "$run" --db "$FOLDER/hinge.db"
+    fails 2 "did you mean block-23?" \
+        hinge submission "$run" --baseline blok-23 -o "$FOLDER/record" --db "$FOLDER/hinge.db"
+    [ ! -e "$FOLDER/record" ]
+    echo 12345 >"$FOLDER/code"
+    succeeds hinge submission "$run" -o "$FOLDER/record" --code "$FOLDER/code" --db "$FOLDER/hinge.db"
+    local fields='d["seeds"] == [1337, 42] and d["bytes_code"] == 6 and d["name"] == "hinge-34x2"'
+    [ "$(json "$fields" <"$FOLDER/record/submission.json")" = True ]
+    local total='d["bytes_total"] == 6 + max(r["artifact_bytes"] for r in d["seed_results"].values())'
+    [ "$(json "$total" <"$FOLDER/record/submission.json")" = True ]
+    local mean='abs(d["val_loss"] - sum(r["val_loss"] for r in d["seed_results"].values()) / 2) < 1e-12'
+    [ "$(json "$mean" <"$FOLDER/record/submission.json")" = True ]
+    grep -q '^step:4/4 train_loss:[0-9.]* train_time:[0-9]*ms step_avg:[0-9.]*ms$' "$FOLDER/record/train_seed42.log"
+    grep -q '^final_int6-gptq_xz_roundtrip_exact val_loss:[0-9.]* val_bpb:[0-9.]*$' "$FOLDER/record/train_seed42.log"
+    grep -q 'The rule is not met' "$FOLDER/record/README.md"
+    [ -z "$(find "$FOLDER" -maxdepth 1 -name 'record.*')" ]
+    fails 2 "is there already" hinge submission "$run" -o "$FOLDER/record" --db "$FOLDER/hinge.db"
+}
+
 planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     local kind=$1
     shift

@@ -59,7 +59,10 @@ static double evaluation_work(const struct network *net, const struct dataset *d
     double tokens = (double)dataset->validation.count;
     if (c->eval_tokens > 0) tokens = fmin(tokens, (double)c->eval_tokens);
     if (c->eval_mode == EVAL_SLIDING) tokens *= (double)net->time / (double)c->eval_stride;
-    return tokens * network_forward_flops(net, c->recurrence_layers.count > 0, net->time);
+    bool repeats = c->recurrence_layers.count > 0;
+    double learning = c->eval_mode == EVAL_TTT ? (double)c->eval_ttt_epochs : 0;
+    return tokens * (network_forward_flops(net, repeats, net->time) +
+                     learning * network_training_flops(net, repeats, net->time));
 }
 
 /* Calibration samples (through the decoder), runs once over what it sampled, and adds up x x^T for every linear. */

@@ -91,6 +91,10 @@ static status check_quantisation(const struct config *c) {
 }
 
 static status check_evaluation(const struct config *c) {
+    if (c->eval_mode == EVAL_TTT && c->eval_ttt_chunk % c->train_sequence != 0)
+        return status_new(STATUS_USAGE,
+                          "eval.ttt_chunk = %lld is not a multiple of train.sequence = %lld: a chunk is whole windows",
+                          (long long)c->eval_ttt_chunk, (long long)c->train_sequence);
     if (c->eval_mode != EVAL_SLIDING || c->eval_stride <= c->train_sequence) return NULL;
     return status_new(STATUS_USAGE,
                       "eval.stride = %lld is above train.sequence = %lld: some tokens would never be scored",

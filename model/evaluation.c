@@ -2,33 +2,17 @@
  *
  * Windows go to the lanes in parcels whose size depends on the options alone, so that each parcel's forward pass has
  * the same shape and the same bits on any machine; a round of parcels is then summed in token order. */
-#include "model/evaluation.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "model/windows.h"
+#include "model/evaluation_state.h"
 
 enum { PARCELS_PER_LANE = 4 };
 
-struct evaluator {
-    struct network net;
-    const struct dataset *dataset;
-    struct window_plan windows;
-    size_t parcel_windows, parcel_count;
-    struct workspace **workspaces; /* one per lane */
-    int lane_count;
-    size_t first_parcel; /* of the round being run */
-
-    struct arena arena;
-    struct lane *lanes;
-    real *effective;
-    int32_t **ids, **targets; /* one per lane, (parcel_windows, T) */
-    double **nll;             /* one per parcel of a round, (parcel_windows, T) */
-};
-
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t ceiling(size_t a, size_t b) { return (a + b - 1) / b; }
 
 static int round_parcels(const struct evaluator *e) { return e->lane_count * PARCELS_PER_LANE; }
 
@@ -51,13 +35,14 @@ static void lay_out(struct evaluator *e, struct arena *arena) {
     e->ids = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
     e->targets = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
     e->nll = (double **)take_pieces(arena, round_parcels(e), tokens * sizeof(double));
+    learner_lay_out(e, arena);
 }
 
 static status create_lanes(struct evaluator *e) {
     e->workspaces = calloc((size_t)e->lane_count, sizeof(struct workspace *));
     if (!e->workspaces) return status_new(STATUS_SYSTEM, "no memory left for %d lanes", e->lane_count);
     for (int i = 0; i < e->lane_count; i++) {
-        TRY(workspace_create(&e->workspaces[i], &e->net, false, i));
+        TRY(workspace_create(&e->workspaces[i], &e->net, learns(e), i));
         e->lanes[i] = *workspace_lane(e->workspaces[i]);
     }
     return NULL;
@@ -79,21 +64,22 @@ static size_t full_windows(const struct window_plan *windows) {
     return windows->count - short_tail;
 }
 
-static void plan_parcels(struct evaluator *e, size_t slice_tokens) {
-    size_t slice = slice_tokens / e->windows.time;
-    e->parcel_windows = least(slice ? slice : 1, e->windows.count);
-    size_t full = full_windows(&e->windows);
-    e->parcel_count = (full + e->parcel_windows - 1) / e->parcel_windows + (e->windows.count - full);
+static void plan_parcels(struct evaluator *e, const struct config *config) {
+    size_t slice = (size_t)config->train_slice_tokens / e->windows.time, full = full_windows(&e->windows);
+    e->chunk_windows = full ? full : 1;
+    if (config->eval_mode == EVAL_TTT)
+        e->chunk_windows = least((size_t)config->eval_ttt_chunk / e->windows.time, e->chunk_windows);
+    e->parcel_windows = least(slice ? slice : 1, e->chunk_windows);
+    e->chunk_parcels = ceiling(e->chunk_windows, e->parcel_windows);
+    e->parcel_count = full / e->chunk_windows * e->chunk_parcels + ceiling(full % e->chunk_windows, e->parcel_windows) +
+                      (e->windows.count - full);
 }
 
-struct parcel {
-    size_t first, count; /* windows */
-};
-
-static struct parcel parcel_at(const struct evaluator *e, size_t index) {
-    size_t first = index * e->parcel_windows, full = full_windows(&e->windows);
-    if (first >= full) return (struct parcel){full, 1};
-    return (struct parcel){first, least(e->parcel_windows, full - first)};
+struct parcel parcel_at(const struct evaluator *e, size_t index) {
+    size_t full = full_windows(&e->windows), start = index / e->chunk_parcels * e->chunk_windows;
+    size_t end = least(start + e->chunk_windows, full), first = start + index % e->chunk_parcels * e->parcel_windows;
+    if (first >= end) return (struct parcel){full, 1};
+    return (struct parcel){first, least(e->parcel_windows, end - first)};
 }
 
 static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, int32_t *targets) {
@@ -107,19 +93,22 @@ static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, 
     }
 }
 
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int lane) {
+    fill(e, parcel, e->ids[lane], e->targets[lane]);
+    return (struct forward_request){.weights = e->effective,
+                                    .ids = e->ids[lane],
+                                    .targets = e->targets[lane],
+                                    .sequences = parcel.count,
+                                    .time = window_plan_at(&e->windows, parcel.first).time,
+                                    .repeats_on = e->net.config.recurrence_layers.count > 0,
+                                    .temperature = e->net.config.eval_temperature};
+}
+
 static void run_parcel(void *context, int piece, struct lane *lane) {
     struct evaluator *e = context;
-    struct parcel parcel = parcel_at(e, e->first_parcel + (size_t)piece);
-    fill(e, parcel, e->ids[lane->index], e->targets[lane->index]);
-    network_forward(&e->net, e->workspaces[lane->index],
-                    &(struct forward_request){.weights = e->effective,
-                                              .ids = e->ids[lane->index],
-                                              .targets = e->targets[lane->index],
-                                              .sequences = parcel.count,
-                                              .time = window_plan_at(&e->windows, parcel.first).time,
-                                              .repeats_on = e->net.config.recurrence_layers.count > 0,
-                                              .temperature = e->net.config.eval_temperature,
-                                              .nll = e->nll[piece]});
+    struct forward_request request = parcel_request(e, parcel_at(e, e->first_parcel + (size_t)piece), lane->index);
+    request.nll = e->nll[piece];
+    network_forward(&e->net, e->workspaces[lane->index], &request);
 }
 
 /* --- sums -------------------------------------------------------------------------------------------------------- */
@@ -144,24 +133,38 @@ static void score_parcel(const struct evaluator *e, struct evaluation *out, stru
     }
 }
 
-static status run_rounds(struct evaluator *e, evaluation_progress progress, void *context, struct evaluation *out) {
-    for (e->first_parcel = 0; e->first_parcel < e->parcel_count; e->first_parcel += (size_t)round_parcels(e)) {
+/* Parcels first to end-1, in rounds. */
+static status score_parcels(struct evaluator *e, size_t first, size_t end, evaluation_progress progress, void *context,
+                            struct evaluation *out) {
+    for (e->first_parcel = first; e->first_parcel < end; e->first_parcel += (size_t)round_parcels(e)) {
         size_t done = parcel_at(e, e->first_parcel).first;
         if (progress && progress(context, done, e->windows.count))
             return status_new(STATUS_INTERRUPTED, "evaluation stopped after %zu of %zu windows", done,
                               e->windows.count);
-        int parcels = (int)least((size_t)round_parcels(e), e->parcel_count - e->first_parcel);
+        int parcels = (int)least((size_t)round_parcels(e), end - e->first_parcel);
         e->net.ops->for_each(e->lanes, e->lane_count, parcels, run_parcel, e);
         for (int i = 0; i < parcels; i++) score_parcel(e, out, parcel_at(e, e->first_parcel + (size_t)i), e->nll[i]);
+    }
+    return NULL;
+}
+
+/* Chunk by chunk. The last one, which may be short and hold the tail, is not learnt from: nothing comes after it. */
+static status score_all(struct evaluator *e, evaluation_progress progress, void *context, struct evaluation *out) {
+    size_t chunks = ceiling(e->windows.count, e->chunk_windows);
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        size_t first = chunk * e->chunk_parcels;
+        bool last = chunk + 1 == chunks;
+        TRY(score_parcels(e, first, last ? e->parcel_count : first + e->chunk_parcels, progress, context, out));
+        if (!last && learns(e)) TRY(learner_update(e, chunk, progress, context));
     }
     if (progress) progress(context, e->windows.count, e->windows.count);
     return NULL;
 }
 
-static status finish(struct evaluation *out) {
+static status finish(const struct evaluator *e, struct evaluation *out) {
     if (!isfinite(out->nll))
-        return status_new(STATUS_DIVERGED, "the loss over %lld validation tokens is %g: the weights are no model",
-                          (long long)out->tokens, out->nll);
+        return status_new(STATUS_DIVERGED, "the loss over %lld validation tokens is %g: the weights are no model%s",
+                          (long long)out->tokens, out->nll, learns(e) ? ", or eval.ttt_rate is too high" : "");
     if (out->bytes == 0)
         return status_new(STATUS_DATA, "the %lld scored tokens stand for no text", (long long)out->tokens);
     out->nll_per_token = out->nll / (double)out->tokens;
@@ -184,6 +187,7 @@ static status evaluator_prepare(struct evaluator *e, const real *weights) {
     lay_out(e, &e->arena);
     TRY(create_lanes(e));
     network_effective(&e->net, e->lanes, e->lane_count, e->effective, weights, VIEW_MASTER);
+    if (learns(e)) learner_start(e, weights);
     return NULL;
 }
 
@@ -200,11 +204,11 @@ status evaluate(const struct config *config, const struct backend *ops, const re
     *out = (struct evaluation){0};
     TRY(check_vocabulary(config, dataset));
     TRY(window_plan_create(&e.windows, config, dataset->validation.count));
-    plan_parcels(&e, (size_t)config->train_slice_tokens);
+    plan_parcels(&e, config);
     TRY(network_create(&e.net, config, ops, e.parcel_windows, e.windows.time));
     status s = evaluator_prepare(&e, weights);
-    if (!s) s = run_rounds(&e, progress, context, out);
-    if (!s) s = finish(out);
+    if (!s) s = score_all(&e, progress, context, out);
+    if (!s) s = finish(&e, out);
     evaluator_destroy(&e);
     out->seconds = seconds_now() - start;
     return s;

@@ -1,7 +1,10 @@
 /* evaluation: bits per byte of a model on the validation split.
  *
  * BPB = (sum nll / ln 2) / sum bytes over the scored tokens, summed in float64 in token order, whatever the batch,
- * threads or ranks. */
+ * threads or ranks.
+ *
+ * eval.mode = ttt learns while it scores, and legally: a chunk of windows is scored whole, then the weights are updated
+ * on it, then the next chunk is scored; the last one is not learnt from. The caller's weights stay as they are. */
 #pragma once
 #include "model/data.h"
 #include "model/network.h"

@@ -7,7 +7,7 @@ static size_t scored_targets(const struct config *config, size_t stream_tokens) 
     size_t time = (size_t)config->train_sequence, limit = (size_t)config->eval_tokens;
     size_t targets = stream_tokens > 0 ? stream_tokens - 1 : 0;
     if (limit > 0 && limit < targets) targets = limit;
-    bool drop = config->eval_mode == EVAL_STANDARD && config->eval_tail == TAIL_DROP;
+    bool drop = config->eval_mode != EVAL_SLIDING && config->eval_tail == TAIL_DROP;
     return drop ? targets / time * time : targets;
 }
 

@@ -172,6 +172,12 @@ static void describe_evaluation(const struct analysis *a, struct text *t) {
     else
         text_add(t, "Windows of T stand side by side; the tail is %s.",
                  c->eval_tail == TAIL_KEEP ? "scored" : "dropped");
+    if (c->eval_mode == EVAL_TTT)
+        text_add(t,
+                 " After every %" PRId64 " tokens, once they are scored, all weights are updated on them %" PRId64
+                 " times by %s at rate %g; no token is learnt from before it is scored.",
+                 c->eval_ttt_chunk, c->eval_ttt_epochs, c->eval_ttt_optimizer == TTT_SGD ? "SGD" : "AdamW",
+                 c->eval_ttt_rate);
     if (c->eval_temperature != 1.0) text_add(t, " Logits are divided by %g.", c->eval_temperature);
     if (!e) return;
     text_add(t, " ");

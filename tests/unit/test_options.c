@@ -113,6 +113,9 @@ static void enums_agree_with_the_choices(void **state) {
         {"quant.calibration", "none", CALIBRATION_NONE},
         {"eval.mode", "standard", EVAL_STANDARD},
         {"eval.mode", "sliding", EVAL_SLIDING},
+        {"eval.mode", "ttt", EVAL_TTT},
+        {"eval.ttt_optimizer", "sgd", TTT_SGD},
+        {"eval.ttt_optimizer", "adamw", TTT_ADAMW},
         {"eval.tail", "drop", TAIL_DROP},
         {"eval.tail", "keep", TAIL_KEEP},
         {"run.backend", "cpu", BACKEND_CPU},
@@ -207,6 +210,7 @@ static void options_that_contradict_each_other_are_named(void **state) {
         {"quant.group", "48", NULL, NULL, "quant.group = 48", "64"},
         {"quant.group_rows", "bc", NULL, NULL, "quant.group_rows = bc", "quant.group = 0"},
         {"quant.strategy", "ternary", NULL, NULL, "quant.method = ternary", "model.linear"},
+        {"eval.mode", "ttt", "eval.ttt_chunk", "5000", "eval.ttt_chunk = 5000", "4096"},
         {"eval.mode", "sliding", "eval.stride", "5000", "eval.stride = 5000", "4096"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,0 +1,53 @@
+/* evaluation_state: the insides of an evaluation, shared by evaluation.c and test_time_training.c alone. */
+#pragma once
+#include "kernels/arena.h"
+#include "model/evaluation.h"
+#include "model/windows.h"
+
+enum { LEARNERS = 8 };
+
+/* What test-time training keeps beside the scoring; NULLs in the other modes. */
+struct learner {
+    int partial_count;         /* a power of two, by the options alone */
+    real *gradients[LEARNERS]; /* partial sums, added as a binary tree */
+    real *masters;             /* the weights that learn; the evaluator's effective ones are their image */
+    real *first, *second;      /* AdamW's moments */
+    int64_t updates;
+};
+
+struct evaluator {
+    struct network net;
+    const struct dataset *dataset;
+    struct window_plan windows;
+    size_t parcel_windows, parcel_count;
+    size_t chunk_windows, chunk_parcels; /* parcels end where chunks end; without learning all is one chunk */
+    struct workspace **workspaces;       /* one per lane */
+    int lane_count;
+    size_t first_parcel; /* of the round being run */
+
+    struct arena arena;
+    struct lane *lanes;
+    real *effective;
+    int32_t **ids, **targets; /* one per lane, (parcel_windows, T) */
+    double **nll;             /* one per parcel of a round, (parcel_windows, T); at least one per lane */
+    struct learner learner;
+};
+
+struct parcel {
+    size_t first, count; /* windows, all of one length */
+};
+
+struct parcel parcel_at(const struct evaluator *e, size_t index);
+
+/* The forward pass of a parcel, whose tokens are put into the lane's buffers. */
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int lane);
+
+/* --- test-time training --- */
+
+static inline bool learns(const struct evaluator *e) { return e->net.config.eval_mode == EVAL_TTT; }
+
+void learner_lay_out(struct evaluator *e, struct arena *arena);
+void learner_start(struct evaluator *e, const real *weights);
+
+/* Updates the weights on the chunk, eval.ttt_epochs times; stop is asked before each. */
+status learner_update(struct evaluator *e, size_t chunk, evaluation_progress progress, void *context);

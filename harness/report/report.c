@@ -16,6 +16,7 @@
 #include "harness/report/figures.h"
 #include "harness/report/methods.h"
 #include "harness/report/program.h"
+#include "harness/report/published.h"
 #include "harness/report/tables.h"
 #include "harness/simulated.h"
 
@@ -310,6 +311,7 @@ static status make_parts(struct build *b) {
     TRY(copy_templates(b));
     TRY(advance(context, "tables", 0.0));
     TRY(tables_write(&b->analysis, b->folder));
+    TRY(published_write(&b->analysis, b->folder));
     if (b->analysis.compared) TRY(evidence_write(&b->analysis, b->folder));
     TRY(write_facts(b));
     TRY(write_findings(b));

@@ -15,6 +15,7 @@
 
 #include "harness/process.h"
 #include "harness/report/grid.h"
+#include "harness/report/published.h"
 #include "harness/report/report.h"
 #include "harness/report/text.h"
 #include "harness/report/trace.h"
@@ -529,6 +530,60 @@ static void an_interrupted_report_leaves_nothing(void **state) {
     results_free(&results);
 }
 
+/* --- published figures ---------------------------------------------------------------------------------------------
+ */
+
+static status write_published(const char *rows, char **csv) {
+    struct results results;
+    struct analysis analysis;
+    fixture_results(&results, &plain_names, 3);
+    snprintf(results.source, sizeof results.source, "%s", in_scratch("suite.yaml"));
+    FILE *file = fopen(in_scratch("published-figures.csv"), "w");
+    assert_non_null(file);
+    fprintf(file, "suites,variant,bpb_raw,bpb_artifact,milliseconds,bytes,note\n");
+    fprintf(file, rows, results.suite, results.variants[1].name);
+    assert_int_equal(fclose(file), 0);
+    unlink(in_scratch("published.csv"));
+    assert_null(analyse(&results, &analysis));
+    status failed = published_write(&analysis, scratch);
+    *csv = !failed && exists(in_scratch("published.csv")) ? contents(in_scratch("published.csv")) : NULL;
+    analysis_free(&analysis);
+    results_free(&results);
+    return failed;
+}
+
+static void published_figures_stand_beside_the_means_of_their_variants(void **state) {
+    (void)state;
+    char *csv;
+    assert_null(write_published("other,%2$s,9,,,,not this suite\nother %1$s,%2$s,1.25,,470,,a note\n", &csv));
+    assert_non_null(csv);
+    assert_non_null(strstr(csv, ",1.25,"));
+    assert_non_null(strstr(csv, ",470,"));
+    assert_non_null(strstr(csv, ",a note"));
+    assert_null(strstr(csv, "not this suite"));
+    free(csv);
+}
+
+static void published_figures_of_other_suites_make_no_table(void **state) {
+    (void)state;
+    char *csv;
+    assert_null(write_published("other%1$s,%2$s,1,,,,\n%1$s,nobody,1,,,,\n", &csv));
+    assert_null(csv);
+}
+
+static void a_published_figure_that_is_no_number_is_refused_with_its_line(void **state) {
+    (void)state;
+    const char *const rows[] = {"%s,%s,one,,,,\n", "%s,%s,1,2\n", "%s,%s,1,,,,,more\n"};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *csv;
+        status failed = write_published(rows[i], &csv);
+        assert_non_null(failed);
+        assert_int_equal(status_kind(failed), STATUS_DATA);
+        assert_non_null(strstr(status_text(failed), "published-figures.csv:2: "));
+        status_free(failed);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latex_sees_no_command_in_foreign_text),
@@ -554,6 +609,9 @@ int main(void) {
         cmocka_unit_test(a_missing_template_is_named),
         cmocka_unit_test(a_folder_that_is_no_report_is_left_alone),
         cmocka_unit_test(an_interrupted_report_leaves_nothing),
+        cmocka_unit_test(published_figures_stand_beside_the_means_of_their_variants),
+        cmocka_unit_test(published_figures_of_other_suites_make_no_table),
+        cmocka_unit_test(a_published_figure_that_is_no_number_is_refused_with_its_line),
     };
     return cmocka_run_group_tests_name("report", tests, make_scratch, remove_scratch);
 }

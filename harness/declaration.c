@@ -25,6 +25,10 @@ static void print_design(FILE *out, const struct suite *suite) {
     print_real(out, "alpha", suite->design.alpha);
     fprintf(out, "correction: %s\ncommand line: %s\n", correction_name(suite->design.correction),
             *suite->settings ? suite->settings : "-");
+    if (!suite->looks.count) return;
+    fprintf(out, "looks: %s", spending_name(suite->looks.spending));
+    for (int k = 0; k < suite->looks.count; k++) fprintf(out, " %zu", suite->looks.n[k]);
+    fprintf(out, "\n");
 }
 
 static bool declared(const struct option_row *row, const struct config *config) {

@@ -50,8 +50,43 @@ void results_free(struct results *results) {
     free(results->declaration);
     free(results->variants);
     free(results->seeds);
+    free(results->looks);
     free(results->runs);
     *results = (struct results){0};
+}
+
+static int declared_comparisons(const struct results *r) {
+    int count = -1; /* the baseline */
+    for (int v = 0; v < r->variant_count; v++) count += !r->variants[v].late;
+    return count > 0 ? count : 1;
+}
+
+/* "obrien-fleming 3 5 7", up to the end of the line. */
+static bool parse_looks(const char *text, struct looks *looks) {
+    char name[32];
+    int used = 0;
+    if (sscanf(text, "%31s%n", name, &used) != 1 || !spending_find(name, &looks->spending)) return false;
+    for (text += used; *text == ' ' && looks->count < MOST_LOOKS;) {
+        char *end;
+        looks->n[looks->count++] = strtoull(text, &end, 10);
+        text = end;
+    }
+    return looks->count > 0;
+}
+
+status results_plan_looks(struct results *r) {
+    static const char key[] = "\nlooks: ";
+    const char *line = r->declaration ? strstr(r->declaration, key) : NULL;
+    struct looks looks = {0};
+    if (!line) return NULL;
+    if (!parse_looks(line + strlen(key), &looks))
+        return status_new(STATUS_DATA, "suite %s: the looks of its declaration cannot be read", r->suite);
+    r->looks = calloc(1, sizeof *r->looks);
+    if (!r->looks) return status_new(STATUS_SYSTEM, "out of memory");
+    double share = r->design.correction == CORRECT_NONE ? r->design.alpha : r->design.alpha / declared_comparisons(r);
+    TRY(look_plan_make(looks.spending, looks.n, looks.count, share, r->design.seed, r->looks));
+    r->design.looks = r->looks;
+    return NULL;
 }
 
 static double evaluated(const struct result_evaluation *evaluation) {

@@ -62,6 +62,7 @@ struct results {
     int variant_count, seed_count, run_count;
     struct result_variant *variants;
     int64_t *seeds;
+    struct look_plan *looks; /* NULL: none declared; design.looks points to it */
     struct result_run *runs; /* seed by seed, variants in order inside a seed */
     struct config config;    /* the suite's common configuration, before any variant's overrides */
     char dataset[TEXT_CAPACITY], dataset_sha256[65];
@@ -72,6 +73,10 @@ struct results {
 };
 
 void results_free(struct results *results);
+
+/* Plans the looks that the declaration names, each comparison with its share of alpha; for the store, once variants and
+ * declaration are there. */
+status results_plan_looks(struct results *results);
 void result_texts_free(struct result_text *texts, int count);
 
 /* What a suite may declare as its metric. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "harness/cli.h"
+#include "harness/suite_looks.h"
 #include "harness/suite_tree.h"
 
 /* Seed of resampling inside a test, when a permutation test is sampled: fixed, so that a table can be made again. */
@@ -25,7 +26,7 @@ struct loader {
 /* --- words ------------------------------------------------------------------------------------------------------ */
 
 static const char *const suite_keys[] = {"name",   "question", "preset",   "set",    "seeds",  "baseline", "metric",
-                                         "margin", "test",     "variants", "matrix", "scales", "include"};
+                                         "margin", "test",     "variants", "matrix", "scales", "include",  "looks"};
 static const char *const scale_keys[] = {"preset", "set", "seeds", "margin"};
 static const char *const test_keys[] = {"kind", "alpha", "correction"};
 
@@ -251,6 +252,7 @@ static status read_seeds(struct loader *l) {
     struct suite *s = l->suite;
     const struct yaml_node *node = scaled(l, "seeds");
     if (!node) return status_new(STATUS_USAGE, "%s: seeds: missing; a suite needs at least two", s->path);
+    if (node->kind == YAML_MAP) return suite_read_batches(node, s);
     TRY(expect(node, YAML_LIST));
     s->seeds = calloc((size_t)node->count + 1, sizeof *s->seeds);
     if (!s->seeds) return status_new(STATUS_SYSTEM, "out of memory");
@@ -388,6 +390,7 @@ static status load(struct loader *l) {
     TRY(read_test(l));
     TRY(read_metric(l));
     TRY(read_seeds(l));
+    TRY(suite_read_spending(l->suite->path, yaml_get(l->root, "looks"), l->suite));
     TRY(read_common(l));
     TRY(read_variants(l));
     TRY(read_baseline(l));

@@ -29,6 +29,7 @@ struct suite {
     char scale[32];       /* "" when the suite runs as written */
     char settings[1024];  /* of the command line, "key=value key=value"; "" for none */
     struct design design; /* baseline points to the baseline's name below */
+    struct looks looks;   /* declared looks; count 0: one, at the end */
     struct config config; /* what all variants have in common, before their own mappings */
     int variant_count;
     struct suite_variant *variants; /* in the order of the file */

@@ -21,6 +21,13 @@ enum spending { SPEND_OBRIEN_FLEMING, SPEND_POCOCK, SPENDING_KINDS };
 const char *spending_name(enum spending spending); /* "obrien-fleming", "pocock" */
 bool spending_find(const char *name, enum spending *spending);
 
+/* Looks as they are declared. */
+struct looks {
+    enum spending spending;
+    int count;            /* 0: none */
+    size_t n[MOST_LOOKS]; /* seeds, ascending */
+};
+
 struct look_plan {
     enum spending spending;
     double alpha; /* of one comparison: two-sided, over all looks; for m comparisons the caller divides by m */

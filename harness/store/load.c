@@ -420,6 +420,7 @@ static status load(const struct loading *l) {
     TRY(load_suite(l));
     TRY(load_variants(l));
     TRY(load_seeds(l));
+    TRY(results_plan_looks(l->results));
     TRY(load_runs(l));
     TRY(index_runs(l->results, &index));
     status s = load_stages(l, &index);

@@ -27,7 +27,7 @@ setup() {
 
 @test "trace lists every number of the comparison with its runs" {
     succeeds hinge trace drawn --db drawn.db
-    [[ $output == *"none.mean"*"1, 3, 5, 7"* ]]
+    [[ $output == *"none.mean"*"1, 3 … 7 (by 2)"* ]]
     [[ $output == *"better.verdict"*"better by the margin"*"1–8"* ]]
 }
 

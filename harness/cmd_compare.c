@@ -126,14 +126,22 @@ static status load_declared(const struct invocation *in, struct comparand *c) {
     return NULL;
 }
 
-static void print_design(const struct comparand *c) {
+/* Whether runs are still to come: with looks, those of comparisons that are decided are not. */
+static bool preliminary(const struct comparand *c, const struct comparison_table *t) {
+    bool open = !c->design.looks;
+    for (int r = 1; c->design.looks && r < t->count; r++)
+        open |= t->rows[r].stopped < 0 && t->rows[r].look_count < c->design.looks->count;
+    return c->results.closed_early && open;
+}
+
+static void print_design(const struct comparand *c, const struct comparison_table *t) {
     printf("%s: %s against %s, %s, %s correction, alpha %g", c->title, c->metric, c->design.baseline,
            test_name(c->design.test), correction_name(c->design.correction), c->design.alpha);
     if (c->design.margin > 0.0) printf(", margin %g", c->design.margin);
     printf("\n");
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
-    if (c->results.closed_early) printf("Not all planned runs are done: preliminary.\n");
+    if (preliminary(c, t)) printf("Not all planned runs are done: preliminary.\n");
 }
 
 static void table_p(struct table *table, double p) {
@@ -306,7 +314,7 @@ static json_t *table_json(const struct comparand *c, const struct comparison_tab
     json_object_set_new(out, "margin", c->design.margin > 0.0 ? json_number(c->design.margin) : json_null());
     json_object_set_new(out, "higher_is_better", json_boolean(c->design.higher_is_better));
     json_object_set_new(out, "declared", c->csv.text ? json_null() : json_boolean(!c->undeclared));
-    json_object_set_new(out, "complete", c->csv.text ? json_null() : json_boolean(!c->results.closed_early));
+    json_object_set_new(out, "complete", c->csv.text ? json_null() : json_boolean(!preliminary(c, t)));
     json_object_set_new(out, "family", json_integer(t->family));
     for (int v = 0; v < t->count; v++) json_array_append_new(rows, row_json(c, &t->rows[v]));
     json_object_set_new(out, "variants", rows);
@@ -320,7 +328,7 @@ static status show(const struct invocation *in, const struct comparand *c) {
     if (cli_switch(in, "json")) {
         failure = json_print(stdout, table_json(c, &table));
     } else {
-        print_design(c);
+        print_design(c, &table);
         print_table(c, &table);
         print_sentences(c, &table);
         print_notes(&table);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/sequential.h"
 #include "harness/simulated.h"
 #include "harness/stage_train.h"
 #include "harness/worker.h"
@@ -63,9 +64,17 @@ static status count_after(const struct runner_request *request, struct plan *vie
 /* --- the work --------------------------------------------------------------------------------------------------------
  */
 
-static status do_work(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run) {
-    if (request->jobs > 1 && !suite_simulated(request->plan->suite)) return workers_run(request, datasets, stages_run);
-    const struct work work = {request, datasets, request->callbacks, 0, 1, stages_run};
+/* What work needs beside its request. */
+struct doing {
+    const struct dataset_list *datasets;
+    int *stages_run;
+};
+
+static status do_work(const struct runner_request *request, void *context) {
+    const struct doing *doing = context;
+    if (request->jobs > 1 && !suite_simulated(request->plan->suite))
+        return workers_run(request, doing->datasets, doing->stages_run);
+    const struct work work = {request, doing->datasets, request->callbacks, 0, 1, doing->stages_run};
     return worker_run(&work);
 }
 
@@ -77,7 +86,8 @@ static status run(const struct runner_request *request, const struct dataset_lis
     status s = declare(request, datasets, store, view, summary);
     store_close(store);
     TRY(s);
-    s = do_work(request, datasets, &summary->stages_run);
+    struct doing doing = {datasets, &summary->stages_run};
+    s = sequential_run(request, do_work, &doing);
     status counted = count_after(request, view, summary);
     if (!s) return counted;
     status_free(counted);

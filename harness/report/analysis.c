@@ -203,6 +203,31 @@ static status compare(struct analysis *a) {
     return a->compared || a->not_compared ? NULL : status_new(STATUS_SYSTEM, "out of memory");
 }
 
+/* Seeds that a row's comparison needs: up to the look at which it stopped. */
+static int seeds_needed_by(const struct analysis *a, const struct comparison *row) {
+    return row->stopped >= 0 ? (int)a->design.looks->n[row->stopped] : a->results->seed_count;
+}
+
+static void spare(struct analysis *a, int variant, int from) {
+    for (int s = from; s < a->results->seed_count; s++) {
+        int i = analysis_run(a, variant, s);
+        if (i < 0 || run_done(&a->results->runs[i]) || run_failed(&a->results->runs[i])) continue;
+        a->variants[variant].missing--;
+        a->missing--;
+        a->spared++;
+    }
+}
+
+static void spare_decided(struct analysis *a) {
+    int most = 0;
+    for (int r = 1; a->compared && a->design.looks && r < a->table.count; r++) {
+        int needed = seeds_needed_by(a, &a->table.rows[r]);
+        spare(a, analysis_variant(a, r), needed);
+        most = needed > most ? needed : most;
+    }
+    if (most) spare(a, a->baseline, most);
+}
+
 /* Decimals that show two digits of the smallest spread of BPB, or of a difference inside the runs. */
 static int decimals_of_bpb(const struct analysis *a) {
     double least = INFINITY;
@@ -235,6 +260,7 @@ status analyse(const struct results *results, struct analysis *out) {
         analysis_free(out);
         return failure;
     }
+    spare_decided(out);
     int decimals = out->compared ? wording_decimals(&out->table) : 4;
     out->wording = (struct wording){&out->design, out->metric->unit, decimals};
     out->bpb_decimals = decimals_of_bpb(out);

@@ -34,6 +34,7 @@ struct analysis {
     double *metrics;                    /* of each run that is done; NAN when it has none */
     struct variant_figures *variants;   /* [results->variant_count] */
     int planned, done, failed, missing; /* runs */
+    int spared;                         /* planned runs that a comparison decided at a look does not need */
     int bpb_decimals;
 };
 

@@ -149,6 +149,7 @@ static void define_captions(const struct analysis *a, struct text *t) {
 static void add_counts(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
     text_add(t, "%d variants × %d seeds, %d of %d runs finished", r->variant_count, r->seed_count, a->done, a->planned);
+    if (a->spared) text_add(t, ", %d not needed", a->spared);
 }
 
 static void define_notice(const struct analysis *a, struct text *t) {

@@ -46,6 +46,7 @@ static void add_run_counts(const struct analysis *a, struct text *t) {
     text_add(t, "%d planned, %d done", a->planned, a->done);
     if (a->failed) text_add(t, ", %d failed", a->failed);
     if (a->missing) text_add(t, ", %d not finished", a->missing);
+    if (a->spared) text_add(t, ", %d not needed after the looks", a->spared);
 }
 
 static void add_baseline(const struct analysis *a, struct text *t) { text_add(t, "%s", a->design.baseline); }

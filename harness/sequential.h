@@ -1,0 +1,9 @@
+/* sequential: a suite with declared looks is run batch by batch; after each, the variants whose comparison is decided
+ * get no further seeds. A decided variant's other runs stay pending: they are not needed. */
+#pragma once
+#include "harness/runner.h"
+
+/* Calls work with the request's plan cut to the runs of each batch, until no comparison is open. Without looks, once
+ * with the whole plan. */
+status sequential_run(const struct runner_request *request,
+                      status (*work)(const struct runner_request *request, void *context), void *context);

@@ -1,0 +1,55 @@
+#!/usr/bin/env bats
+# looks: seeds in batches; a comparison that is decided gets no further seeds. On simulated suites.
+
+setup() {
+    load helpers
+    cd "$BATS_TEST_TMPDIR"
+    cat >batch.yaml <<'YAML'
+name: batch
+question: Does it stop early?
+set: {run.backend: simulated, train.steps: 10}
+seeds: {first: 3, step: 2, most: 11}
+looks: obrien-fleming
+baseline: none
+metric: bpb.raw
+variants:
+  none: {}
+  better: {simulated.effect: -0.02}
+  same: {}
+YAML
+    sed -i 's/  same: {}/  same: {simulated.effect: 0.00001}/' batch.yaml
+}
+
+@test "a decided comparison gets no further seeds, an open one gets all" {
+    succeeds hinge run batch.yaml --db batch.db
+    hinge compare batch --db batch.db --json >out.json
+    [ "$(json 'd["variants"][1]["verdict"], d["variants"][1]["n"] < 11' <out.json)" = "('better', True)" ]
+    [ "$(json 'd["variants"][1]["looks"][-1]["crossed"], d["variants"][1]["n"] == d["variants"][1]["looks"][-1]["n"]' <out.json)" = "(True, True)" ]
+    [ "$(json 'd["variants"][2]["n"], [l["n"] for l in d["variants"][2]["looks"]]' <out.json)" = "(11, [3, 5, 7, 9, 11])" ]
+    [ "$(json 'd["complete"]' <out.json)" = True ]
+}
+
+@test "the same command again finds everything decided" {
+    hinge run batch.yaml --db batch.db 2>&1
+    succeeds hinge run batch.yaml --db batch.db
+    [[ $output == *"0 stages done now"* ]]
+}
+
+@test "the looks are frozen with the suite" {
+    hinge run batch.yaml --db batch.db 2>&1
+    sed -i 's/obrien-fleming/pocock/' batch.yaml
+    fails 2 "looks was obrien-fleming 3 5 7 9 11 and is pocock 3 5 7 9 11" hinge run batch.yaml --db batch.db
+}
+
+@test "batches and looks are declared together and checked" {
+    sed '/^looks/d' batch.yaml >bad.yaml
+    fails 2 "looks: missing" hinge plan bad.yaml --db none.db
+    sed 's/^looks.*/looks: often/' batch.yaml >bad.yaml
+    fails 2 "bad.yaml:5:8: looks: the spending function is obrien-fleming or pocock" hinge plan bad.yaml --db none.db
+    sed 's/^seeds.*/seeds: [1, 2, 3]/' batch.yaml >bad.yaml
+    fails 2 "looks: need seeds in batches" hinge plan bad.yaml --db none.db
+    sed 's/^seeds.*/seeds: {first: 1, step: 2, most: 9}/' batch.yaml >bad.yaml
+    fails 2 "bad.yaml:4:16: seeds: first must be a whole number from 2 to 1000" hinge plan bad.yaml --db none.db
+    sed 's/^seeds.*/seeds: {first: 3, step: 2, mots: 9}/' batch.yaml >bad.yaml
+    fails 2 "seeds: unknown key mots" hinge plan bad.yaml --db none.db
+}

@@ -338,40 +338,6 @@ static status load_classes(const struct loading *l, const struct run_index *inde
     return NULL;
 }
 
-/* --- detail: traces and blocks
- * ---------------------------------------------------------------------------------------- */
-
-static status load_trace(struct store *store, struct result_run *run) {
-    return store_steps(store, run->train_key, &run->trace, &run->step_count);
-}
-
-static status load_blocks(struct store *store, struct result_evaluation *e) {
-    struct query q;
-    if (!e->present) return NULL;
-    TRY(query_open(&q, store->db,
-                   "SELECT b.block, b.nll, b.bytes, b.tokens FROM evaluation_blocks b JOIN stages s ON s.id = b.stage "
-                   "WHERE s.key = ?",
-                   "s", e->stage_key));
-    for (bool row = true; row;) {
-        TRY(query_next(&q, &row));
-        int64_t block = row ? query_int(&q, 0) : -1;
-        if (block >= 0 && block < EVALUATION_BLOCKS)
-            e->value.blocks[block] = (struct evaluation_block){query_real(&q, 1), query_int(&q, 2), query_int(&q, 3)};
-    }
-    return NULL;
-}
-
-static status load_detail(const struct loading *l) {
-    for (int i = 0; i < l->results->run_count; i++) {
-        struct result_run *run = &l->results->runs[i];
-        TRY(load_trace(l->store, run));
-        TRY(load_blocks(l->store, &run->raw));
-        TRY(load_blocks(l->store, &run->averaged));
-        TRY(load_blocks(l->store, &run->artifact));
-    }
-    return NULL;
-}
-
 /* --- provenance
  * ------------------------------------------------------------------------------------------------------- */
 
@@ -430,7 +396,7 @@ static status load(const struct loading *l) {
     TRY(load_provenance(l));
     for (int i = 0; i < l->results->run_count; i++)
         l->results->closed_early |= strcmp(l->results->runs[i].status, "done") != 0;
-    return l->detail == RESULTS_ALL ? load_detail(l) : NULL;
+    return l->detail == RESULTS_ALL ? store_load_detail(l->store, l->results) : NULL;
 }
 
 static status load_all(const struct loading *l) {

@@ -74,8 +74,9 @@ status load_suite(const struct invocation *in, struct suite *suite) {
     return suite_load(suite, &request);
 }
 
-status run_number(const struct invocation *in, int64_t *run) {
-    const char *text = in->arguments[0];
+status run_number(const struct invocation *in, int64_t *run) { return run_number_of(in->arguments[0], run); }
+
+status run_number_of(const char *text, int64_t *run) {
     char *end;
     errno = 0;
     *run = strtoll(text, &end, 10);

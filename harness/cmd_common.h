@@ -18,5 +18,6 @@ const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPA
 /* The suite alone, from the first argument, --scale and --set. */
 status load_suite(const struct invocation *in, struct suite *suite);
 
-/* The number of a run: the first argument. */
+/* The number of a run: the first argument, or any text. */
 status run_number(const struct invocation *in, int64_t *run);
+status run_number_of(const char *text, int64_t *run);

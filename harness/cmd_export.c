@@ -1,5 +1,5 @@
-/* cmd_export: runs, steps or evaluations as CSV or JSON. Each column is a row of a table (documented in
- * results/README.md); a value that does not exist is an empty field, in JSON null. */
+/* cmd_export: runs, steps or evaluations as CSV or JSON, or a run's weights as safetensors. Each column is a row of a
+ * table (documented in results/README.md); a value that does not exist is an empty field, in JSON null. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/cmd_common.h"
+#include "harness/export_weights.h"
 #include "harness/json_out.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
@@ -280,15 +281,15 @@ static const struct topic {
 enum { TOPICS = sizeof topics / sizeof *topics };
 
 static status find_topic(const char *name, const struct topic **topic) {
-    const char *names[TOPICS];
+    const char *names[TOPICS + 1] = {[TOPICS] = "weights"};
     for (int i = 0; i < TOPICS; i++) {
         names[i] = topics[i].name;
         if (strcmp(topics[i].name, name) != 0) continue;
         *topic = &topics[i];
         return NULL;
     }
-    const char *near = nearest_word(name, names, TOPICS);
-    return status_new(STATUS_USAGE, "export takes runs, steps or evaluations, not '%s'%s%s", name,
+    const char *near = nearest_word(name, names, TOPICS + 1);
+    return status_new(STATUS_USAGE, "export takes runs, steps, evaluations or weights, not '%s'%s%s", name,
                       near ? "; nearest is " : "", near ? near : "");
 }
 
@@ -326,8 +327,30 @@ static status export_rows(const struct invocation *in, const struct topic *topic
     return failed;
 }
 
+static status weights_flags(const struct invocation *in) {
+    if (in->count < 2) return status_new(STATUS_USAGE, "export weights takes a RUN, a number of hinge status SUITE");
+    if (!cli_given(in, "output"))
+        return status_new(STATUS_USAGE, "export weights writes a binary file: say which with -o FILE.safetensors");
+    if (cli_given(in, "format") || cli_given(in, "scale"))
+        return status_new(STATUS_USAGE,
+                          "--format and --scale are not for weights: they are one run's safetensors file");
+    return NULL;
+}
+
+static status run_weights(const struct invocation *in) {
+    int64_t run;
+    struct store *store;
+    TRY(weights_flags(in));
+    TRY(run_number_of(in->arguments[1], &run));
+    TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
+    status failed =
+        export_weights(store, run, cli_given(in, "step") ? cli_int(in, "step") : -1, cli_text(in, "output"));
+    store_close(store);
+    return failed;
+}
+
 /* Collected in memory first: a failure half-way prints nothing and leaves no half file. */
-static status run(const struct invocation *in) {
+static status run_rows(const struct invocation *in) {
     const struct topic *topic = NULL;
     char *buffer = NULL;
     size_t size = 0;
@@ -347,6 +370,12 @@ static status run(const struct invocation *in) {
     return failed;
 }
 
+static status run(const struct invocation *in) {
+    if (strcmp(in->arguments[0], "weights") == 0) return run_weights(in);
+    if (cli_given(in, "step")) return status_new(STATUS_USAGE, "--step is for export weights alone");
+    return run_rows(in);
+}
+
 static const struct flag_row flags[] = {
     {.name = "format", .type = FLAG_CHOICE, .value_name = "csv|json", .initial = "csv", .help = "how rows are written"},
     {.name = "output",
@@ -354,6 +383,12 @@ static const struct flag_row flags[] = {
      .type = FLAG_TEXT,
      .value_name = "FILE",
      .help = "write to a file instead of standard output"},
+    {.name = "step",
+     .type = FLAG_INT,
+     .value_name = "N",
+     .low = 0,
+     .high = 1e9,
+     .help = "weights: 0 for the initial ones; without it the trained ones"},
     FLAG_ROW_SCALE,
     FLAG_ROW_DB,
     FLAGS_END,
@@ -362,13 +397,14 @@ static const struct flag_row flags[] = {
 static const char *const examples[] = {
     "hinge export runs",
     "hinge export steps demo --scale tiny --format json -o steps.json",
+    "hinge export weights 3 --step 0 -o initial.safetensors",
     NULL,
 };
 
 const struct verb verb_export = {
     .name = "export",
-    .purpose = "runs, steps or evaluations as CSV or JSON (columns: results/README.md)",
-    .arguments = "WHAT [SUITE]",
+    .purpose = "runs, steps or evaluations as CSV or JSON (columns: results/README.md), or a run's weights",
+    .arguments = "WHAT [SUITE|RUN]",
     .least = 1,
     .most = 2,
     .flags = flags,

@@ -162,6 +162,45 @@ PY
     fails 2 "999999" reads show 999999
 }
 
+# weights_of FILE: the hash of a file's tensors as the database has it, read by Python alone.
+weights_of() {
+    python3 - "$1" <<'PYTHON'
+import hashlib, json, struct, sys
+data = open(sys.argv[1], "rb").read()
+length = struct.unpack("<Q", data[:8])[0]
+header, data = json.loads(data[8:8 + length]), data[8 + length:]
+options = header.pop("__metadata__")
+assert options["train.sequence"] and "seed" in options["case"]
+digest = hashlib.sha256()
+for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+    assert name.startswith("param.") and tensor["dtype"] == "F32"
+    rows, cols = (tensor["shape"] + [1])[:2]
+    digest.update(name[6:].encode() + b"\0" + struct.pack("<QQ", rows, cols))
+    digest.update(data[slice(*tensor["data_offsets"])])
+print(digest.hexdigest())
+PYTHON
+}
+
+@test "export weights gives the trained and the initial weights under the names of the golden files" {
+    local run steps trained
+    run=$(reads export runs --format json | json 'd[0]["run"]')
+    steps=$(reads export runs --format json | json 'd[0]["steps"]')
+    succeeds reads export weights "$run" -o "$folder/trained.safetensors"
+    trained=$(weights_of "$folder/trained.safetensors")
+    [ "$trained" = "$(reads export runs --format json | json 'd[0]["weights_sha256"]')" ]
+    succeeds reads export weights "$run" --step "$steps" -o "$folder/last.safetensors"
+    cmp "$folder/trained.safetensors" "$folder/last.safetensors"
+    succeeds reads export weights "$run" --step 0 -o "$folder/initial.safetensors"
+    [ "$(weights_of "$folder/initial.safetensors")" != "$trained" ]
+    fails 3 "input_ids" hinge verify "$folder/initial.safetensors" # it takes the config and asks for what is not there
+    fails 2 "--step 1" reads export weights "$run" --step 1 -o "$folder/no.safetensors"
+    fails 2 "999999" reads export weights 999999 -o "$folder/no.safetensors"
+    fails 2 "takes a RUN" reads export weights -o "$folder/no.safetensors"
+    fails 2 "-o FILE" reads export weights "$run"
+    fails 2 "--step" reads export runs --step 0
+    [ ! -e "$folder/no.safetensors" ]
+}
+
 @test "reproduce trains a run again to the same bits" {
     local run
     run=$(reads export runs --format json | json 'd[0]["run"]')

@@ -44,6 +44,15 @@ runs() {
     fails 2 "is there already" hinge submission "$run" -o "$FOLDER/record" --db "$FOLDER/hinge.db"
 }
 
+@test "the published suites run at tiny on shards that were registered as fineweb" {
+    hinge data prepare --text "$FOLDER/text.txt" --name made --data "$FOLDER/shards" >/dev/null
+    hinge data add "$FOLDER/shards/made" --tokenizer "$FOLDER/shards/made/tokenizer.model" --name fineweb \
+        --data "$FOLDER/data"
+    runs published 7
+    runs published-1000 7
+    rm -r "$FOLDER/data/fineweb"
+}
+
 planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     local kind=$1
     shift
@@ -54,19 +63,22 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 @test "rope runs at tiny" { runs rope 9; }
 @test "architecture runs at tiny" { runs architecture 14; }
 @test "optimizer runs at tiny" { runs optimizer 9; }
-@test "quantization runs at tiny" { runs quantization 5; }
+@test "quantization runs at tiny" { runs quantization 9; }
 @test "quantization-floor runs at tiny" { runs quantization-floor 4; }
 @test "quantization-bits runs at tiny" { runs quantization-bits 15; }
 
 @test "the strategies of quantization share one training a seed" {
-    [ "$(planned train quantization)" -eq 5 ]
+    [ "$(planned train quantization)" -eq 10 ] # ternary trains its own
+    [ "$(planned quantise quantization)" -eq 45 ]
     [ "$(planned train quantization-bits)" -eq 5 ]
     [ "$(planned train quantization-floor)" -eq 10 ]
 }
 
 @test "the published suite is refused without its shards, with the command that registers them" {
-    fails 3 "hinge data add DIR --tokenizer FILE --name fineweb" \
-        hinge plan published --db "$FOLDER/none.db" --data "$FOLDER/data"
+    for suite in published published-1000; do
+        fails 3 "hinge data add DIR --tokenizer FILE --name fineweb" \
+            hinge plan $suite --db "$FOLDER/none.db" --data "$FOLDER/data"
+    done
 }
 
 @test "every suite has a plan at every scale, with its memory and its time" {

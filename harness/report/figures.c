@@ -189,7 +189,8 @@ static void add_stage_range(struct text *t, double least, double most, double un
 static status write_stages(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     struct text rows = {0};
     double least = INFINITY, most = -INFINITY;
-    for (int i = 0; i < a->results->run_count; i++) {
+    int drawn = drawn_seeds(a) * a->results->variant_count; /* runs lie seed by seed */
+    for (int i = 0; i < a->results->run_count && i < drawn; i++) {
         const struct result_run *run = &a->results->runs[i];
         const double values[] = {bpb_of(&run->raw), bpb_of(&run->averaged), bpb_of(&run->artifact)};
         if (!run_done(run)) continue;

@@ -291,6 +291,27 @@ static void failures_come_at_the_declared_rate_and_are_counted(void **state) {
     comparison_table_free(&table);
 }
 
+/* Enough runs that several threads read them. */
+static void every_run_gets_its_own_trace(void **state) {
+    struct store *store;
+    struct results all;
+    char database[96];
+    (void)state;
+    snprintf(database, sizeof database, "%s/hinge.db", pipeline.folder);
+    expect_good(store_open(&store, database, STORE_READ));
+    expect_good(store_load_results(store, "null", NULL, &all));
+    store_close(store);
+    assert_int_equal(all.run_count, pipeline.results.run_count);
+    for (int i = 0; i < all.run_count; i++) {
+        const struct result_run *run = &all.runs[i];
+        if (strcmp(run->status, "done") != 0) continue;
+        assert_int_equal(run->step_count, all.config.simulated_trace);
+        assert_float_equal(run->trace[run->step_count - 1].loss, run->final_loss, 0);
+        assert_float_equal(run->raw.value.bpb, pipeline.results.runs[i].raw.value.bpb, 0);
+    }
+    results_free(&all);
+}
+
 static void simulated_results_say_so(void **state) {
     (void)state;
     assert_non_null(simulated_note(&pipeline.results));
@@ -309,6 +330,7 @@ int main(void) {
         cmocka_unit_test(the_pipeline_keeps_alpha_and_coverage),
         cmocka_unit_test(the_pipeline_finds_a_difference_as_often_as_theory_says),
         cmocka_unit_test(failures_come_at_the_declared_rate_and_are_counted),
+        cmocka_unit_test(every_run_gets_its_own_trace),
         cmocka_unit_test(simulated_results_say_so),
     };
     return cmocka_run_group_tests(tests, make_pipeline, remove_pipeline);

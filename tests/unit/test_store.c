@@ -544,6 +544,31 @@ static void the_options_of_a_run_come_back_as_they_were(void **state) {
     free(yaml);
 }
 
+static void a_batch_is_kept_or_undone_as_a_whole(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    struct store *store = open_store(STORE_WRITE);
+    struct worker worker;
+    enum claim claim;
+    worker_current(&worker);
+    expect_good(store_declare(store, &p->plan, &p->datasets));
+    for (int keep = 0; keep <= 1; keep++) {
+        expect_good(store_batch_begin(store));
+        expect_good(store_claim(store, p->plan.stages[0].key, &worker, &claim));
+        assert_int_equal(claim, CLAIM_TAKEN);
+        /* What fails inside is undone alone. */
+        expect_failure(store_release(store, p->plan.stages[1].key, &worker, STAGE_PENDING, NULL), "taken over", NULL);
+        assert_int_equal(ask("SELECT count(*) FROM stages WHERE status = 'running'"), 0);
+        if (keep)
+            expect_good(store_batch_end(store, NULL));
+        else
+            expect_failure(store_batch_end(store, status_new(STATUS_SYSTEM, "as asked")), "as asked", NULL);
+        assert_int_equal(ask("SELECT count(*) FROM stages WHERE status = 'running'"), keep);
+    }
+    store_close(store);
+    small_plan_free(p);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, small_folder_make, small_folder_remove)
     const struct CMUnitTest tests[] = {
@@ -554,6 +579,7 @@ int main(void) {
         TEST(a_file_that_is_no_database_is_refused),
         TEST(an_empty_database_becomes_one_of_this_version),
         TEST(a_folder_that_cannot_be_made_is_named),
+        TEST(a_batch_is_kept_or_undone_as_a_whole),
         TEST(declaring_twice_changes_nothing),
         TEST(what_was_declared_comes_back),
         TEST(seeds_and_variants_added_later_are_marked_late),

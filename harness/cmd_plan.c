@@ -78,8 +78,9 @@ static void print_time(const struct plan_estimate *e) {
     else if (e->measured)
         printf(", from the rates of stored stages\n");
     else
-        printf(",\n          from counted operations at %.0f %% of %.0f GFLOP/s measured now\n", 100 * e->efficiency,
-               e->gflops);
+        printf(",\n          from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f "
+               "GFLOP/s\n",
+               e->slice_tokens, 100 * e->efficiency, e->gflops);
     printf("memory    %s a job\n", format_bytes((double)e->memory_bytes, memory));
 }
 
@@ -150,6 +151,7 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     json_object_set_new(object, "seconds_left", json_number(e->seconds_left));
     json_object_set_new(object, "from_stored_rates", json_boolean(e->measured));
     json_object_set_new(object, "gflops", json_number(e->gflops));
+    json_object_set_new(object, "training_efficiency", json_number(e->efficiency));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)e->memory_bytes));
     json_object_set_new(object, "comparisons", json_integer(e->family));
     json_object_set_new(object, "attainable_p", json_number(e->attainable_p));

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/measure.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
 #include "kernels/rates.h"
@@ -15,17 +16,13 @@
 
 static const double measure_seconds = 0.2;
 
-/* Shares of the machine's product rate that a kind of stage is assumed to reach before any was measured here, and
- * seconds that each parameter costs besides (compression of the artifact). */
-static const struct {
-    double efficiency, seconds_per_parameter;
-} assumed[STAGE_KINDS] = {[STAGE_TRAIN] = {0.35, 0},
-                          [STAGE_AVERAGE] = {0.35, 2e-8},
-                          [STAGE_QUANTISE] = {0.05, 4e-7},
-                          [STAGE_EVALUATE] = {0.3, 0}};
+/* Reading, hashing and checking one stored weight. */
+static const double seconds_per_weight = 2e-8;
 
 struct variant_work {
     double work[STAGE_KINDS]; /* of one stage of a kind */
+    double optimizing;        /* part of the training's: Newton-Schulz */
+    double sampling;          /* part of the quantisation's: token by token */
     double parameters;
     size_t memory;
 };
@@ -65,13 +62,22 @@ static double evaluation_work(const struct network *net, const struct dataset *d
                      learning * network_training_flops(net, repeats, net->time));
 }
 
+static double calibration_tokens(const struct network *net) {
+    const struct config *c = &net->config;
+    bool calibrated = c->quant_method == METHOD_GPTQ && c->quant_calibration != CALIBRATION_NONE;
+    return calibrated ? (double)c->quant_calibration_sequences * (double)net->time : 0;
+}
+
+static double sampling_work(const struct network *net) {
+    if (net->config.quant_calibration != CALIBRATION_SELF) return 0;
+    return calibration_tokens(net) * network_forward_flops(net, net->config.recurrence_layers.count > 0, net->time);
+}
+
 /* Calibration samples (through the decoder), runs once over what it sampled, and adds up x x^T for every linear. */
 static double quantisation_work(const struct network *net) {
     const struct config *c = &net->config;
-    bool calibrated = c->quant_method == METHOD_GPTQ && c->quant_calibration != CALIBRATION_NONE;
-    double tokens = calibrated ? (double)c->quant_calibration_sequences * (double)net->time : 0;
-    double sum = tokens * network_forward_flops(net, c->recurrence_layers.count > 0, net->time) *
-                 (c->quant_calibration == CALIBRATION_SELF ? 2 : 1);
+    double tokens = calibration_tokens(net);
+    double sum = tokens * network_forward_flops(net, c->recurrence_layers.count > 0, net->time) + sampling_work(net);
     for (int i = 0; i < net->parameters.count; i++) {
         const struct tensor *t = &net->parameters.tensors[i];
         double rows = (double)t->shape[0], cols = (double)t->shape[1];
@@ -89,6 +95,8 @@ static status count_variant(const struct plan *plan, int variant, const struct d
     TRY(network_create(&net, config, plan->ops, 1, (size_t)config->train_sequence));
     out->parameters = (double)net.parameters.elements;
     out->work[STAGE_TRAIN] = training_work(&net);
+    out->optimizing = (double)config->train_steps * muon_flops(&net);
+    out->sampling = sampling_work(&net);
     out->work[STAGE_AVERAGE] = out->parameters;
     out->work[STAGE_QUANTISE] = quantisation_work(&net);
     out->work[STAGE_EVALUATE] = evaluation_work(&net, dataset);
@@ -114,16 +122,38 @@ static status predict(struct plan *plan, struct store *store, const struct varia
     return NULL;
 }
 
-static void assume(struct plan *plan, const struct variant_work *works, struct plan_estimate *e) {
+static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
+    switch (kind) {
+    case STAGE_TRAIN:
+        return (w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer;
+    case STAGE_QUANTISE:
+        return w->sampling / rates->decoding + (w->work[kind] - w->sampling) / rates->forward +
+               w->parameters / rates->compressed;
+    case STAGE_EVALUATE:
+        return w->work[kind] / rates->forward + w->parameters * seconds_per_weight;
+    default:
+        return w->parameters * seconds_per_weight;
+    }
+}
+
+/* Stages without a stored like: a little of each phase of the baseline's model is done now. */
+static status measure_missing(struct plan *plan, const struct variant_work *works, struct plan_estimate *e) {
+    struct phase_rates rates;
+    int baseline = suite_variant_find(plan->suite, plan->suite->design.baseline);
     for (int i = 0; i < plan->stage_count; i++) {
         struct plan_stage *stage = &plan->stages[i];
         if (stage->measured) continue;
-        if (!isfinite(e->gflops))
-            e->gflops = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds) / 1e9;
-        stage->seconds = stage->work / (1e9 * e->gflops * assumed[stage->kind].efficiency) +
-                         works[stage->variant].parameters * assumed[stage->kind].seconds_per_parameter;
-        e->measured = false;
+        if (e->measured) {
+            double product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
+            TRY(measure_phases(&plan->suite->variants[baseline].config, plan->ops, product, &rates));
+            e->gflops = product / 1e9;
+            e->efficiency = rates.training / product;
+            e->slice_tokens = rates.tokens;
+            e->measured = false;
+        }
+        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &rates);
     }
+    return NULL;
 }
 
 /* --- totals ----------------------------------------------------------------------------------------------------------
@@ -172,7 +202,7 @@ static status estimate(struct plan *plan, struct store *store, struct variant_wo
         if (works[v].memory > e->memory_bytes) e->memory_bytes = works[v].memory;
     }
     TRY(predict(plan, store, works));
-    assume(plan, works, e);
+    TRY(measure_missing(plan, works, e));
     count_stages(plan, e);
     judge_design(plan->suite, e);
     return NULL;
@@ -180,7 +210,7 @@ static status estimate(struct plan *plan, struct store *store, struct variant_wo
 
 status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *out) {
     struct variant_work *works = calloc((size_t)plan->suite->variant_count, sizeof *works);
-    *out = (struct plan_estimate){.measured = true, .gflops = NAN, .efficiency = assumed[STAGE_TRAIN].efficiency};
+    *out = (struct plan_estimate){.measured = true, .gflops = NAN, .efficiency = NAN};
     if (!works) return status_new(STATUS_SYSTEM, "out of memory");
     status s = estimate(plan, store, works, out);
     free(works);

@@ -83,14 +83,15 @@ struct plan_estimate {
     double seconds_total, seconds_left;         /* of one job at a time */
     bool measured;                              /* every stage left is estimated from stored rates of like stages */
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
-    double efficiency;                          /* share of it that training is assumed to reach */
-    size_t memory_bytes;                        /* of the largest training */
-    int family;                                 /* comparisons that the correction covers */
-    double attainable_p;                        /* smallest p that the test can give at this many seeds */
+    double efficiency;   /* share of it that a slice of the baseline's training reached; NAN when not needed */
+    size_t slice_tokens; /* of that slice, on each lane */
+    size_t memory_bytes; /* of the largest training */
+    int family;          /* comparisons that the correction covers */
+    double attainable_p; /* smallest p that the test can give at this many seeds */
     size_t needed_seeds; /* seeds for the first rejection after correction in the best case; 0: never */
     bool can_be_significant;
 };
 
-/* Fills stages[].seconds and the totals. store may be NULL (nothing done, no stored rates). A product rate is measured
- * for under 0.3 s only when some stage has no stored like. */
+/* Fills stages[].seconds and the totals. store may be NULL (nothing done, no stored rates). Only when some
+ * stage has no stored like, a short slice of every phase of the baseline's model is run and timed (measure.h). */
 status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *estimate);

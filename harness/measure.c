@@ -1,0 +1,215 @@
+/* measure: a short training slice, forward pass, Newton-Schulz step, decoding and compression; see measure.h. */
+#include "harness/measure.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "model/decoder.h"
+#include "model/network.h"
+#include "model/xz.h"
+
+enum { MOST_LANES = 256, ROUNDS = 3, SHORTEST = 64, DECODED = 8, SAMPLE_BYTES = 1 << 17 };
+static const double budget_seconds = 0.25;
+
+struct probe {
+    struct network net;
+    const struct backend *ops;
+    int lane_count;
+    size_t sequences, time; /* of a lane's slice */
+    bool repeats_on;
+    struct lane lanes[MOST_LANES];
+    struct workspace *workspaces[MOST_LANES];
+    struct decoder *decoders[MOST_LANES];
+    real *gradients[MOST_LANES], *logits[MOST_LANES], *matrices[MOST_LANES];
+    void *scratch[MOST_LANES];
+    double *nll[MOST_LANES];
+    real *weights;
+    int32_t *ids; /* a slice and its next token */
+    size_t rows, cols;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* --- what is measured --------------------------------------------------------------------------------------------- */
+
+static struct forward_request request_of(const struct probe *p, int lane) {
+    return (struct forward_request){.weights = p->weights,
+                                    .ids = p->ids,
+                                    .targets = p->ids + 1,
+                                    .sequences = p->sequences,
+                                    .time = p->time,
+                                    .repeats_on = p->repeats_on,
+                                    .temperature = 1,
+                                    .nll = p->nll[lane]};
+}
+
+static void pass_forward(void *context, int piece, struct lane *lane) {
+    struct probe *p = context;
+    struct forward_request request = request_of(p, lane->index);
+    (void)piece;
+    network_forward(&p->net, p->workspaces[lane->index], &request);
+}
+
+static void pass_training(void *context, int piece, struct lane *lane) {
+    struct probe *p = context;
+    struct forward_request request = request_of(p, lane->index);
+    (void)piece;
+    network_forward(&p->net, p->workspaces[lane->index], &request);
+    network_backward(&p->net, p->workspaces[lane->index], &request, p->gradients[lane->index], 1);
+}
+
+static void one_newton_schulz(void *context, int piece, struct lane *lane) {
+    struct probe *p = context;
+    (void)piece;
+    p->ops->newton_schulz(lane, p->matrices[lane->index], p->rows, p->cols, 1);
+}
+
+static void decode(void *context, int piece, struct lane *lane) {
+    struct probe *p = context;
+    int at = lane->index;
+    (void)piece;
+    decoder_reset(p->decoders[at]);
+    for (int i = 0; i < DECODED; i++)
+        decoder_step(p->decoders[at], p->weights, p->repeats_on, p->ids + i, p->logits[at]);
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Units a second, one call on one lane being `unit`: the median round after one that warms up. */
+static double rate_of(struct probe *p, double unit, piece_function function) {
+    double rates[ROUNDS];
+    p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+    for (int r = 0; r < ROUNDS; r++) {
+        double start = now();
+        p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+        rates[r] = unit * p->lane_count / (now() - start);
+    }
+    qsort(rates, ROUNDS, sizeof *rates, by_value);
+    return rates[ROUNDS / 2];
+}
+
+/* --- preparing ---------------------------------------------------------------------------------------------------- */
+
+static void cut_slice(struct probe *p, const struct config *c, const struct network *net, double product_rate) {
+    double budget = budget_seconds * product_rate / p->lane_count;
+    size_t shard = (size_t)c->train_batch_tokens / 8 / (size_t)c->train_sequence;
+    p->time = (size_t)c->train_sequence;
+    p->sequences = (size_t)(c->train_slice_tokens / c->train_sequence);
+    if (p->sequences > shard) p->sequences = shard;
+    if (p->sequences < 1) p->sequences = 1;
+    double per_token = network_training_flops(net, p->repeats_on, p->time);
+    while (p->sequences > 1 && (double)(p->sequences * p->time) * per_token > budget) p->sequences /= 2;
+    while (p->time > SHORTEST && (double)(p->sequences * p->time) * per_token > budget) p->time /= 2;
+}
+
+static void find_matrix(struct probe *p) {
+    p->rows = p->cols = 0;
+    for (int i = 0; i < p->net.parameters.count; i++) {
+        const struct tensor *t = &p->net.parameters.tensors[i];
+        if (t->optimizer != OPTIMIZER_MUON || (size_t)t->shape[0] * (size_t)t->shape[1] <= p->rows * p->cols) continue;
+        p->rows = (size_t)t->shape[0];
+        p->cols = (size_t)t->shape[1];
+    }
+}
+
+static status prepare_lane(struct probe *p, int lane) {
+    size_t tokens = p->sequences * p->time, scratch = newton_schulz_scratch(p->rows, p->cols);
+    TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
+    TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
+    p->gradients[lane] = calloc(p->net.parameters.total, sizeof(real));
+    p->logits[lane] = calloc(DECODED * (size_t)p->net.config.model_vocab_size, sizeof(real));
+    p->matrices[lane] = calloc(p->rows * p->cols + 1, sizeof(real));
+    p->scratch[lane] = aligned_alloc(64, (scratch + 63) / 64 * 64 + 64);
+    p->nll[lane] = calloc(tokens, sizeof(double));
+    if (!p->gradients[lane] || !p->logits[lane] || !p->matrices[lane] || !p->scratch[lane] || !p->nll[lane])
+        return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    for (size_t i = 0; i < p->rows * p->cols; i++) p->matrices[lane][i] = (real)((i * 7919) % 17) - 8;
+    p->lanes[lane] = (struct lane){lane, p->scratch[lane], scratch};
+    return NULL;
+}
+
+static status prepare(struct probe *p, const struct config *config, double product_rate) {
+    struct network whole;
+    TRY(network_create(&whole, config, p->ops, 1, (size_t)config->train_sequence));
+    cut_slice(p, config, &whole, product_rate);
+    network_destroy(&whole);
+    TRY(network_create(&p->net, config, p->ops, p->sequences, p->time));
+    find_matrix(p);
+    size_t tokens = p->sequences * p->time + 2 * DECODED;
+    p->weights = calloc(p->net.parameters.total, sizeof(real));
+    p->ids = calloc(tokens, sizeof *p->ids);
+    if (!p->weights || !p->ids) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    for (size_t i = 0; i < tokens; i++) p->ids[i] = (int32_t)(i * 7919 % (size_t)config->model_vocab_size);
+    TRY(parameters_initialise(&p->net.parameters, p->weights, 1));
+    for (int lane = 0; lane < p->lane_count; lane++) TRY(prepare_lane(p, lane));
+    return NULL;
+}
+
+static void release(struct probe *p) {
+    for (int lane = 0; lane < p->lane_count; lane++) {
+        if (p->workspaces[lane]) workspace_destroy(p->workspaces[lane]);
+        if (p->decoders[lane]) decoder_destroy(p->decoders[lane]);
+        free(p->gradients[lane]);
+        free(p->logits[lane]);
+        free(p->matrices[lane]);
+        free(p->scratch[lane]);
+        free(p->nll[lane]);
+    }
+    free(p->weights);
+    free(p->ids);
+    if (p->net.ops) network_destroy(&p->net);
+    free(p);
+}
+
+/* --- all ---------------------------------------------------------------------------------------------------------- */
+
+/* Bytes of 63 values, as 6-bit integers are stored. */
+static status measure_compression(double *rate) {
+    unsigned char *bytes = malloc(SAMPLE_BYTES), *out = NULL;
+    size_t size;
+    uint32_t state = 1;
+    if (!bytes) return status_new(STATUS_SYSTEM, "no memory to measure compression");
+    for (int i = 0; i < SAMPLE_BYTES; i++) {
+        state = state * 1664525u + 1013904223u;
+        bytes[i] = (unsigned char)(state >> 24) % 63;
+    }
+    double start = now();
+    status s = xz_compress(bytes, SAMPLE_BYTES, &out, &size);
+    *rate = SAMPLE_BYTES / (now() - start);
+    free(out);
+    free(bytes);
+    return s;
+}
+
+static void measure(struct probe *p, struct phase_rates *rates) {
+    double tokens = (double)(p->sequences * p->time), low = (double)(p->rows < p->cols ? p->rows : p->cols),
+           high = (double)(p->rows < p->cols ? p->cols : p->rows);
+    rates->tokens = p->sequences * p->time;
+    rates->training = rate_of(p, tokens * network_training_flops(&p->net, p->repeats_on, p->time), pass_training);
+    rates->forward = rate_of(p, tokens * network_forward_flops(&p->net, p->repeats_on, p->time), pass_forward);
+    rates->decoding =
+        rate_of(p, (double)DECODED * DECODED * network_forward_flops(&p->net, p->repeats_on, DECODED), decode);
+    rates->optimizer = p->rows ? rate_of(p, 4 * low * low * high + 2 * low * low * low, one_newton_schulz) : 1;
+}
+
+status measure_phases(const struct config *config, const struct backend *ops, double product_rate,
+                      struct phase_rates *rates) {
+    struct probe *p = calloc(1, sizeof *p);
+    if (!p) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    p->ops = ops;
+    p->lane_count = ops->lane_count() < MOST_LANES ? ops->lane_count() : MOST_LANES;
+    if (p->lane_count > 8) p->lane_count = 8; /* a training has 8 micro-shards */
+    p->repeats_on = config->recurrence_layers.count > 0;
+    status s = prepare(p, config, product_rate);
+    if (!s) measure(p, rates);
+    release(p);
+    return s ? s : measure_compression(&rates->compressed);
+}

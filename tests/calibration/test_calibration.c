@@ -18,6 +18,7 @@
 
 #include "harness/runner.h"
 #include "harness/simulated.h"
+#include "harness/stats/looks.h"
 #include "kernels/simulated/simulated.h"
 
 enum { MOST_SEEDS = 10, MOST_VARIANTS = 10 };
@@ -131,6 +132,34 @@ static void power_is_within_two_points_of_theory(void **state) {
         }
         assert_near("power", (double)found / FAMILIES, power_paired_t(cases[c].effect, cases[c].n, alpha), 0.02);
     }
+}
+
+static bool rejects_at_a_look(const size_t *n, const double *levels, int looks, size_t family) {
+    double differences[MOST_SEEDS];
+    draw(family, n[looks - 1], 0, 0, differences);
+    for (int k = 0; k < looks; k++)
+        if (p_paired_t(differences, n[k]) < levels[k]) return true;
+    return false;
+}
+
+static double error_over_looks(const size_t *n, const double *levels, int looks, size_t families) {
+    size_t rejected = 0;
+    for (size_t f = 0; f < families; f++) rejected += rejects_at_a_look(n, levels, looks, f);
+    return (double)rejected / (double)families;
+}
+
+static void declared_looks_keep_alpha_and_undeclared_ones_break_it(void **state) {
+    enum { FAMILIES = 10000, LOOKS = 4 };
+    static const size_t seeds[LOOKS] = {3, 5, 7, 10};
+    static const double undeclared[LOOKS] = {0.05, 0.05, 0.05, 0.05};
+    (void)state;
+    for (int spending = 0; spending < SPENDING_KINDS; spending++) {
+        struct look_plan plan;
+        expect_good(look_plan_make((enum spending)spending, seeds, LOOKS, alpha, 1, &plan));
+        double rate = error_over_looks(plan.n, plan.level, LOOKS, FAMILIES);
+        assert_near(spending_name((enum spending)spending), rate, alpha, three_errors(alpha, FAMILIES));
+    }
+    assert_true(error_over_looks(seeds, undeclared, LOOKS, FAMILIES) > 0.08);
 }
 
 static void correlation_and_spread_are_as_declared(void **state) {
@@ -326,6 +355,7 @@ int main(void) {
         cmocka_unit_test(without_correction_ten_variants_break_alpha),
         cmocka_unit_test(intervals_cover_the_true_difference_as_often_as_they_say),
         cmocka_unit_test(power_is_within_two_points_of_theory),
+        cmocka_unit_test(declared_looks_keep_alpha_and_undeclared_ones_break_it),
         cmocka_unit_test(correlation_and_spread_are_as_declared),
         cmocka_unit_test(the_pipeline_keeps_alpha_and_coverage),
         cmocka_unit_test(the_pipeline_finds_a_difference_as_often_as_theory_says),

@@ -35,6 +35,13 @@ static void add_test(const struct analysis *a, struct text *t) {
         text_add(t, "%s correction over the comparisons with the baseline", correction_title(a->design.correction));
 }
 
+static void add_looks(const struct analysis *a, struct text *t) {
+    const struct look_plan *plan = a->design.looks;
+    text_add(t, plan ? "after " : "one, at the end");
+    for (int k = 0; plan && k < plan->count; k++) text_add(t, "%s%zu", k ? ", " : "", plan->n[k]);
+    if (plan) text_add(t, " seeds; %s spending of α = %.4g a comparison", spending_name(plan->spending), plan->alpha);
+}
+
 static void add_margin(const struct analysis *a, struct text *t) {
     if (a->design.margin > 0.0)
         text_add(t, "%g %s", a->design.margin, a->metric->unit);
@@ -77,6 +84,7 @@ static status design_table(const struct analysis *a, const char *folder) {
         {"Metric", add_metric},
         {"Seeds", add_seeds},
         {"Test", add_test},
+        {"Looks", add_looks},
         {"Margin that matters", add_margin},
         {"Runs", add_run_counts},
         {"Preset", add_preset},

@@ -1,8 +1,8 @@
 /* windows: which stretches of the validation split an evaluation runs, and which of their targets it scores.
  *
  * Target j is the token j+1 of the stream. Every target below `scored` is scored by exactly one window, and the windows
- * score them in order. Standard and ttt: windows of T side by side. Sliding: a window starts every `stride` tokens; the first
- * scores all of its targets, each other the last `stride` of them (the last window what is left). */
+ * score them in order. Standard and ttt: windows of T side by side. Sliding: a window starts every `stride` tokens; the
+ * first scores all of its targets, each other the last `stride` of them (the last window what is left). */
 #pragma once
 #include <stddef.h>
 

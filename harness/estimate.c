@@ -5,8 +5,10 @@
  * Of an evaluation: network_forward_flops for every token of every window. Of a quantisation: sampling, one forward
  * pass, the Hessians and GPTQ's updates. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/measure.h"
 #include "harness/simulated.h"
@@ -194,6 +196,16 @@ static status estimate_simulated(struct plan *plan, struct plan_estimate *e) {
     return NULL;
 }
 
+/* What the program holds before it trains: libraries, the text and its tables. */
+static size_t resident_bytes(void) {
+    unsigned long all, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    if (fscanf(file, "%lu %lu", &all, &resident) != 2) resident = 0;
+    fclose(file);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static status estimate(struct plan *plan, struct store *store, struct variant_work *works, struct plan_estimate *e) {
     if (suite_simulated(plan->suite)) return estimate_simulated(plan, e);
     for (int v = 0; v < plan->suite->variant_count; v++) {
@@ -203,6 +215,7 @@ static status estimate(struct plan *plan, struct store *store, struct variant_wo
     }
     TRY(predict(plan, store, works));
     TRY(measure_missing(plan, works, e));
+    e->memory_bytes += resident_bytes(); /* after a product: OpenBLAS has its buffers then */
     count_stages(plan, e);
     judge_design(plan->suite, e);
     return NULL;

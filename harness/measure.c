@@ -9,7 +9,7 @@
 #include "model/network.h"
 #include "model/xz.h"
 
-enum { MOST_LANES = 256, ROUNDS = 3, SHORTEST = 64, DECODED = 8, SAMPLE_BYTES = 1 << 17 };
+enum { MOST_LANES = 256, ROUNDS = 3, SHORTEST = 128, DECODED = 8, SAMPLE_BYTES = 1 << 17 };
 static const double budget_seconds = 0.25;
 
 struct probe {

@@ -85,7 +85,7 @@ struct plan_estimate {
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
     double efficiency;   /* share of it that a slice of the baseline's training reached; NAN when not needed */
     size_t slice_tokens; /* of that slice, on each lane */
-    size_t memory_bytes; /* of the largest training */
+    size_t memory_bytes; /* of the largest training, and of the program around it */
     int family;          /* comparisons that the correction covers */
     double attainable_p; /* smallest p that the test can give at this many seeds */
     size_t needed_seeds; /* seeds for the first rejection after correction in the best case; 0: never */

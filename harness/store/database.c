@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BUSY_MILLISECONDS = 60000, KEPT = 64 };
@@ -272,6 +273,18 @@ status database_run(struct database *db, const char *sql, const char *types, ...
 
 status database_script(struct database *db, const char *sql) {
     return sqlite3_exec(db->handle, sql, NULL, NULL, NULL) == SQLITE_OK ? NULL : failure(db, "a script failed");
+}
+
+/* While another process changes the journal mode, SQLite answers BUSY at once instead of waiting. */
+status database_use_wal(struct database *db) {
+    enum { PAUSE_MILLISECONDS = 20 };
+    const struct timespec pause = {.tv_nsec = PAUSE_MILLISECONDS * 1000000L};
+    int code = SQLITE_BUSY;
+    for (int waited = 0; code == SQLITE_BUSY && waited < BUSY_MILLISECONDS; waited += PAUSE_MILLISECONDS) {
+        if (waited > 0) nanosleep(&pause, NULL);
+        code = sqlite3_exec(db->handle, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
+    }
+    return code == SQLITE_OK ? NULL : failure(db, "the write-ahead log cannot be used");
 }
 
 int64_t database_last_id(const struct database *db) { return sqlite3_last_insert_rowid(db->handle); }

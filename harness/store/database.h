@@ -17,7 +17,8 @@ void database_close(struct database *db);
 const char *database_path(const struct database *db);
 const char *database_library_version(void); /* of SQLite */
 
-status database_script(struct database *db, const char *sql);                      /* several statements */
+status database_script(struct database *db, const char *sql); /* several statements */
+status database_use_wal(struct database *db);                 /* waits for others as every statement does */
 status database_run(struct database *db, const char *sql, const char *types, ...); /* one, rows are ignored */
 int64_t database_last_id(const struct database *db);
 int64_t database_changes(const struct database *db); /* rows changed by the last statement */

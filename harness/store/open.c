@@ -47,7 +47,8 @@ static status apply_migrations(struct store *store) {
 static status prepare_writing(struct store *store) {
     int64_t version;
     TRY(check_owner(store, &version));
-    TRY(database_script(store->db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536"));
+    TRY(database_use_wal(store->db));
+    TRY(database_script(store->db, "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536"));
     if (version == STORE_VERSION) return NULL;
     TRY(database_begin(store->db));
     return database_end(store->db, apply_migrations(store));

@@ -10,6 +10,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/verbs.h"
 #include "model/files.h"
@@ -308,6 +309,8 @@ static status load(struct store *store, int64_t number, struct results *results)
 }
 
 static status make(const struct invocation *in, int64_t number, struct submission *s) {
+    if (simulated_note(&s->results))
+        return status_new(STATUS_USAGE, "run %" PRId64 " is simulated: only a trained model can be submitted", number);
     TRY(find_variant(s, number));
     TRY(find_baseline(in, s));
     TRY(measure_code(in, s));

@@ -116,7 +116,8 @@ $(BUILD)/harness/store/schema.o: harness/store/schema.sql
 
 # The program's own record of how it was built; made again only when the revision is another.
 MACHINE = $(or $(shell $(CC) -march=$(ARCH) -Q --help=target 2>/dev/null | awk '$$1 == "-march=" {print $$2}'),$(ARCH))
-REVISION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+REVISION := $(shell git describe --always --dirty 2>/dev/null || \
+    cut -c 1-7 ".git/$$(sed -n 's/^ref: //p' .git/HEAD 2>/dev/null)" 2>/dev/null || echo unknown)
 $(BUILD)/revision: FORCE
 	@mkdir -p $(@D); echo '$(REVISION)' | cmp -s - $@ || echo '$(REVISION)' > $@
 FORCE:

@@ -86,67 +86,6 @@ static void assert_fails(const struct report_request *request, enum status_kind 
     status_free(failure);
 }
 
-/* --- text ----------------------------------------------------------------------------------------------------------
- */
-
-static void assert_written(void (*write)(struct text *, const char *), const char *input, const char *expected) {
-    struct text t = {0};
-    write(&t, input);
-    assert_string_equal(text_of(&t), expected);
-    text_free(&t);
-}
-
-static void latex_sees_no_command_in_foreign_text(void **state) {
-    (void)state;
-    assert_written(text_latex, "\\input{x}", "\\textbackslash{}input\\{x\\}");
-    assert_written(text_latex, "50% $a_1$ #&~^", "50\\% \\$a\\_1\\$ \\#\\&\\textasciitilde{}\\textasciicircum{}");
-    assert_written(text_latex, "-- ?`", "-{}- ?{}\\textasciigrave{}");
-    assert_written(text_latex, "α ü 中", "$\\alpha$ ü {\\footnotesize[U+4E2D]}");
-    assert_written(text_latex, "a\n\xFF\xC3", "a ??");
-}
-
-static void long_words_may_break_and_numbers_may_not(void **state) {
-    (void)state;
-    assert_written(text_latex, "0.12345", "0.12345");
-    assert_written(text_latex, "train.steps", "train.\\allowbreak{}steps");
-    assert_written(text_latex, "aaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa\\allowbreak{}aa");
-}
-
-static void gnuplot_and_csv_quote_what_needs_it(void **state) {
-    (void)state;
-    assert_written(text_gnuplot, "O'Neill `id` $(x)\n", "'O''Neill `id` $(x) '");
-    assert_written(text_csv, "plain", "plain");
-    assert_written(text_csv, "a,\"b\"\n", "\"a,\"\"b\"\" \"");
-    assert_written(text_slug, "../$(rm) a", "_.---rm--a");
-    assert_written(text_slug, "", "suite");
-}
-
-static void assert_number(double value, int decimals, const char *expected) {
-    struct text t = {0};
-    text_number(&t, value, decimals);
-    assert_string_equal(text_of(&t), expected);
-    text_free(&t);
-}
-
-static void numbers_have_a_true_minus_and_no_negative_zero(void **state) {
-    (void)state;
-    assert_number(-0.0123, 3, "−0.012");
-    assert_number(-0.0001, 3, "0.000");
-    assert_number(NAN, 3, "–");
-    struct text t = {0};
-    text_integer(&t, 16000000);
-    assert_string_equal(text_of(&t), "16,000,000");
-    text_free(&t);
-}
-
-static void long_names_lose_their_middle(void **state) {
-    (void)state;
-    struct text t = {0};
-    text_short(&t, "äbcdefghij", 7);
-    assert_string_equal(text_of(&t), "äbcd…ij");
-    text_free(&t);
-}
-
 /* --- reports -------------------------------------------------------------------------------------------------------
  */
 
@@ -269,7 +208,7 @@ static void every_number_of_the_comparison_names_its_runs(void **state) {
     const struct trace_figure *figure;
     int row;
     fixture_results(&results, &plain_names, 6);
-    strcpy(fixture_run(&results, 2, 1)->status, "failed");
+    snprintf(fixture_run(&results, 2, 1)->status, sizeof results.runs->status, "failed");
     assert_null(analyse(&results, &a));
     const struct {
         const char *cell, *ids;
@@ -586,11 +525,6 @@ static void a_published_figure_that_is_no_number_is_refused_with_its_line(void *
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(latex_sees_no_command_in_foreign_text),
-        cmocka_unit_test(long_words_may_break_and_numbers_may_not),
-        cmocka_unit_test(gnuplot_and_csv_quote_what_needs_it),
-        cmocka_unit_test(numbers_have_a_true_minus_and_no_negative_zero),
-        cmocka_unit_test(long_names_lose_their_middle),
         cmocka_unit_test(a_report_shows_verdicts_figures_and_hashes),
         cmocka_unit_test(every_table_and_figure_lies_beside_the_report),
         cmocka_unit_test(no_line_of_the_document_is_wider_than_the_page),

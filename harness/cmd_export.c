@@ -331,9 +331,9 @@ static status weights_flags(const struct invocation *in) {
     if (in->count < 2) return status_new(STATUS_USAGE, "export weights takes a RUN, a number of hinge status SUITE");
     if (!cli_given(in, "output"))
         return status_new(STATUS_USAGE, "export weights writes a binary file: say which with -o FILE.safetensors");
-    if (cli_given(in, "format") || cli_given(in, "scale"))
+    if (cli_given(in, "format") || cli_given(in, "json") || cli_given(in, "scale"))
         return status_new(STATUS_USAGE,
-                          "--format and --scale are not for weights: they are one run's safetensors file");
+                          "--format, --json and --scale are not for weights: they are one run's safetensors file");
     return NULL;
 }
 
@@ -357,7 +357,7 @@ static status run_rows(const struct invocation *in) {
     TRY(find_topic(in->arguments[0], &topic));
     struct writer writer = {.stream = open_memstream(&buffer, &size),
                             .columns = topic->columns,
-                            .json = strcmp(cli_text(in, "format"), "json") == 0};
+                            .json = cli_switch(in, "json") || strcmp(cli_text(in, "format"), "json") == 0};
     if (!writer.stream) return status_new(STATUS_SYSTEM, "out of memory");
     status failed = export_rows(in, topic, &writer);
     if (fclose(writer.stream) != 0 && !failed) failed = status_errno("cannot collect the rows");
@@ -391,6 +391,7 @@ static const struct flag_row flags[] = {
      .help = "weights: 0 for the initial ones; without it the trained ones"},
     FLAG_ROW_SCALE,
     FLAG_ROW_DB,
+    {.name = "json", .type = FLAG_SWITCH, .help = "the same as --format json"},
     FLAGS_END,
 };
 

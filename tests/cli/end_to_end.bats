@@ -43,6 +43,7 @@ reads() { hinge "$@" --db "$folder/r.db"; }
     for topic in runs steps evaluations; do
         reads export $topic >"$folder/$topic.csv"
         reads export $topic --format json -o "$folder/$topic.json"
+        reads export $topic --json | cmp - "$folder/$topic.json"
         python3 - "$folder/$topic" <<'PY'
 import csv, json, sys
 rows = list(csv.DictReader(open(sys.argv[1] + ".csv")))

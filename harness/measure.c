@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernels/clock.h"
 #include "model/decoder.h"
 #include "model/network.h"
 #include "model/xz.h"
@@ -28,12 +28,6 @@ struct probe {
     int32_t *ids; /* a slice and its next token */
     size_t rows, cols;
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- what is measured --------------------------------------------------------------------------------------------- */
 
@@ -88,9 +82,9 @@ static double rate_of(struct probe *p, double unit, piece_function function) {
     double rates[ROUNDS];
     p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
     for (int r = 0; r < ROUNDS; r++) {
-        double start = now();
+        double start = clock_seconds();
         p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
-        rates[r] = unit * p->lane_count / (now() - start);
+        rates[r] = unit * p->lane_count / (clock_seconds() - start);
     }
     qsort(rates, ROUNDS, sizeof *rates, by_value);
     return rates[ROUNDS / 2];
@@ -181,9 +175,9 @@ static status measure_compression(double *rate) {
         state = state * 1664525u + 1013904223u;
         bytes[i] = (unsigned char)(state >> 24) % 63;
     }
-    double start = now();
+    double start = clock_seconds();
     status s = xz_compress(bytes, SAMPLE_BYTES, &out, &size);
-    *rate = SAMPLE_BYTES / (now() - start);
+    *rate = SAMPLE_BYTES / (clock_seconds() - start);
     free(out);
     free(bytes);
     return s;

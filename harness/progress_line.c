@@ -5,11 +5,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "harness/interrupt.h"
 #include "harness/terminal.h"
 #include "harness/units.h"
+#include "kernels/clock.h"
 
 static const double seconds_between_plain_lines = 10;
 
@@ -19,12 +19,6 @@ struct progress_line {
     double last_printed;
     struct runner_progress *workers; /* (jobs): the last report of each; run 0 before the first */
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static const char *unit_of(enum run_part part) {
     switch (run_part_kind(part)) {
@@ -111,9 +105,9 @@ static void on_progress(void *context, const struct runner_progress *progress) {
     struct progress_line *line = context;
     char text[2048];
     if (progress->worker >= 0 && progress->worker < line->jobs) line->workers[progress->worker] = *progress;
-    bool due = progress->stage_ended || now() - line->last_printed >= seconds_between_plain_lines;
+    bool due = progress->stage_ended || clock_seconds() - line->last_printed >= seconds_between_plain_lines;
     if (!line->terminal && !due) return;
-    line->last_printed = now();
+    line->last_printed = clock_seconds();
     if (line->terminal && line->jobs > 1)
         put_workers(line, progress, text, sizeof text);
     else
@@ -142,7 +136,7 @@ static bool on_stop(void *context) {
 struct progress_line *progress_line_new(int jobs) {
     struct progress_line *line = calloc(1, sizeof *line);
     if (!line) return NULL;
-    *line = (struct progress_line){.jobs = jobs, .terminal = terminal_is(stderr), .last_printed = now()};
+    *line = (struct progress_line){.jobs = jobs, .terminal = terminal_is(stderr), .last_printed = clock_seconds()};
     line->workers = calloc((size_t)jobs, sizeof *line->workers);
     if (!line->workers) {
         free(line);

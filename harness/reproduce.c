@@ -6,6 +6,7 @@
 
 #include "harness/runner.h"
 #include "harness/stage_train.h"
+#include "kernels/clock.h"
 
 struct reproducing {
     const struct results *run; /* of the one run */
@@ -50,7 +51,7 @@ static status check_comparable(const struct reproducing *r, const struct dataset
 static bool report(const struct reproducing *r, const struct step_record *record) {
     const struct runner_callbacks *c = r->callbacks;
     int64_t done = record->step + 1, total = stored(r)->steps;
-    double left = (stage_seconds_now() - r->started) * (double)(total - done) / (double)done;
+    double left = (clock_seconds() - r->started) * (double)(total - done) / (double)done;
     struct runner_progress progress = {.run = 1,
                                        .run_count = 1,
                                        .seed = stored(r)->seed,
@@ -105,7 +106,7 @@ static status compare_hashes(struct reproducing *r, struct trainer *trainer) {
 
 static status train_again(struct reproducing *r, const struct dataset *dataset) {
     struct trainer *trainer = NULL;
-    r->started = stage_seconds_now();
+    r->started = clock_seconds();
     status s = trainer_create(&trainer, &r->config, backend_find("cpu"), dataset, (uint64_t)stored(r)->seed);
     if (!s) s = compare_steps(r, trainer);
     if (!s) s = compare_hashes(r, trainer);

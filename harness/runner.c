@@ -9,6 +9,7 @@
 #include "harness/simulated.h"
 #include "harness/stage_train.h"
 #include "harness/worker.h"
+#include "kernels/clock.h"
 
 /* --- before and after ------------------------------------------------------------------------------------------------
  */
@@ -101,13 +102,13 @@ static status run(const struct runner_request *request, const struct dataset_lis
 status runner_run(const struct runner_request *request, struct runner_summary *summary) {
     struct dataset_list datasets;
     struct plan view;
-    double start = stage_seconds_now();
+    double start = clock_seconds();
     *summary = (struct runner_summary){0};
     TRY(datasets_open(&datasets, request->plan->suite, request->data_root));
     status s = view_of(request->plan, &view);
     if (!s) s = run(request, &datasets, &view, summary);
     free(view.stages);
     datasets_close(&datasets);
-    summary->seconds = stage_seconds_now() - start;
+    summary->seconds = clock_seconds() - start;
     return s;
 }

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/weights.h"
+#include "kernels/clock.h"
 #include "model/trainer.h"
 
 struct training {
@@ -25,12 +25,6 @@ struct training {
     int64_t first;     /* step at which pending begins */
     double last_saved; /* monotonic seconds */
 };
-
-double stage_seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- starting and resuming -------------------------------------------------------------------------------------------
  */
@@ -88,7 +82,7 @@ static status save(struct training *t) {
     t->first += (int64_t)t->count;
     t->count = 0;
     TRY(trainer_save(t->trainer, t->checkpoint, t->stage->key));
-    t->last_saved = stage_seconds_now();
+    t->last_saved = clock_seconds();
     return NULL;
 }
 
@@ -116,7 +110,7 @@ static status step(struct training *t, bool *stop) {
     TRY(append(t, &record));
     *stop = watch->report(watch->context, trainer_steps_done(t->trainer), t->config->train_steps, record.loss,
                           rate_of(&record));
-    if (!*stop && stage_seconds_now() - t->last_saved >= t->context->checkpoint_seconds) return save(t);
+    if (!*stop && clock_seconds() - t->last_saved >= t->context->checkpoint_seconds) return save(t);
     return NULL;
 }
 
@@ -165,7 +159,7 @@ static status run(struct training *t) {
     TRY(create(t));
     TRY(resume(t));
     t->first = trainer_steps_done(t->trainer);
-    t->last_saved = stage_seconds_now();
+    t->last_saved = clock_seconds();
     TRY(run_steps(t));
     return finish(t);
 }

@@ -3,5 +3,3 @@
 #include "harness/stages.h"
 
 status stage_train(const struct stage_context *context, int stage);
-
-double stage_seconds_now(void); /* monotonic */

@@ -8,6 +8,7 @@
 
 #include "harness/stage_train.h"
 #include "harness/weights.h"
+#include "kernels/clock.h"
 #include "model/files.h"
 #include "model/quantize/quantize.h"
 
@@ -121,7 +122,7 @@ static status quantise_network(const struct stage_context *c, const struct plan_
     free(weights);
     TRY(s);
     s = write_artifact(c, stage, &model, &result, &sizes);
-    result.seconds = stage_seconds_now() - start;
+    result.seconds = clock_seconds() - start;
     if (!s) s = store_finish(c->store, stage->key, c->worker, &result);
     quantized_model_free(&model);
     return s;
@@ -181,7 +182,7 @@ static status evaluate_stage(const struct stage_context *c, const struct plan_st
 
 static status finish(const struct stage_context *c, const struct plan_stage *stage, struct stage_result *result,
                      double start) {
-    result->seconds = stage_seconds_now() - start;
+    result->seconds = clock_seconds() - start;
     result->work = stage->work;
     result->provenance = c->provenance;
     return store_finish(c->store, stage->key, c->worker, result);
@@ -192,7 +193,7 @@ status stage_execute(const struct stage_context *c, int index) {
     struct stage_result result = {
         .final_loss = NAN, .tokens_per_second = NAN, .quantise_seconds = NAN, .calibration_seconds = NAN};
     struct evaluation evaluation;
-    double start = stage_seconds_now();
+    double start = clock_seconds();
     switch (stage->kind) {
     case STAGE_TRAIN:
         return stage_train(c, index);

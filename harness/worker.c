@@ -10,6 +10,7 @@
 
 #include "harness/simulated.h"
 #include "harness/stage_train.h"
+#include "kernels/clock.h"
 
 static const double progress_seconds = 0.1, heartbeat_seconds = 5;
 
@@ -59,14 +60,14 @@ static void estimate_others(struct worker_state *w, const struct plan_run *run) 
 }
 
 static void note_duration(struct worker_state *w, int stage) {
-    double actual = stage_seconds_now() - w->started, estimated = w->stages[stage].seconds;
+    double actual = clock_seconds() - w->started, estimated = w->stages[stage].seconds;
     if (w->first_done > 0 || !isfinite(estimated)) return;
     w->factors[w->stages[stage].kind].actual += actual;
     w->factors[w->stages[stage].kind].estimated += estimated;
 }
 
 static double stage_seconds_left(const struct worker_state *w, int64_t done, int64_t total) {
-    double elapsed = stage_seconds_now() - w->started;
+    double elapsed = clock_seconds() - w->started;
     if (done > w->first_done) return elapsed * (double)(total - done) / (double)(done - w->first_done);
     return expected_seconds(w, w->stage);
 }
@@ -84,12 +85,12 @@ static void send_progress(struct worker_state *w) {
     double left = stage_seconds_left(w, w->progress.done, w->progress.total);
     w->progress.run_seconds_left = left + w->others_in_run;
     w->progress.suite_seconds_left = left + w->others_in_suite / w->work->jobs;
-    w->last_sent = stage_seconds_now();
+    w->last_sent = clock_seconds();
     if (c->progress) c->progress(c->context, &w->progress);
 }
 
 static void beat(struct worker_state *w) {
-    w->last_beat = stage_seconds_now();
+    w->last_beat = clock_seconds();
     status s = store_heartbeat(w->store, w->stages[w->stage].key, &w->identity);
     w->lost = s && status_kind(s) == STATUS_DIFFERS;
     status_free(s);
@@ -97,7 +98,7 @@ static void beat(struct worker_state *w) {
 
 static bool on_report(void *context, int64_t done, int64_t total, double loss, double tokens_per_second) {
     struct worker_state *w = context;
-    double now = stage_seconds_now();
+    double now = clock_seconds();
     if (w->first_done < 0) w->first_done = done > 0 ? done - 1 : 0;
     w->progress.done = done;
     w->progress.total = total;
@@ -137,7 +138,7 @@ static void begin_stage(struct worker_state *w, int run_index, int part) {
                                            .tokens_per_second = NAN,
                                            .worker = w->work->index};
     snprintf(w->progress.variant, sizeof w->progress.variant, "%s", suite->variants[run->variant].name);
-    w->started = w->last_beat = stage_seconds_now();
+    w->started = w->last_beat = clock_seconds();
     w->last_sent = 0;
     w->first_done = -1;
     w->lost = w->input_damaged = false;

@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "kernels/clock.h"
 
 enum { SIDE = 512, ROUNDS = 5, LANES = 256 };
 static const size_t COPY_BYTES = (size_t)64 << 20;
@@ -15,12 +16,6 @@ struct work {
     size_t bytes;
     long repeats;
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -40,9 +35,9 @@ static void copy(void *context, int piece, struct lane *lane) {
 }
 
 static double round_seconds(struct work *w, struct lane *lanes, int count, piece_function function) {
-    double start = now();
+    double start = clock_seconds();
     w->ops->for_each(lanes, count, count, function, w);
-    return now() - start;
+    return clock_seconds() - start;
 }
 
 /* Median over rounds of units per second, one repetition on one lane being `unit`. */

@@ -4,7 +4,8 @@
  * the same shape and the same bits on any machine; a round of parcels is then summed in token order. */
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "kernels/clock.h"
 
 #include "model/evaluation_state.h"
 
@@ -191,16 +192,10 @@ static status evaluator_prepare(struct evaluator *e, const real *weights) {
     return NULL;
 }
 
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 status evaluate(const struct config *config, const struct backend *ops, const real *weights,
                 const struct dataset *dataset, evaluation_progress progress, void *context, struct evaluation *out) {
     struct evaluator e = {.dataset = dataset, .lane_count = ops->lane_count()};
-    double start = seconds_now();
+    double start = clock_seconds();
     *out = (struct evaluation){0};
     TRY(check_vocabulary(config, dataset));
     TRY(window_plan_create(&e.windows, config, dataset->validation.count));
@@ -210,6 +205,6 @@ status evaluate(const struct config *config, const struct backend *ops, const re
     if (!s) s = score_all(&e, progress, context, out);
     if (!s) s = finish(&e, out);
     evaluator_destroy(&e);
-    out->seconds = seconds_now() - start;
+    out->seconds = clock_seconds() - start;
     return s;
 }

@@ -4,9 +4,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "kernels/clock.h"
 #include "model/files.h"
 #include "model/trainer_state.h"
 
@@ -291,19 +291,13 @@ static void apply_gradients(struct trainer *t, double multiplier) {
                    t->steps_done, multiplier);
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 status trainer_step(struct trainer *t, struct step_record *record) {
     if (trainer_finished(t))
         return status_new(STATUS_USAGE, "the training is finished after %lld steps", (long long)t->steps_done);
-    double start = now(), multiplier = multiplier_now(t), loss;
+    double start = clock_seconds(), multiplier = multiplier_now(t), loss;
     TRY(compute_gradients(t, multiplier, &loss));
     apply_gradients(t, multiplier);
-    double seconds = now() - start;
+    double seconds = clock_seconds() - start;
     *record = (struct step_record){.step = t->steps_done,
                                    .loss = loss,
                                    .multiplier = multiplier,

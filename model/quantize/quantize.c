@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/arena.h"
+#include "kernels/clock.h"
 #include "kernels/half.h"
 #include "model/quantize/calibrate.h"
 
@@ -251,30 +251,24 @@ static status quantise_all(struct job *job, quantize_progress progress, void *co
     return s;
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static status fill(struct quantized_model *model, const real *weights, const struct dataset *dataset, uint64_t seed,
                    quantize_progress progress, void *context) {
     const struct network *net = model->network;
     struct job job = {.model = model, .ops = net->ops, .weights = weights};
     struct calibration calibration = {0};
     bool calibrated = net->config.quant_method == METHOD_GPTQ;
-    double start = now();
+    double start = clock_seconds();
     if (calibrated && net->config.quant_calibration == CALIBRATION_NONE) {
         snprintf(model->notes, sizeof model->notes, "gptq without statistics is rowwise\n");
     } else if (calibrated) {
         TRY(calibrate(net, weights, dataset, seed, progress, context, &calibration));
         job.calibration = &calibration;
     }
-    double middle = now();
+    double middle = clock_seconds();
     status s = quantise_all(&job, progress, context);
     calibration_free(&calibration);
     model->calibration_seconds = middle - start;
-    model->quantise_seconds = now() - middle;
+    model->quantise_seconds = clock_seconds() - middle;
     return s;
 }
 

@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/report/report.h"
 #include "harness/runner.h"
 #include "harness/simulated.h"
+#include "kernels/clock.h"
 
 enum { VARIANTS = 10 };
 
@@ -21,12 +21,6 @@ struct bench {
     int runs, steps;
     char folder[512], database[600], suite[600];
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- the questions -------------------------------------------------------------------------------------------------
  */
@@ -123,9 +117,9 @@ static status ask_all(const struct bench *b) {
     TRY(write_suite(b));
     printf("%d runs x %d steps\n%-24s %9s %9s\n", b->runs, b->steps, "", "seconds", "allowed");
     for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
-        double start = now();
+        double start = clock_seconds();
         TRY(status_context(questions[i].ask(b), "%s", questions[i].name));
-        printf("%-24s %9.2f", questions[i].name, now() - start);
+        printf("%-24s %9.2f", questions[i].name, clock_seconds() - start);
         if (questions[i].most_seconds > 0) printf(" %9.1f", questions[i].most_seconds);
         putchar('\n');
         fflush(stdout);

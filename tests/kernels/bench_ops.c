@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernels/clock.h"
 #include "kernels/cpu/blas.h"
 #include "tests/kernels/op_case.h"
 
@@ -29,12 +29,6 @@ struct timing {
     const char *limit; /* what the limit is made of */
 };
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -44,13 +38,13 @@ static int ascending(const void *a, const void *b) {
 static double median_seconds(void (*call)(void *), void *context) {
     double sample[SAMPLES];
     call(context);
-    double start = now();
+    double start = clock_seconds();
     call(context);
-    int repeats = 1 + (int)(SAMPLE_SECONDS / (now() - start + 1e-9));
+    int repeats = 1 + (int)(SAMPLE_SECONDS / (clock_seconds() - start + 1e-9));
     for (int i = 0; i < SAMPLES; i++) {
-        start = now();
+        start = clock_seconds();
         for (int k = 0; k < repeats; k++) call(context);
-        sample[i] = (now() - start) / repeats;
+        sample[i] = (clock_seconds() - start) / repeats;
     }
     qsort(sample, SAMPLES, sizeof *sample, ascending);
     return sample[SAMPLES / 2];

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernels/clock.h"
 #include "kernels/random.h"
 #include "kernels/rates.h"
 #include "model/decoder.h"
@@ -103,12 +103,9 @@ static status sampling_cost(const struct network *net, const real *weights, size
     enum { SEQUENCES = 16 };
     int32_t *tokens = malloc(SEQUENCES * time * sizeof *tokens);
     if (!tokens) return status_new(STATUS_SYSTEM, "out of memory");
-    struct timespec start, end;
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    double start = clock_seconds();
     status s = decoder_sample(net, weights, false, SEQUENCES, time, 0.8, 1, NULL, NULL, tokens);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    double seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
-    *milliseconds = 1e3 * seconds / (double)(SEQUENCES * time);
+    *milliseconds = 1e3 * (clock_seconds() - start) / (double)(SEQUENCES * time);
     free(tokens);
     return s;
 }

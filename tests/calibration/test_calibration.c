@@ -65,7 +65,7 @@ static void draw(size_t family, size_t n, size_t variant, double effect, double 
 }
 
 static bool rejects_any(enum correction correction, size_t family, size_t n, size_t variants) {
-    double differences[MOST_SEEDS], p[MOST_VARIANTS], adjusted[MOST_VARIANTS];
+    double differences[MOST_SEEDS], p[MOST_VARIANTS] = {0}, adjusted[MOST_VARIANTS];
     for (size_t v = 0; v < variants; v++) {
         draw(family, n, v, 0, differences);
         p[v] = p_paired_t(differences, n);

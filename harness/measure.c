@@ -60,7 +60,7 @@ static void pass_training(void *context, int piece, struct lane *lane) {
 static void one_newton_schulz(void *context, int piece, struct lane *lane) {
     struct probe *p = context;
     (void)piece;
-    p->ops->newton_schulz(lane, p->matrices[lane->index], p->rows, p->cols, 1);
+    p->ops->newton_schulz(lane, &p->matrices[lane->index], 1, p->rows, p->cols, 1);
 }
 
 static void decode(void *context, int piece, struct lane *lane) {
@@ -115,7 +115,7 @@ static void find_matrix(struct probe *p) {
 }
 
 static status prepare_lane(struct probe *p, int lane) {
-    size_t tokens = p->sequences * p->time, scratch = newton_schulz_scratch(p->rows, p->cols);
+    size_t tokens = p->sequences * p->time, scratch = p->ops->newton_schulz_scratch(1, p->rows, p->cols);
     TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
     TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
     p->gradients[lane] = calloc(p->net.parameters.total, sizeof(real));

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "kernels/real.h"
+#include "kernels/status.h"
 
 /* Where an op runs: one CPU thread or one device stream, with scratch that no other lane touches. */
 struct lane {
@@ -69,18 +70,18 @@ struct mamba_gradients {
 
 /* What the forward pass of one mixer keeps for the backward pass. R = batch*time rows. */
 struct mamba_tape {
-    real *b, *c;         /* (R, heads, state) after norm, bias and rotation */
+    act *b, *c;          /* (R, heads, state) after norm, bias and rotation */
     real *inv_b, *inv_c; /* (R, groups) 1/rms */
     real *delta;         /* (R, heads) softplus(dt' + dt_bias) */
     real *log_decay;     /* (R, heads) a*delta, never above 0 */
     real *gamma;         /* (R, heads) lambda*delta */
-    real *cosine, *sine; /* (R, heads, angles) of the phase; may be NULL when angles is 0 */
-    real *states;        /* (batch, heads, chunks, head_dim, state): what is carried into each chunk */
+    act *cosine, *sine;  /* (R, heads, angles) of the phase; may be NULL when angles is 0 */
+    act *states;         /* (batch, heads, chunks, head_dim, state): what is carried into each chunk */
 };
 
 /* Gradients of the tape, filled by ssd_backward and read by mamba_prepare_backward. */
 struct mamba_tape_gradients {
-    real *b, *c;                     /* (R, heads, state) */
+    act *b, *c;                      /* (R, heads, state) */
     real *delta, *log_decay, *gamma; /* (R, heads) */
 };
 
@@ -94,8 +95,8 @@ struct mamba_state {
 
 /* What attention_prepare keeps: q, k, v as attention uses them. R = batch*time rows. */
 struct attention_tape {
-    real *q;       /* (R, heads, head_dim) after rms, RoPE and gain */
-    real *k, *v;   /* (R, kv_heads, head_dim): k after rms and RoPE, v after silu */
+    act *q;        /* (R, heads, head_dim) after rms, RoPE and gain */
+    act *k, *v;    /* (R, kv_heads, head_dim): k after rms and RoPE, v after silu */
     real *inv_q;   /* (R, heads) 1/rms */
     real *inv_k;   /* (R, kv_heads) */
     real *log_sum; /* (batch, heads, time) log of the softmax's denominator, filled by attention_forward */
@@ -106,17 +107,30 @@ struct adam_settings {
     int64_t step; /* counted from 1, for the bias correction */
 };
 
-/* Scratch bytes that the ops of the same name need in their lane. */
-size_t ssd_scratch(const struct mamba_shape *shape);
-size_t mamba_prepare_scratch(const struct mamba_shape *shape);
-size_t attention_scratch(const struct attention_shape *shape);
-size_t newton_schulz_scratch(size_t rows, size_t cols);
-size_t gptq_scratch(size_t rows, size_t cols);
-
 typedef void (*piece_function)(void *context, int piece, struct lane *lane);
 
 struct backend {
     const char *name;
+    size_t act_bytes;   /* bytes of one act */
+    bool device_memory; /* memory_new's memory is not the host's: only ops, upload and download may touch it */
+    size_t batch_most;  /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
+
+    /* Finds the device and makes it ready; an error says why it cannot be used. Called before anything else. */
+    status (*open)(void);
+    /* Zeroed memory for the ops, aligned to 256 bytes; `what` names it in the message when there is not that much. */
+    status (*memory_new)(void **out, size_t bytes, const char *what);
+    void (*memory_free)(void *memory);
+    /* Bytes that memory_new can still give. */
+    size_t (*memory_left)(void);
+    /* Between the host's memory and the backend's, after all work handed to the lane so far; both return when the
+     * copy is done. */
+    void (*upload)(struct lane *lane, void *to, const void *from, size_t bytes);
+    void (*download)(struct lane *lane, void *to, const void *from, size_t bytes);
+    /* Waits for the lane's work; the first error of any op since the last call, with the op's name. */
+    status (*finish)(struct lane *lane);
+    /* Does `work`, which only calls ops with the same arguments each time that `key` is the same: a device records it
+     * the first time and replays it afterwards. 0 is no key: the work is done, and nothing is recorded. */
+    void (*replay)(struct lane *lane, uint64_t key, void (*work)(void *), void *context);
     /* Lanes that run at once on this machine; only speed depends on it. */
     int (*lane_count)(void);
     /* From now on lane_count reports at most so many: for several processes that share a machine. */
@@ -124,13 +138,22 @@ struct backend {
     /* Runs piece 0..pieces-1, each once, on any of the given lanes; returns when all are done. */
     void (*for_each)(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);
 #define OP(name, arguments, mathematics, shapes, accumulation) void(*name) arguments;
+#define SCRATCH(name, arguments, ops) size_t(*name) arguments;
 #include "kernels/ops.def"
 #undef OP
+#undef SCRATCH
 };
 
-#define OP(name, arguments, mathematics, shapes, accumulation) void cpu_##name arguments;
+#define OP(name, arguments, mathematics, shapes, accumulation) void cpu_##name arguments, cuda_##name arguments;
+#define SCRATCH(name, arguments, ops) size_t cpu_##name arguments, cuda_##name arguments;
 #include "kernels/ops.def"
 #undef OP
+#undef SCRATCH
+
+/* Element `index` of activations: a host pointer or a device's. */
+static inline act *act_at(const struct backend *ops, const act *x, size_t index) {
+    return (act *)((const char *)x + index * ops->act_bytes);
+}
 
 /* The backend of that name, or NULL when this build has none; names are "cpu", and "simulated", whose ops are all
  * NULL. */

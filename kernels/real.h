@@ -9,3 +9,7 @@ typedef double real;
 typedef float real;
 #define REAL_NAME "float32"
 #endif
+
+/* An activation or its gradient: a real on the CPU; on a device its own type (bf16), which only kernels look into. The
+ * model counts them in elements: act_at of kernels.h, and the backend's act_bytes. */
+typedef real act;

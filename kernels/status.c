@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct status {
+struct failure {
     enum status_kind kind;
     char *text;
 };
 
 /* Used when there is no memory left for a message: never changed, never freed. */
-static struct status out_of_memory = {STATUS_SYSTEM, "out of memory"};
+static struct failure out_of_memory = {STATUS_SYSTEM, "out of memory"};
 
 static status new_with_text(enum status_kind kind, char *text) {
     status s = text ? malloc(sizeof *s) : NULL;
@@ -21,7 +21,7 @@ static status new_with_text(enum status_kind kind, char *text) {
         free(text);
         return &out_of_memory;
     }
-    *s = (struct status){kind, text};
+    *s = (struct failure){kind, text};
     return s;
 }
 
@@ -70,9 +70,9 @@ status status_context(status s, const char *format, ...) {
     return s;
 }
 
-const char *status_text(const struct status *s) { return s ? s->text : "success"; }
+const char *status_text(const struct failure *s) { return s ? s->text : "success"; }
 
-enum status_kind status_kind(const struct status *s) { return s->kind; }
+enum status_kind status_kind(const struct failure *s) { return s->kind; }
 
 void status_free(status s) {
     if (!s || s == &out_of_memory) return;

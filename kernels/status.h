@@ -15,8 +15,8 @@ enum status_kind {
     STATUS_INTERRUPTED = 130, /* Ctrl-C; everything done so far is resumable */
 };
 
-struct status;
-typedef struct status *status;
+struct failure;
+typedef struct failure *status;
 
 __attribute__((format(printf, 2, 3))) status status_new(enum status_kind kind, const char *format, ...);
 
@@ -26,8 +26,8 @@ __attribute__((format(printf, 2, 3))) status status_context(status s, const char
 /* STATUS_SYSTEM with strerror(errno) behind the text. */
 __attribute__((format(printf, 1, 2))) status status_errno(const char *format, ...);
 
-const char *status_text(const struct status *s);
-enum status_kind status_kind(const struct status *s); /* also the exit code */
+const char *status_text(const struct failure *s);
+enum status_kind status_kind(const struct failure *s); /* also the exit code */
 void status_free(status s);
 
 /* Returns the failure of CALL to the caller, if there is one. */

@@ -25,7 +25,7 @@ static void lay_out(struct optimizer *o) {
         const struct tensor *tensor = &o->parameters->tensors[i];
         o->order[i] = i;
         if (tensor->optimizer == OPTIMIZER_MUON) {
-            size_t bytes = newton_schulz_scratch(tensor->shape[0], tensor->shape[1]);
+            size_t bytes = o->ops->newton_schulz_scratch(1, tensor->shape[0], tensor->shape[1]);
             if (bytes > o->scratch_bytes) o->scratch_bytes = bytes;
         } else {
             o->second_offset[i] = o->second_total;
@@ -76,7 +76,7 @@ static void muon(const struct job *job, const struct tensor *tensor, struct lane
     ops->muon_momentum(lane, update, s->first + tensor->offset, s->gradients + tensor->offset, tensor->count,
                        muon_momentum_at(config, s->step));
     if (config->optim_row_norm) ops->normalize_rows(lane, update, rows, cols);
-    ops->newton_schulz(lane, update, rows, cols, (int)config->optim_muon_iterations);
+    ops->newton_schulz(lane, &update, 1, rows, cols, (int)config->optim_muon_iterations);
     ops->muon_apply(lane, s->weights + tensor->offset, update, tensor->count, config->optim_muon_rate * s->multiplier,
                     config->optim_muon_decay, rows > cols ? sqrt((double)rows / (double)cols) : 1.0);
 }

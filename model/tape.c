@@ -9,12 +9,13 @@ static void measure_mixers(struct extent *e, const struct network *net) {
     if (uses_attention(net)) {
         e->mixed = a->heads * a->head_dim;
         e->projected = e->mixed + 2 * a->kv_heads * a->head_dim;
-        e->scratch = attention_scratch(a);
+        e->scratch = net->ops->attention_scratch(a);
     }
     if (uses_mamba(net)) {
         e->mixed = larger(e->mixed, e->inner);
         e->projected = larger(e->projected, mamba_columns(&e->mamba).width);
-        e->scratch = larger(e->scratch, larger(ssd_scratch(&e->mamba), mamba_prepare_scratch(&e->mamba)));
+        e->scratch =
+            larger(e->scratch, larger(net->ops->ssd_scratch(&e->mamba), net->ops->mamba_prepare_scratch(&e->mamba)));
     }
 }
 

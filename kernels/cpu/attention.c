@@ -37,7 +37,7 @@ static struct buffers layout(struct arena *arena, const struct attention_shape *
     };
 }
 
-size_t attention_scratch(const struct attention_shape *shape) {
+size_t cpu_attention_scratch(const struct attention_shape *shape) {
     struct arena count = {0};
     layout(&count, shape);
     return count.used;

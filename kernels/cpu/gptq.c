@@ -35,7 +35,7 @@ struct problem {
     struct ranked *order; /* order[i].column is the original place of the i-th column */
 };
 
-size_t gptq_scratch(size_t rows, size_t cols) {
+size_t cpu_gptq_scratch(size_t rows, size_t cols) {
     return (cols * cols + cols * rows + BLOCK * rows) * sizeof(double) + cols * sizeof(struct ranked);
 }
 

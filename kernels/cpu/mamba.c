@@ -355,7 +355,7 @@ static struct decode_scratch decode_layout(struct arena *arena, const struct mam
     };
 }
 
-size_t mamba_prepare_scratch(const struct mamba_shape *shape) {
+size_t cpu_mamba_prepare_scratch(const struct mamba_shape *shape) {
     struct arena backward = {0}, decode = {0};
     backward_layout(&backward, shape);
     decode_layout(&decode, shape);

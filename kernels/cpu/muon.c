@@ -44,7 +44,8 @@ void cpu_normalize_rows(struct lane *lane, real *x, size_t rows, size_t cols) {
     for (size_t r = 0; r < rows; r++) divide_by_norm(x + r * cols, cols);
 }
 
-size_t newton_schulz_scratch(size_t rows, size_t cols) {
+size_t cpu_newton_schulz_scratch(size_t batch, size_t rows, size_t cols) {
+    (void)batch;
     size_t n = rows < cols ? rows : cols;
     return (2 * n * n + rows * cols) * sizeof(real);
 }
@@ -68,7 +69,7 @@ static void polynomial_of(real *polynomial, real *a, size_t n) {
     for (size_t i = 0; i < n; i++) polynomial[i * n + i] += (real)COEFFICIENT_A;
 }
 
-void cpu_newton_schulz(struct lane *lane, real *x, size_t rows, size_t cols, int steps) {
+static void newton_schulz(struct lane *lane, real *x, size_t rows, size_t cols, int steps) {
     const bool tall = rows > cols;
     const size_t n = tall ? cols : rows, longer = tall ? rows : cols;
     real *a = lane->scratch, *polynomial = a + n * n, *from = x, *to = polynomial + n * n;
@@ -85,6 +86,10 @@ void cpu_newton_schulz(struct lane *lane, real *x, size_t rows, size_t cols, int
         to = from, from = done;
     }
     if (from != x) memcpy(x, from, rows * cols * sizeof *x);
+}
+
+void cpu_newton_schulz(struct lane *lane, real *const *x, size_t batch, size_t rows, size_t cols, int steps) {
+    for (size_t i = 0; i < batch; i++) newton_schulz(lane, x[i], rows, cols, steps);
 }
 
 void cpu_muon_apply(struct lane *lane, real *w, const real *update, size_t count, double rate, double decay,

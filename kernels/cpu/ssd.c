@@ -87,7 +87,7 @@ static struct buffers layout(struct arena *arena, const struct mamba_shape *s) {
     };
 }
 
-size_t ssd_scratch(const struct mamba_shape *shape) {
+size_t cpu_ssd_scratch(const struct mamba_shape *shape) {
     struct arena count = {0};
     layout(&count, shape);
     return count.used;

@@ -194,7 +194,7 @@ struct memory {
 static size_t scratch_for(const struct quantized_model *model, const struct quantized_tensor *q) {
     if (q->parts[0].storage == STORED_TRITS) return q->tensor->count * sizeof(real);
     bool gptq = model->network->config.quant_method == METHOD_GPTQ;
-    return gptq && is_rounded(q) ? gptq_scratch(q->tensor->shape[0], q->tensor->shape[1]) : 0;
+    return gptq && is_rounded(q) ? model->network->ops->gptq_scratch(q->tensor->shape[0], q->tensor->shape[1]) : 0;
 }
 
 static void lay_out(struct memory *memory, const struct quantized_model *model, struct arena *arena) {

@@ -197,6 +197,49 @@ static void linear_backward(struct op_run *run) {
     cpu_linear_backward_weight(&run->lane, din(run, 1), dout(run, 0), in(run, 0), s->n[0], s->n[1], s->n[2]);
 }
 
+/* --- head: size = rows, vocabulary, dim; its backward is linear's. ----------------------------------------------- */
+static void head_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_head_forward(&run->lane, out(run, 0), in(run, 0), in(run, 1), s->n[0], s->n[1], s->n[2]);
+}
+
+/* --- memory and whole gradients: size = count. Values that a step is judged by are checked in test_value_ops.c. -----
+ */
+static void one_to_one_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    op_input(run, "x", s->n[0], 1);
+    op_output(run, "y", s->n[0]);
+    count_work(run, (double)s->n[0], 2.0 * (double)s->n[0], 0, 0);
+}
+static void copy_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_copy(&run->lane, out(run, 0), in(run, 0), s->n[0] * sizeof(real));
+}
+static void clear_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_clear(&run->lane, out(run, 0), s->n[0] * sizeof(real));
+}
+static void clip_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    start_from_input(run, 0);
+    cpu_clip_by_norm(&run->lane, out(run, 0), s->n[0], 0.5);
+}
+static void sum_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    double sum = 0, x[64];
+    for (size_t i = 0; i < s->n[0]; i++) x[i] = (double)in(run, 0)[i];
+    cpu_sum_in_order(&run->lane, &sum, x, s->n[0]);
+    for (size_t i = 0; i < s->n[0]; i++) out(run, 0)[i] = (real)sum;
+}
+static void add_tree_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    real copy[64], *const parts[] = {out(run, 0), copy};
+    int32_t finite = 0;
+    start_from_input(run, 0);
+    memcpy(copy, in(run, 0), s->n[0] * sizeof *copy);
+    cpu_add_tree(&run->lane, parts, 2, s->n[0], &finite);
+}
+
 /* --- leaky_relu_squared: size = count ------------------------------------------------------------------------------
  */
 static void leaky_setup(struct op_run *run, const struct op_case *row) {
@@ -348,7 +391,7 @@ static void matrix_setup(struct op_run *run, const struct op_case *row) {
     double n = (double)(s->n[0] < s->n[1] ? s->n[0] : s->n[1]), count = (double)(s->n[0] * s->n[1]);
     op_input(run, "g", s->n[0] * s->n[1], 1);
     op_output(run, "x", s->n[0] * s->n[1]);
-    run->lane.scratch_bytes = newton_schulz_scratch(s->n[0], s->n[1]);
+    run->lane.scratch_bytes = cpu_newton_schulz_scratch(1, s->n[0], s->n[1]);
     run->lane.scratch = op_memory(run, run->lane.scratch_bytes);
     /* A = X X^T and A^2 by their upper triangles, then the product with X; without steps, one norm of each row. */
     count_work(run, s->n[2] ? (double)s->n[2] * n * (3 * count + n * n) : 3 * count, 2 * count, 0, 0);
@@ -356,7 +399,8 @@ static void matrix_setup(struct op_run *run, const struct op_case *row) {
 static void newton_schulz_forward(struct op_run *run) {
     const struct sizes *s = run->state;
     start_from_input(run, 0);
-    cpu_newton_schulz(&run->lane, out(run, 0), s->n[0], s->n[1], (int)s->n[2]);
+    real *x = out(run, 0);
+    cpu_newton_schulz(&run->lane, &x, 1, s->n[0], s->n[1], (int)s->n[2]);
 }
 static void normalize_rows_forward(struct op_run *run) {
     const struct sizes *s = run->state;
@@ -413,7 +457,7 @@ static void gptq_setup(struct op_run *run, const struct op_case *row) {
     for (size_t i = 0; i < samples * cols; i++) x[i] = (real)random_normal(stream, i);
     s->doubles = op_memory(run, cols * cols * sizeof *s->doubles);
     cpu_hessian_accumulate(&run->lane, s->doubles, x, samples, cols);
-    run->lane.scratch_bytes = gptq_scratch(rows, cols);
+    run->lane.scratch_bytes = cpu_gptq_scratch(rows, cols);
     run->lane.scratch = op_memory(run, run->lane.scratch_bytes);
     cpu_quantize_rows(&run->lane, s->integers, s->scales, in(run, 0), rows, cols, s->n[2], (int)s->n[3], 100, false);
     double n = (double)cols;
@@ -439,6 +483,12 @@ static void gptq_forward(struct op_run *run) {
     "scaled_add", .setup = scaled_add_setup, .forward = scaled_add_forward, .backward = scaled_add_backward
 #define ADD_INTO "add_into", .setup = add_into_setup, .forward = add_into_forward
 #define LINEAR "linear", .setup = linear_setup, .forward = linear_forward, .backward = linear_backward
+#define HEAD "head", .setup = linear_setup, .forward = head_forward, .backward = linear_backward
+#define CLEAR "clear", .setup = one_to_one_setup, .forward = clear_forward
+#define COPY "copy", .setup = one_to_one_setup, .forward = copy_forward
+#define SUM "sum_in_order", .setup = one_to_one_setup, .forward = sum_forward
+#define ADD_TREE "add_tree", .setup = one_to_one_setup, .forward = add_tree_forward
+#define CLIP "clip_by_norm", .setup = one_to_one_setup, .forward = clip_forward
 #define LEAKY "leaky_relu_squared", .setup = leaky_setup, .forward = leaky_forward, .backward = leaky_backward
 #define CROSS_ENTROPY \
     "cross_entropy", .setup = cross_entropy_setup, .forward = cross_entropy_forward, .backward = cross_entropy_backward
@@ -470,6 +520,12 @@ const struct op_case pointwise_cases[] = {
     {ADD_INTO, .shape = "37", .size = {37}, .backward = add_into_backward},
     {LINEAR, .shape = "R9 out 7 in 5", .size = {9, 7, 5}},
     {LINEAR, .shape = "R9 out 7 in 5, dx accumulated", .size = {9, 7, 5, 1}},
+    {HEAD, .shape = "R9 V7 D5", .size = {9, 7, 5}},
+    {CLEAR, .shape = "37", .size = {37}},
+    {COPY, .shape = "37", .size = {37}},
+    {SUM, .shape = "37", .size = {37}},
+    {ADD_TREE, .shape = "37", .size = {37}},
+    {CLIP, .shape = "37", .size = {37}},
     {LEAKY, .shape = "131", .size = {131}},
     {CROSS_ENTROPY, .shape = "R5 V37 cap 30", .size = {5, 37, 30}},
     {CROSS_ENTROPY, .shape = "R3 V9 cap 2, saturated", .size = {3, 9, 2}},

@@ -49,7 +49,7 @@ static struct attention_state *attention_state(struct op_run *run, const struct 
     s->cosine = reals(run, angles);
     s->sine = reals(run, angles);
     cpu_rope_table(&run->lane, s->cosine, s->sine, n[1] + s->capacity, n[5], 100);
-    take_scratch(run, attention_scratch(&s->shape));
+    take_scratch(run, cpu_attention_scratch(&s->shape));
     return run->state = s;
 }
 
@@ -188,7 +188,7 @@ static void mamba_weights_setup(struct op_run *run, struct mamba_case *s) {
 
 static void mamba_prepare_setup(struct op_run *run, const struct op_case *row) {
     struct mamba_shape shape = shape_of(row);
-    struct mamba_case *s = mamba_case(run, row, mamba_prepare_scratch(&shape));
+    struct mamba_case *s = mamba_case(run, row, cpu_mamba_prepare_scratch(&shape));
     size_t steps = s->rows * shape.heads, pairs = steps * shape.angles;
     real *proj = op_input(run, "proj", s->rows * s->columns.width, 1);
     if (!row->bench) lower_first_decay(s, proj);
@@ -242,7 +242,7 @@ static double ssd_flops(const struct mamba_shape *s, int square_n, int square_p,
 
 static void ssd_setup(struct op_run *run, const struct op_case *row) {
     struct mamba_shape shape = shape_of(row);
-    struct mamba_case *s = mamba_case(run, row, ssd_scratch(&shape));
+    struct mamba_case *s = mamba_case(run, row, cpu_ssd_scratch(&shape));
     size_t steps = s->rows * shape.heads, inner = steps * shape.head_dim;
     size_t states = shape.batch * shape.heads * mamba_chunks(&shape) * shape.head_dim * shape.state;
     op_input(run, "proj", s->rows * s->columns.width, 1);
@@ -276,7 +276,7 @@ static void ssd_backward(struct op_run *run) {
 
 static void mamba_decode_setup(struct op_run *run, const struct op_case *row) {
     struct mamba_shape shape = shape_of(row);
-    struct mamba_case *s = mamba_case(run, row, mamba_prepare_scratch(&shape));
+    struct mamba_case *s = mamba_case(run, row, cpu_mamba_prepare_scratch(&shape));
     size_t steps = s->rows * shape.heads;
     op_input(run, "proj", s->rows * s->columns.width, 1);
     mamba_weights_setup(run, s);

@@ -122,10 +122,10 @@ static void transpose(double *to, const double *from, size_t rows, size_t cols) 
 }
 
 static void run_newton_schulz(real *x, size_t rows, size_t cols, int steps) {
-    struct lane lane = {.scratch_bytes = newton_schulz_scratch(rows, cols)};
+    struct lane lane = {.scratch_bytes = cpu_newton_schulz_scratch(1, rows, cols)};
     assert_int_equal(posix_memalign(&lane.scratch, 64, lane.scratch_bytes), 0);
     memset(lane.scratch, 0xff, lane.scratch_bytes);
-    cpu_newton_schulz(&lane, x, rows, cols, steps);
+    cpu_newton_schulz(&lane, &x, 1, rows, cols, steps);
     free(lane.scratch);
 }
 

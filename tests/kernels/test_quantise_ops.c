@@ -274,7 +274,7 @@ static void free_problem(struct gptq_problem *p) {
 }
 
 static void run_gptq(struct gptq_problem *p, double damping) {
-    struct lane lane = {.scratch_bytes = gptq_scratch(p->rows, p->cols)};
+    struct lane lane = {.scratch_bytes = cpu_gptq_scratch(p->rows, p->cols)};
     double *before = malloc(p->cols * p->cols * sizeof *before);
     memcpy(before, p->h, p->cols * p->cols * sizeof *before);
     assert_int_equal(posix_memalign(&lane.scratch, 64, lane.scratch_bytes), 0);

@@ -85,7 +85,7 @@ static void mixer_start(struct mixer *m, struct mamba_shape shape) {
     m->y = reals(run, m->rows * m->inner);
     m->out = reals(run, m->rows * m->inner);
     m->expected = op_memory(run, m->rows * m->inner * sizeof(double));
-    size_t ssd = ssd_scratch(&shape), prepare = mamba_prepare_scratch(&shape);
+    size_t ssd = cpu_ssd_scratch(&shape), prepare = cpu_mamba_prepare_scratch(&shape);
     take_scratch(run, ssd > prepare ? ssd : prepare);
 }
 
@@ -252,7 +252,7 @@ static void attention_start(struct attention *a, struct attention_shape shape) {
         .log_sum = reals(run, rows * shape.heads),
     };
     cpu_rope_table(&run->lane, a->cosine, a->sine, shape.time, shape.rope_dims, ROPE_BASE);
-    take_scratch(run, attention_scratch(&shape));
+    take_scratch(run, cpu_attention_scratch(&shape));
 }
 
 static void attention_parallel(struct attention *a) {
@@ -267,7 +267,7 @@ static void attention_decode(struct attention *a) {
     real *k = reals(&a->run, batch * a->values), *v = reals(&a->run, batch * a->values);
     real *keys = reals(&a->run, batch * capacity * a->values), *values = reals(&a->run, batch * capacity * a->values);
     shape.time = 1;
-    take_scratch(&a->run, attention_scratch(&shape));
+    take_scratch(&a->run, cpu_attention_scratch(&shape));
     for (size_t t = 0; t < time; t++) {
         gather_token(q, a->q, t, batch, time, a->queries);
         gather_token(k, a->k, t, batch, time, a->values);

@@ -2,7 +2,6 @@
 #include "harness/report/report.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include "harness/report/methods.h"
 #include "harness/report/program.h"
 #include "harness/report/published.h"
+#include "harness/report/scratch.h"
 #include "harness/report/tables.h"
 #include "harness/simulated.h"
 
@@ -29,8 +29,9 @@ struct build {
     const struct report_request *request;
     struct analysis analysis;
     char slug[128];
-    char folder[PATH_SIZE]; /* where it is made */
-    char final[PATH_SIZE];  /* where its folder goes */
+    struct scratch scratch;
+    const char *folder;    /* of the scratch: where it is made */
+    char final[PATH_SIZE]; /* where its folder goes */
 };
 
 /* --- files -------------------------------------------------------------------------------------------------------- */
@@ -52,13 +53,6 @@ static status make_folders(const char *path) {
     }
     return NULL;
 }
-
-static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *walk) {
-    (void)info, (void)kind, (void)walk;
-    return remove(path);
-}
-
-static void remove_folder(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 static status copy_stream(FILE *from, FILE *to, const char *path) {
     char block[1 << 14];
@@ -339,8 +333,7 @@ static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
         TRY(join(path, b->folder, leftovers[i]));
         remove(path);
     }
-    remove_folder(b->final);
-    if (rename(b->folder, b->final) != 0) return status_errno("%s: cannot be put in place", b->final);
+    TRY(scratch_put(&b->scratch, b->final));
     snprintf(name, sizeof name, "%s.pdf", b->slug);
     TRY(join(pdf, b->request->output_directory, name));
     TRY(join(path, b->final, "document.pdf"));
@@ -350,12 +343,9 @@ static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
 /* What failed stays beside the reports, with its logs. */
 static status keep_failed(const struct build *b, status failure) {
     char kept[PATH_SIZE + 16];
-    if (status_kind(failure) == STATUS_INTERRUPTED) {
-        remove_folder(b->folder);
-        return failure;
-    }
+    if (status_kind(failure) == STATUS_INTERRUPTED) return failure;
     snprintf(kept, sizeof kept, "%s.failed", b->final);
-    remove_folder(kept);
+    folder_remove(kept);
     if (rename(b->folder, kept) != 0) return failure;
     return status_context(failure, "report of '%s' (files and logs are in %s)", b->request->results->suite, kept);
 }
@@ -371,18 +361,17 @@ static void name_slug(struct build *b) {
 }
 
 static status make_report(struct build *b, char pdf[PATH_SIZE]) {
-    char pattern[160];
     name_slug(b);
     TRY(make_folders(b->request->output_directory));
     TRY(join(b->final, b->request->output_directory, b->slug));
     TRY(check_replaceable(b->final));
-    snprintf(pattern, sizeof pattern, ".%s.XXXXXX", b->slug);
-    TRY(join(b->folder, b->request->output_directory, pattern));
-    if (!mkdtemp(b->folder)) return status_errno("%s: cannot be made", b->folder);
-    chmod(b->folder, 0755);
-    status failure = make_parts(b);
+    status failure = scratch_make(&b->scratch, b->request->output_directory, b->slug);
+    b->folder = b->scratch.folder;
+    if (!failure) failure = make_parts(b);
     if (!failure) failure = put_in_place(b, pdf);
-    return failure ? keep_failed(b, failure) : NULL;
+    if (failure) failure = keep_failed(b, failure);
+    scratch_end(&b->scratch);
+    return failure;
 }
 
 status report_write(const struct report_request *request, char pdf[4096]) {

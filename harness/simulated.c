@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/clock.h"
 #include "kernels/random.h"
 #include "kernels/simulated/simulated.h"
 #include "model/files.h"
 
-/* Runs of a transaction: what an interruption loses, and what other writers wait for. */
+/* Of a transaction: what an interruption loses, and what other writers wait for. */
 enum { BATCH_RUNS = 1024 };
+static const double batch_seconds = 0.2;
 
 /* --- suites ----------------------------------------------------------------------------------------------------------
  */
@@ -223,11 +225,15 @@ static status do_stage(const struct simulator *simulator, struct plan_stage *sta
     return NULL;
 }
 
-static status do_runs(const struct simulator *simulator, int first, int end) {
+/* From run *next on as many as the batch has time for. */
+static status do_runs(const struct simulator *simulator, int *next) {
     const struct simulation *m = simulator->simulation;
-    for (int run = first; run < end; run++)
-        for (int part = 0; part < PART_COUNT; part++)
-            TRY(do_stage(simulator, &m->stages[m->plan->runs[run].stages[part]]));
+    const double start = clock_seconds();
+    const int first = *next;
+    while (*next < m->plan->run_count && *next - first < BATCH_RUNS && clock_seconds() - start < batch_seconds) {
+        const struct plan_run *run = &m->plan->runs[(*next)++];
+        for (int part = 0; part < PART_COUNT; part++) TRY(do_stage(simulator, &m->stages[run->stages[part]]));
+    }
     return NULL;
 }
 
@@ -250,13 +256,12 @@ static void report(const struct simulation *m, int run) {
 
 static status do_batches(const struct simulator *simulator) {
     const struct simulation *m = simulator->simulation;
-    for (int first = 0, end; first < m->plan->run_count; first = end) {
-        end = first + BATCH_RUNS < m->plan->run_count ? first + BATCH_RUNS : m->plan->run_count;
+    for (int next = 0; next < m->plan->run_count;) {
         if (m->callbacks->stop && m->callbacks->stop(m->callbacks->context))
             return status_new(STATUS_INTERRUPTED, "stopped between two batches");
         TRY(store_batch_begin(m->store));
-        TRY(store_batch_end(m->store, do_runs(simulator, first, end)));
-        report(m, end);
+        TRY(store_batch_end(m->store, do_runs(simulator, &next)));
+        report(m, next);
     }
     return NULL;
 }

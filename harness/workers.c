@@ -46,7 +46,9 @@ struct crew {
     atomic_bool *stop; /* shared with the workers */
     pid_t *pids;       /* 0: ended */
     int alive, *stages_run;
+    bool complete;  /* a worker came to the end of the plan */
     status failure; /* the first */
+    status killed;  /* the first worker that was; a failure only when nobody did its work */
 };
 
 /* --- inside a worker -------------------------------------------------------------------------------------------------
@@ -131,6 +133,17 @@ static void handle(struct crew *crew, const struct event *event) {
     if (event->type == EVENT_FAILURE) keep_failure(crew, status_new(event->kind, "%s", event->text));
 }
 
+static void keep_killed(struct crew *crew, int worker, int signal) {
+    const struct runner_callbacks *c = &crew->request->callbacks;
+    status s = status_new(STATUS_SYSTEM, "worker %d of %d was ended by signal %d (%s)", worker + 1, crew->request->jobs,
+                          signal, strsignal(signal));
+    if (c->message) c->message(c->context, status_text(s));
+    if (crew->killed)
+        status_free(s);
+    else
+        crew->killed = s;
+}
+
 /* Workers that ended; one that was killed leaves its stage to the others. */
 static void reap(struct crew *crew) {
     for (int i = 0; i < crew->request->jobs; i++) {
@@ -138,9 +151,8 @@ static void reap(struct crew *crew) {
         if (!crew->pids[i] || waitpid(crew->pids[i], &result, WNOHANG) != crew->pids[i]) continue;
         crew->pids[i] = 0;
         crew->alive--;
-        if (WIFSIGNALED(result))
-            keep_failure(crew, status_new(STATUS_SYSTEM, "worker %d of %d was ended by signal %d (%s)", i + 1,
-                                          crew->request->jobs, WTERMSIG(result), strsignal(WTERMSIG(result))));
+        crew->complete |= WIFEXITED(result) && WEXITSTATUS(result) == 0;
+        if (WIFSIGNALED(result)) keep_killed(crew, i, WTERMSIG(result));
     }
 }
 
@@ -192,6 +204,10 @@ static status run_crew(struct crew *crew, const struct dataset_list *datasets) {
     attend(crew);
     close(ends[0]);
     keep_failure(crew, s);
+    if (crew->complete)
+        status_free(crew->killed);
+    else
+        keep_failure(crew, crew->killed);
     return crew->failure;
 }
 

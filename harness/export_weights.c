@@ -38,7 +38,7 @@ static status load_trained(const struct export *x) {
         return status_new(STATUS_USAGE, "run %" PRId64 " is not trained yet; --step 0 exports its initial weights",
                           run->id);
     TRY(store_file(x->store, run->train_key, "weights.safetensors", false, path));
-    return weights_load(path, &x->parameters, run->weights_sha256, x->weights);
+    return weights_load(path, &x->parameters, run->train_key, run->weights_sha256, x->weights);
 }
 
 static status check_step(const struct export *x, int64_t step) {

@@ -1,10 +1,12 @@
 /* stages: average, quantise and evaluate; see stages.h. Training is in stage_train.c. */
 #include "harness/stages.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/stage_train.h"
 #include "harness/weights.h"
@@ -26,32 +28,40 @@ int stage_source(const struct plan_stage *stages, int stage) {
     return source;
 }
 
-/* Notes that what an earlier stage left could not be read as it was left. */
-static status damaged_input(const struct stage_context *c, status s) {
-    if (s) *c->input_damaged = true;
+/* Notes that what an earlier stage left is not there or not as it was left. A machine that refuses memory or a file
+ * handle says nothing about the file: the work behind it is not thrown away for that. */
+static status damaged_input(const struct stage_context *c, const char *path, status s) {
+    if (s) *c->input_damaged = status_kind(s) == STATUS_DATA || (access(path, F_OK) != 0 && errno == ENOENT);
     return s;
 }
 
 /* --- weights of earlier stages ---------------------------------------------------------------------------------------
  */
 
-/* Where the weights lie that a stage left: raw ones of a training, averaged ones of an averaging. */
-static status weights_source(const struct stage_context *c, int source, char path[4096], char sha256[65]) {
+/* The weights that a stage left: raw ones of a training, averaged ones of an averaging, which the training wrote. */
+struct weights_source {
+    const char *key; /* of the training */
+    char path[4096], sha256[65];
+};
+
+static status weights_source(const struct stage_context *c, int source, struct weights_source *out) {
     const struct plan_stage *stage = &c->stages[source];
+    bool raw = stage->kind == STAGE_TRAIN;
     struct stage_result result;
     TRY(store_stage_result(c->store, stage->key, &result));
-    memcpy(sha256, result.weights_sha256, 65);
-    if (stage->kind == STAGE_TRAIN) return store_file(c->store, stage->key, "weights.safetensors", false, path);
-    return store_file(c->store, c->stages[stage->parent].key, "averaged.safetensors", false, path);
+    memcpy(out->sha256, result.weights_sha256, sizeof out->sha256);
+    out->key = raw ? stage->key : c->stages[stage->parent].key;
+    return store_file(c->store, out->key, raw ? "weights.safetensors" : "averaged.safetensors", false, out->path);
 }
 
 static status load_into(const struct stage_context *c, int source, const struct parameters *parameters,
                         real **weights) {
-    char path[4096], sha256[65];
-    TRY(weights_source(c, source, path, sha256));
+    struct weights_source from;
+    TRY(weights_source(c, source, &from));
     *weights = weights_allocate(parameters);
-    if (!*weights) return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", path, parameters->elements);
-    status s = damaged_input(c, weights_load(path, parameters, sha256, *weights));
+    if (!*weights)
+        return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", from.path, parameters->elements);
+    status s = damaged_input(c, from.path, weights_load(from.path, parameters, from.key, from.sha256, *weights));
     if (!s) return NULL;
     free(*weights);
     *weights = NULL;
@@ -71,15 +81,24 @@ static status check_averaged(const struct stage_context *c, const struct plan_st
     TRY(store_file(c->store, parent, "averaged.safetensors", false, path));
     real *weights = weights_allocate(parameters);
     if (!weights) return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", path, parameters->elements);
-    status s = damaged_input(c, weights_load(path, parameters, training.averaged_sha256, weights));
+    status s = damaged_input(c, path, weights_load(path, parameters, parent, training.averaged_sha256, weights));
     free(weights);
     memcpy(result->weights_sha256, training.averaged_sha256, sizeof result->weights_sha256);
     result->parameter_count = (int64_t)parameters->elements;
     return s;
 }
 
+/* A training that was killed between its last commit and the removal of its checkpoint leaves it here. */
+static status remove_checkpoint(const struct stage_context *c, const struct plan_stage *stage) {
+    char path[4096];
+    TRY(store_file(c->store, c->stages[stage->parent].key, "checkpoint", false, path));
+    unlink(path);
+    return NULL;
+}
+
 static status average(const struct stage_context *c, const struct plan_stage *stage, struct stage_result *result) {
     struct parameters parameters;
+    TRY(remove_checkpoint(c, stage));
     TRY(parameters_create(&parameters, config_of(c, stage)));
     status s = check_averaged(c, stage, &parameters, result);
     parameters_destroy(&parameters);
@@ -149,7 +168,7 @@ static status load_artifact(const struct stage_context *c, int source, real **we
     char path[4096];
     struct network net;
     TRY(store_file(c->store, c->stages[source].key, "artifact.xz", false, path));
-    TRY(damaged_input(c, store_check_artifact(c->store, c->stages[source].key, path)));
+    TRY(damaged_input(c, path, store_check_artifact(c->store, c->stages[source].key, path)));
     TRY(artifact_read(path, c->plan->ops, &net, weights));
     network_destroy(&net);
     return NULL;

@@ -51,11 +51,21 @@ static status copy_tensor(const char *path, const struct safetensors *file, cons
     return NULL;
 }
 
-status weights_load(const char *path, const struct parameters *parameters, const char *sha256, real *weights) {
+static status check_stage(const char *path, const struct safetensors *file, int tensors, const char *key) {
+    const char *stage = safetensors_metadata(file, "stage");
+    if (!stage || strcmp(stage, key) != 0 || file->metadata_count != 1)
+        return status_new(STATUS_DATA, "%s: does not name the stage %.12s: the file is damaged or another's", path,
+                          key);
+    if (file->count == tensors) return NULL;
+    return status_new(STATUS_DATA, "%s: holds %d tensors, the model has %d", path, file->count, tensors);
+}
+
+status weights_load(const char *path, const struct parameters *parameters, const char *key, const char *sha256,
+                    real *weights) {
     struct safetensors file;
     char found[65];
     TRY(safetensors_read(&file, path));
-    status s = NULL;
+    status s = check_stage(path, &file, parameters->count, key);
     for (int i = 0; i < parameters->count && !s; i++) s = copy_tensor(path, &file, &parameters->tensors[i], weights);
     safetensors_free(&file);
     TRY(s);

@@ -97,7 +97,8 @@ void worker_current(struct worker *worker);
 enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
 
 /* Takes a stage for the worker unless it is done, failed, or held by a live worker. A worker of this host is dead when
- * its process is gone, one of another host when its heartbeat is old; its stage is taken over. */
+ * its process is gone, one of another host when its heartbeat is old, or lies as far in the future because a clock was
+ * set back; its stage is taken over. */
 status store_claim(struct store *store, const char *key, const struct worker *worker, enum claim *claim);
 
 /* Everything between the two is one transaction, for work that ends faster than a disk writes: end keeps it when s is

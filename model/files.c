@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 struct file_writer {
     int descriptor;
+    size_t written; /* bytes */
     char path[PATH_MAX], temporary[PATH_MAX + 32];
 };
 
@@ -48,13 +50,22 @@ status file_writer_open(struct file_writer **out, const char *path) {
     return NULL;
 }
 
+/* What stood under the path before still does: nothing is renamed before all is written and synced. */
+static status cannot_write(const struct file_writer *writer, size_t left) {
+    int saved = errno;
+    bool room = saved == ENOSPC || saved == EDQUOT || saved == EFBIG;
+    return status_new(STATUS_SYSTEM, "%s: writing stopped after %zu bytes, %zu more were to follow: %s%s", writer->path,
+                      writer->written, left, strerror(saved),
+                      room ? "; make room and repeat: the file that was there before is whole" : "");
+}
+
 status file_writer_add(struct file_writer *writer, const void *data, size_t size) {
     const unsigned char *bytes = data;
     while (size > 0) {
         ssize_t done = write(writer->descriptor, bytes, size);
         if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return status_errno("%s: writing failed", writer->path);
-        bytes += done, size -= (size_t)done;
+        if (done < 0) return cannot_write(writer, size);
+        bytes += done, size -= (size_t)done, writer->written += (size_t)done;
     }
     return NULL;
 }

@@ -47,6 +47,8 @@ static const char *advice_of(int code) {
     case SQLITE_PERM:
     case SQLITE_CANTOPEN:
         return "; check the permissions of the file and its folder";
+    case SQLITE_IOERR:
+        return "; everything committed so far is kept";
     case SQLITE_FULL:
         return "; free some space: everything committed so far is kept";
     case SQLITE_BUSY:
@@ -59,7 +61,10 @@ static const char *advice_of(int code) {
 static status failure(const struct database *db, const char *doing) {
     int code = db->handle ? sqlite3_extended_errcode(db->handle) : SQLITE_NOMEM;
     const char *text = db->handle ? sqlite3_errmsg(db->handle) : "out of memory";
-    return status_new(kind_of(code), "%s: %s: %s%s", db->path, doing, text, advice_of(code));
+    int system = db->handle ? sqlite3_system_errno(db->handle) : 0;
+    bool refused = system && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN);
+    return status_new(kind_of(code), "%s: %s: %s%s%s%s%s", db->path, doing, text, refused ? " (" : "",
+                      refused ? strerror(system) : "", refused ? ")" : "", advice_of(code));
 }
 
 /* --- workers ------------------------------------------------------------------------------------------------------ */
@@ -73,6 +78,7 @@ int64_t process_start(int64_t pid) {
     bool read = fgets(line, sizeof line, file);
     fclose(file);
     const char *field = read ? strrchr(line, ')') : NULL; /* the name before it may hold spaces */
+    if (field && strchr("ZX", field[2])) return -1;       /* ended, though its parent has not asked how */
     for (int i = 2; field && i < 22; i++) field = strchr(field + 1, ' ');
     return field ? strtoll(field + 1, NULL, 10) : -1;
 }

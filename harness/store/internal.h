@@ -16,8 +16,13 @@ double store_now(void);              /* Unix seconds */
 void store_now_text(char out[32]);   /* ISO 8601, UTC, whole seconds */
 double store_oldest_heartbeat(void); /* of a worker on another host that still counts as alive */
 
-/* SQL that is true for a running stage `s` whose worker is gone; takes host and oldest heartbeat as "sd". */
-#define DEAD_WORKER "(CASE WHEN s.host = ? THEN NOT worker_alive(s.worker, s.pid) ELSE s.heartbeat < ? END)"
+/* SQL that is true for a running stage `s` whose worker is gone; takes host and oldest heartbeat as "sd". A heartbeat
+ * from further in the future than it may be old was given by a clock that has been set back since. */
+#define DEAD_WORKER                                                 \
+    "(CASE WHEN s.host = ? THEN NOT worker_alive(s.worker, s.pid) " \
+    "ELSE s.heartbeat - ? NOT BETWEEN 0 AND 2 * " SQL_OF(STORE_STALE_SECONDS) " END)"
+#define SQL_OF(number) SQL_TEXT(number)
+#define SQL_TEXT(number) #number
 
 /* Id of a suite; *found false when it is not stored. */
 status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found);

@@ -38,7 +38,6 @@ static status run_plan(const struct invocation *in, const struct prepared *prepa
     if (!line) return status_new(STATUS_SYSTEM, "out of memory");
     const struct runner_request request = {
         .database = cli_text(in, "db"),
-        .data_root = cli_text(in, "data"),
         .plan = &prepared->plan,
         .jobs = jobs,
         .checkpoint_seconds = cli_real(in, "checkpoint"),

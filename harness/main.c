@@ -1,4 +1,5 @@
 /* main: the table of verbs, and the only place that turns a status into a message and an exit code. */
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -29,8 +30,13 @@ static const struct program program = {
     .notes = notes,
 };
 
+/* What is large is given back to the system as soon as it is freed: otherwise glibc raises its threshold with every such
+ * piece, and a suite of many stages comes to hold far more than its largest stage needs. */
+static void return_large_memory(void) { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+
 int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE then fails with EFBIG, which is reported */
+    return_large_memory();
     status result = cli_main(&program, argc, argv);
     if (!result) return 0;
     int code = status_kind(result);

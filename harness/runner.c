@@ -80,10 +80,10 @@ static status do_work(const struct runner_request *request, void *context) {
 }
 
 /* The database is closed while workers are started: no connection may cross a fork. */
-static status run(const struct runner_request *request, const struct dataset_list *datasets, struct plan *view,
-                  struct runner_summary *summary) {
+static status run(const struct runner_request *request, struct plan *view, struct runner_summary *summary) {
     struct store *store;
     TRY(store_open(&store, request->database, STORE_WRITE));
+    const struct dataset_list *datasets = request->plan->datasets;
     status s = declare(request, datasets, store, view, summary);
     store_close(store);
     TRY(s);
@@ -100,15 +100,12 @@ static status run(const struct runner_request *request, const struct dataset_lis
 }
 
 status runner_run(const struct runner_request *request, struct runner_summary *summary) {
-    struct dataset_list datasets;
     struct plan view;
     double start = clock_seconds();
     *summary = (struct runner_summary){0};
-    TRY(datasets_open(&datasets, request->plan->suite, request->data_root));
-    status s = view_of(request->plan, &view);
-    if (!s) s = run(request, &datasets, &view, summary);
+    TRY(view_of(request->plan, &view));
+    status s = run(request, &view, summary);
     free(view.stages);
-    datasets_close(&datasets);
     summary->seconds = clock_seconds() - start;
     return s;
 }

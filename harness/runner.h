@@ -28,8 +28,7 @@ struct runner_callbacks {
 
 struct runner_request {
     const char *database; /* each worker opens it by itself */
-    const char *data_root;
-    const struct plan *plan;
+    const struct plan *plan; /* its datasets are open */
     int jobs;                  /* workers, each a process with its share of the cores; 1: this process */
     double checkpoint_seconds; /* 0: the default, RUNNER_CHECKPOINT_SECONDS */
     bool retry_failed;         /* try runs again that failed before */

@@ -33,7 +33,7 @@ static status make_runs(const struct bench *b) {
     TRY(suite_load(&suite, &(struct suite_request){.path = b->suite, .presets = "suites/presets"}));
     TRY(datasets_open(&datasets, &suite, "none"));
     TRY(plan_create(&plan, &suite, &datasets, suite_backend(&suite)));
-    const struct runner_request request = {.database = b->database, .data_root = "none", .plan = &plan, .jobs = 1};
+    const struct runner_request request = {.database = b->database, .plan = &plan, .jobs = 1};
     status s = runner_run(&request, &summary);
     plan_free(&plan);
     datasets_close(&datasets);

@@ -78,7 +78,6 @@ static struct session *session_make(const char *yaml, const char *database) {
     expect_good(plan_create(&s->plan, &s->suite, &s->datasets, backend_find("cpu")));
     snprintf(s->database, sizeof s->database, "%s", small_path("%s/hinge.db", database));
     s->request = (struct runner_request){.database = s->database,
-                                         .data_root = data_root,
                                          .plan = &s->plan,
                                          .jobs = 1,
                                          .callbacks = {s, count_report, keep_message, stop_asked}};

@@ -42,6 +42,7 @@ static status run_plan(const struct invocation *in, const struct prepared *prepa
         .jobs = jobs,
         .checkpoint_seconds = cli_real(in, "checkpoint"),
         .retry_failed = cli_switch(in, "retry"),
+        .mix_builds = cli_switch(in, "mix-builds"),
         .callbacks = progress_line_callbacks(line),
     };
     interrupt_install();
@@ -102,6 +103,9 @@ static const struct flag_row flags[] = {
      .high = 86400,
      .help = "time between two checkpoints"},
     {.name = "retry", .type = FLAG_SWITCH, .help = "try runs again that failed before"},
+    {.name = "mix-builds",
+     .type = FLAG_SWITCH,
+     .help = "go on although another build of hinge made some of the stages"},
     {.name = "dry-run", .type = FLAG_SWITCH, .help = "print the plan and change nothing"},
     FLAGS_END,
 };

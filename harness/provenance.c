@@ -3,6 +3,7 @@
 
 #include <cblas.h>
 #include <ctype.h>
+#include <gnu/libc-version.h>
 #include <gsl/gsl_version.h>
 #include <jansson.h>
 #include <libfyaml.h>
@@ -18,6 +19,7 @@
 
 #include "harness/plan.h"
 #include "harness/store/database.h"
+#include "model/files.h"
 
 /* Given by the Makefile. */
 #ifndef HINGE_REVISION
@@ -80,12 +82,22 @@ static void add_libraries(struct provenance *p) {
     add(p, "libfyaml", "%s", fy_library_version());
     add(p, "jansson", "%s", jansson_version_str());
     add(p, "zlib", "%s", zlibVersion());
+    add(p, "glibc", "%s", gnu_get_libc_version());
+}
+
+/* Two builds of one revision may differ: the file itself tells them apart. */
+static void add_program(struct provenance *p) {
+    char sha256[65];
+    status s = file_sha256("/proc/self/exe", sha256);
+    if (!s) add(p, "program", "%.16s", sha256);
+    status_free(s);
 }
 
 void provenance_collect(struct provenance *provenance) {
     const struct backend *cpu = backend_find("cpu");
     *provenance = (struct provenance){0};
     add(provenance, "revision", "%s", HINGE_REVISION);
+    add_program(provenance);
     add(provenance, "numerics", "%d", NUMERICS_REVISION);
     add(provenance, "compiler", "%s %s",
 #ifdef __clang__
@@ -106,4 +118,28 @@ const char *provenance_find(const struct provenance *provenance, const char *nam
     for (int i = 0; i < provenance->count; i++)
         if (strcmp(provenance->rows[i].name, name) == 0) return provenance->rows[i].value;
     return NULL;
+}
+
+/* --- comparison ----------------------------------------------------------------------------------------------------
+ */
+
+/* In the order in which they explain best. A revision alone changes nothing: equal files give equal bits. */
+static const char *const deciding[] = {"precision", "compiler", "flags", "openblas", "glibc", "liblzma", "program"};
+
+static bool row_differs(const struct provenance *before, const struct provenance *now, const char *name, char *what,
+                        size_t size) {
+    const char *was = provenance_find(before, name), *is = provenance_find(now, name);
+    if (!was || !is || strcmp(was, is) == 0) return false;
+    snprintf(what, size, "%s was %s and is %s", name, was, is);
+    return true;
+}
+
+bool provenance_differs(const struct provenance *before, const struct provenance *now, bool machine, char *what,
+                        size_t size) {
+    char row[sizeof before->rows[0].name + 2 * sizeof before->rows[0].value];
+    bool differs = machine && row_differs(before, now, "cpu", row, sizeof row);
+    for (size_t i = 0; i < sizeof deciding / sizeof *deciding && !differs; i++)
+        differs = row_differs(before, now, deciding[i], row, sizeof row);
+    if (differs && !row_differs(before, now, "revision", what, size)) snprintf(what, size, "%s", row);
+    return differs;
 }

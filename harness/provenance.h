@@ -1,12 +1,13 @@
 /* provenance: what made a result: revision, compiler, flags, machine, libraries. Recorded with every stage. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { PROVENANCE_CAPACITY = 32 };
 
 struct provenance_row {
-    char name[32];   /* "revision", "compiler", "flags", "precision", "numerics", "backend", "cpu", "cores", "memory",
-                        "system", "host",   "threads", "openblas", "sqlite", "liblzma", "gsl", "libcrypto",
+    char name[32];   /* "revision", "program", "compiler", "flags", "precision", "numerics", "backend", "cpu", "cores",
+                        "memory",   "system", "host",   "threads", "openblas", "sqlite", "liblzma", "gsl", "libcrypto",
                         "sentencepiece",   "gpu", ... */
     char value[480]; /* "unknown" or "none" rather than empty */
 };
@@ -19,6 +20,12 @@ struct provenance {
 /* Always succeeds; the order of the rows is fixed. */
 void provenance_collect(struct provenance *provenance);
 const char *provenance_find(const struct provenance *provenance, const char *name); /* NULL when absent */
+
+/* The first thing that differs and may change bits: the program, what it was built with, the libraries that it
+ * calculates with and, where machine is set, the processor; as "revision was a and is b". False when nothing does. Rows
+ * that only one of the two has are passed over. */
+bool provenance_differs(const struct provenance *before, const struct provenance *now, bool machine, char *what,
+                        size_t size);
 
 /* Of the build, for --version: "hinge REVISION, COMPILER". */
 const char *provenance_revision(void);

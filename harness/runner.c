@@ -29,9 +29,43 @@ static int count_done(const struct plan *view) {
     return done;
 }
 
+/* Times of day say when something was done; nothing is decided by them but whether a worker of another host is alive.
+ */
+static status look_at_clock(const struct runner_request *request, struct store *store) {
+    const struct runner_callbacks *c = &request->callbacks;
+    char line[256];
+    double age;
+    TRY(store_age(store, &age));
+    if (!(age < -STORE_STALE_SECONDS) || !c->message) return NULL;
+    snprintf(line, sizeof line,
+             "this machine's clock stands %.0f s before the last entry of the database: one of them was set otherwise; "
+             "durations do not depend on it, times of day do",
+             -age);
+    c->message(c->context, line);
+    return NULL;
+}
+
+/* Drawn figures are any build's. */
+static status check_build(const struct runner_request *request, struct store *store) {
+    struct provenance now;
+    const struct suite *suite = request->plan->suite;
+    if (request->mix_builds || suite_simulated(suite)) return NULL;
+    provenance_collect(&now);
+    return store_check_build(store, suite->name, suite->scale, &now);
+}
+
+static status declare_once(const struct runner_request *request, const struct dataset_list *datasets,
+                           struct store *store) {
+    TRY(store_batch_begin(store));
+    status s = store_declare(store, request->plan, datasets);
+    if (!s) s = check_build(request, store);
+    return store_batch_end(store, s);
+}
+
 static status declare(const struct runner_request *request, const struct dataset_list *datasets, struct store *store,
                       struct plan *view, struct runner_summary *summary) {
-    TRY(store_declare(store, request->plan, datasets));
+    TRY(declare_once(request, datasets, store));
+    TRY(look_at_clock(request, store));
     for (int i = 0; request->retry_failed && i < view->stage_count; i++) TRY(store_retry(store, view->stages[i].key));
     TRY(plan_refresh(view, store));
     summary->stages_reused = count_done(view);

@@ -31,6 +31,7 @@ struct runner_request {
     const struct plan *plan; /* its datasets are open */
     int jobs;                  /* workers, each a process with its share of the cores; 1: this process */
     double checkpoint_seconds; /* 0: the default, RUNNER_CHECKPOINT_SECONDS */
+    bool mix_builds;           /* go on although another build made some of its stages */
     bool retry_failed;         /* try runs again that failed before */
     struct runner_callbacks callbacks;
 };

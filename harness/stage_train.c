@@ -44,6 +44,22 @@ static void tell(const struct training *t, const char *why) {
     if (t->context->watch.message) t->context->watch.message(t->context->watch.context, line);
 }
 
+/* Steps of two builds, or of two kinds of processor, in one training would be a training of neither: the checkpoint
+ * goes before the training is said to be this build's. */
+static status hold_to_one_build(struct training *t) {
+    const struct stage_context *c = t->context;
+    struct provenance before;
+    char what[600], line[700];
+    TRY(store_stage_environment(c->store, t->stage->key, &before));
+    bool other = provenance_differs(&before, c->provenance, true, what, sizeof what);
+    if (other && access(t->checkpoint, F_OK) == 0) {
+        snprintf(line, sizeof line, "its checkpoint comes from another build or machine: %s", what);
+        tell(t, line);
+    }
+    if (other) unlink(t->checkpoint);
+    return store_begin(c->store, t->stage->key, c->worker, c->provenance);
+}
+
 /* A checkpoint counts only when the database has every step before it. */
 static status resume(struct training *t) {
     int64_t stored;
@@ -156,6 +172,7 @@ static status finish(struct training *t) {
 
 static status run(struct training *t) {
     TRY(store_file(t->context->store, t->stage->key, "checkpoint", true, t->checkpoint));
+    TRY(hold_to_one_build(t));
     TRY(create(t));
     TRY(resume(t));
     t->first = trainer_steps_done(t->trainer);

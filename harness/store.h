@@ -112,6 +112,19 @@ status store_retry(struct store *store, const char *key);
 /* A finished stage whose files are lost or damaged becomes pending again. */
 status store_redo(struct store *store, const char *key);
 
+/* Records what works on a stage from now on; store_stage_environment reads it (no rows: unknown). A stage whose parts
+ * were made by two builds would be neither's. */
+status store_begin(struct store *store, const char *key, const struct worker *worker,
+                   const struct provenance *provenance);
+status store_stage_environment(struct store *store, const char *key, struct provenance *provenance);
+
+/* STATUS_USAGE, saying what differs, when a finished stage of the suite was made by another build than this. */
+status store_check_build(struct store *store, const char *suite, const char *scale, const struct provenance *now);
+
+/* Seconds by which the latest heartbeat of the database lies before now; negative: in the future, the clock was set
+ * back. NAN when there is none. */
+status store_age(struct store *store, double *seconds);
+
 /* STATUS_DIFFERS when another worker took the stage over meanwhile. */
 status store_heartbeat(struct store *store, const char *key, const struct worker *worker);
 

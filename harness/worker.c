@@ -12,7 +12,7 @@
 #include "harness/stage_train.h"
 #include "kernels/clock.h"
 
-static const double progress_seconds = 0.1, heartbeat_seconds = 5;
+static const double progress_seconds = 0.1, heartbeat_seconds = 5, jump_seconds = 2;
 
 /* What the stages of one kind took, against what was estimated: corrects the estimate of those to come. */
 struct correction_factor {
@@ -30,6 +30,7 @@ struct worker_state {
     struct runner_progress progress; /* of the stage at work */
     int stage;                       /* at work */
     double started, last_sent, last_beat;
+    double clock_offset;                   /* of the time of day against a clock that nobody sets */
     double others_in_run, others_in_suite; /* estimated seconds of what is left besides this stage */
     int64_t first_done;                    /* where a resumed stage went on */
     bool lost;                             /* another worker took the stage over */
@@ -96,19 +97,6 @@ static void beat(struct worker_state *w) {
     status_free(s);
 }
 
-static bool on_report(void *context, int64_t done, int64_t total, double loss, double tokens_per_second) {
-    struct worker_state *w = context;
-    double now = clock_seconds();
-    if (w->first_done < 0) w->first_done = done > 0 ? done - 1 : 0;
-    w->progress.done = done;
-    w->progress.total = total;
-    w->progress.loss = loss;
-    w->progress.tokens_per_second = tokens_per_second;
-    if (now - w->last_sent >= progress_seconds) send_progress(w);
-    if (now - w->last_beat >= heartbeat_seconds) beat(w);
-    return w->lost || asked_to_stop(w);
-}
-
 static void on_message(void *context, const char *line) {
     const struct worker_state *w = context;
     if (w->work->callbacks.message) w->work->callbacks.message(w->work->callbacks.context, line);
@@ -121,6 +109,35 @@ __attribute__((format(printf, 2, 3))) static void say(struct worker_state *w, co
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
     on_message(w, line);
+}
+
+static double clock_offset(void) {
+    struct timespec day, steady;
+    clock_gettime(CLOCK_REALTIME, &day);
+    clock_gettime(CLOCK_BOOTTIME, &steady);
+    return (double)(day.tv_sec - steady.tv_sec) + 1e-9 * (double)(day.tv_nsec - steady.tv_nsec);
+}
+
+static void notice_jump(struct worker_state *w) {
+    double jump = clock_offset() - w->clock_offset;
+    if (fabs(jump) < jump_seconds) return;
+    w->clock_offset += jump;
+    if (w->work->index == 0)
+        say(w, "this machine's clock was set by %+.0f s: durations do not depend on it, times of day do", jump);
+}
+
+static bool on_report(void *context, int64_t done, int64_t total, double loss, double tokens_per_second) {
+    struct worker_state *w = context;
+    double now = clock_seconds();
+    if (w->first_done < 0) w->first_done = done > 0 ? done - 1 : 0;
+    w->progress.done = done;
+    w->progress.total = total;
+    w->progress.loss = loss;
+    w->progress.tokens_per_second = tokens_per_second;
+    if (now - w->last_sent >= progress_seconds) send_progress(w);
+    if (now - w->last_beat >= heartbeat_seconds) beat(w);
+    notice_jump(w);
+    return w->lost || asked_to_stop(w);
 }
 
 /* --- one stage -------------------------------------------------------------------------------------------------------
@@ -233,6 +250,7 @@ static bool is_ready(const struct worker_state *w, int stage) {
 static status visit(struct worker_state *w, int run, int part, struct round *round) {
     struct plan_stage *stage = &w->stages[w->plan->runs[run].stages[part]];
     enum claim claim;
+    notice_jump(w);
     TRY(store_claim(w->store, stage->key, &w->identity, &claim));
     if (claim == CLAIM_BUSY) {
         round->busy = true;
@@ -277,6 +295,7 @@ static status prepare(struct worker_state *w) {
     w->redone = calloc((size_t)w->plan->stage_count + 1, sizeof *w->redone);
     if (!w->stages || !w->redone) return status_new(STATUS_SYSTEM, "out of memory");
     memcpy(w->stages, w->plan->stages, size);
+    w->clock_offset = clock_offset();
     worker_current(&w->identity);
     provenance_collect(&w->provenance);
     TRY(store_open(&w->store, request->database, STORE_WRITE));

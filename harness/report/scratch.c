@@ -52,8 +52,7 @@ static void remove_abandoned(const char *output, const char *slug) {
 }
 
 static status make(struct scratch *scratch, const char *output, const char *slug) {
-    if (snprintf(scratch->folder, sizeof scratch->folder, "%s/.%s.XXXXXX", output, slug) >=
-        (int)sizeof scratch->folder)
+    if (snprintf(scratch->folder, sizeof scratch->folder, "%s/.%s.XXXXXX", output, slug) >= (int)sizeof scratch->folder)
         return status_new(STATUS_USAGE, "%.200s...: the path is too long", output);
     remove_abandoned(output, slug);
     if (!mkdtemp(scratch->folder)) return status_errno("%s: cannot be made", scratch->folder);

@@ -30,6 +30,9 @@ status store_suite_id(struct store *store, const char *name, const char *scale, 
 /* Id of the stage if this worker holds it; STATUS_DIFFERS when it was taken over. */
 status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id);
 
+/* Id of the row of these circumstances, made when it is new. */
+status store_put_environment(struct store *store, const struct provenance *provenance, int64_t *id);
+
 /* Fills in the traces and evaluation blocks of runs that are loaded otherwise; what was read before a failure is freed
  * with the results. */
 status store_load_detail(struct store *store, struct results *results);

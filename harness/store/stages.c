@@ -96,6 +96,16 @@ status store_heartbeat(struct store *store, const char *key, const struct worker
     return status_new(STATUS_DIFFERS, "stage %.12s was taken over by another worker", key);
 }
 
+status store_age(struct store *store, double *seconds) {
+    struct query q;
+    bool row;
+    TRY(query_open(&q, store->db, "SELECT ? - max(heartbeat) FROM stages", "d", store_now()));
+    TRY(query_next(&q, &row));
+    *seconds = row ? query_real(&q, 0) : (double)NAN;
+    query_close(&q);
+    return NULL;
+}
+
 static status release(struct store *store, const char *key, const struct worker *worker, enum stage_state state,
                       const char *error) {
     char now[32];
@@ -230,25 +240,6 @@ status store_step_totals(struct store *store, const char *key, double *seconds, 
 /* --- results -------------------------------------------------------------------------------------------------------
  */
 
-static status put_environment(struct store *store, const struct provenance *provenance, int64_t *id) {
-    char hash[65];
-    bool found;
-    struct digest *digest = digest_new();
-    for (int i = 0; i < provenance->count; i++) {
-        digest_add(digest, provenance->rows[i].name, strlen(provenance->rows[i].name) + 1);
-        digest_add(digest, provenance->rows[i].value, strlen(provenance->rows[i].value) + 1);
-    }
-    digest_finish(digest, hash);
-    TRY(query_one_int(store->db, id, &found, "SELECT id FROM environments WHERE sha256 = ?", "s", hash));
-    if (found) return NULL;
-    TRY(database_run(store->db, "INSERT INTO environments (sha256) VALUES (?)", "s", hash));
-    *id = database_last_id(store->db);
-    for (int i = 0; i < provenance->count; i++)
-        TRY(database_run(store->db, "INSERT INTO provenance VALUES (?, ?, ?, ?)", "iiss", *id, (int64_t)i,
-                         provenance->rows[i].name, provenance->rows[i].value));
-    return NULL;
-}
-
 static status put_evaluation(struct store *store, int64_t stage, const struct evaluation *e) {
     TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", "idddiid", stage,
                      e->bpb, e->nll, e->nll_per_token, e->bytes, e->tokens, e->seconds));
@@ -287,7 +278,7 @@ static status put_figures(struct store *store, int64_t stage, const struct stage
 static status finish(struct store *store, const char *key, const struct worker *worker, const struct stage_result *r) {
     int64_t id, environment;
     TRY(store_held_stage(store, key, worker, &id));
-    TRY(put_environment(store, r->provenance, &environment));
+    TRY(store_put_environment(store, r->provenance, &environment));
     if (r->evaluation) TRY(put_evaluation(store, id, r->evaluation));
     if (r->sizes) TRY(put_artifact(store, id, r->sizes));
     if (r->notes && *r->notes)

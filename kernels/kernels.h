@@ -47,7 +47,12 @@ struct mamba_columns {
 
 static inline struct mamba_columns mamba_columns(const struct mamba_shape *s) {
     size_t inner = s->heads * s->head_dim, bc = s->groups * s->state;
-    struct mamba_columns k = {.z = 0, .x = inner, .b = 2 * inner, .c = 2 * inner + bc, .dt = 2 * inner + 2 * bc};
+    struct mamba_columns k;
+    k.z = 0;
+    k.x = inner;
+    k.b = 2 * inner;
+    k.c = k.b + bc;
+    k.dt = k.c + bc;
     k.a = k.dt + s->heads;
     k.lambda = k.a + s->heads;
     k.theta = k.lambda + s->heads;

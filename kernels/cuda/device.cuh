@@ -72,7 +72,7 @@ void device_note(cudaError_t error, const char *name);
 /* Keeps a message of an op that failed for a reason of its own (cuBLASLt, NCCL). */
 void device_note_text(const char *name, const char *text);
 
-#define LAUNCH(kernel, grid, block, shared_bytes, ...)                                                                 \
+#define LAUNCH(kernel, grid, block, shared_bytes, ...) \
     device_launch(#kernel, kernel, dim3(grid), dim3(block), shared_bytes, __VA_ARGS__)
 
 template <typename... Parameters, typename... Arguments>
@@ -91,7 +91,8 @@ static void device_launch(const char *name, void (*kernel)(Parameters...), dim3 
 #endif
 }
 
-/* --- reductions: every thread of the warp or block gets the result; the order is fixed ----------------------------- */
+/* --- reductions: every thread of the warp or block gets the result; the order is fixed -----------------------------
+ */
 
 __device__ static inline float warp_sum(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);

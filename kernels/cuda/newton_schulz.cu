@@ -9,7 +9,8 @@
  * Scratch: X | X' | A | B (batch of each, bf16) | partial sums of squares | norms | the workspace of cuBLASLt. */
 #include "kernels/cuda/product.cuh"
 
-enum { THREADS = 256, TILE = 32, MOST_MATRICES = 64, NORM_BLOCKS = 32 };
+enum { THREADS = 256, TILE = 32, NORM_BLOCKS = 32 };
+static const size_t MOST_MATRICES = 64;
 
 static const float COEFFICIENT_A = 3.4445f, COEFFICIENT_B = -4.7750f, COEFFICIENT_C = 2.0315f;
 

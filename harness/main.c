@@ -30,8 +30,8 @@ static const struct program program = {
     .notes = notes,
 };
 
-/* What is large is given back to the system as soon as it is freed: otherwise glibc raises its threshold with every such
- * piece, and a suite of many stages comes to hold far more than its largest stage needs. */
+/* What is large is given back to the system as soon as it is freed: otherwise glibc raises its threshold with every
+ * such piece, and a suite of many stages comes to hold far more than its largest stage needs. */
 static void return_large_memory(void) { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
 
 int main(int argc, char **argv) {

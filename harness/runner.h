@@ -27,8 +27,8 @@ struct runner_callbacks {
 };
 
 struct runner_request {
-    const char *database; /* each worker opens it by itself */
-    const struct plan *plan; /* its datasets are open */
+    const char *database;      /* each worker opens it by itself */
+    const struct plan *plan;   /* its datasets are open */
     int jobs;                  /* workers, each a process with its share of the cores; 1: this process */
     double checkpoint_seconds; /* 0: the default, RUNNER_CHECKPOINT_SECONDS */
     bool mix_builds;           /* go on although another build made some of its stages */

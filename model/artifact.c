@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "kernels/half.h"
 #include "model/files.h"
@@ -160,6 +159,7 @@ status artifact_write(const struct quantized_model *model, const char *path, str
 struct reader {
     const char *path;
     struct xz_reader *xz;
+    size_t most_raw;     /* bytes that it may declare */
     unsigned char *head; /* length and JSON header */
     size_t head_size;
     struct network *net;
@@ -176,7 +176,7 @@ static status read_head(struct reader *r) {
     TRY(xz_read(r->xz, length_bytes, LENGTH_BYTES));
     uint64_t length = 0;
     for (int i = LENGTH_BYTES - 1; i >= 0; i--) length = length << 8 | length_bytes[i];
-    if (length > LONGEST_HEADER) return damaged(r, "its header", "is longer than 16 MiB");
+    if (length > LONGEST_HEADER || length > r->most_raw) return damaged(r, "its header", "is longer than it may be");
     r->head_size = LENGTH_BYTES + (size_t)length;
     r->head = malloc(r->head_size);
     if (!r->head) return status_new(STATUS_SYSTEM, "%s: out of memory", r->path);
@@ -220,22 +220,25 @@ static status read_config(const struct reader *r, struct config *config) {
 
 /* --- reading: the values ----------------------------------------------------------------------------------------- */
 
-/* A model that declares itself larger than the machine is refused before any room is made for it. */
+static status too_large(const struct reader *r, double bytes) {
+    return status_new(STATUS_DATA, "%s: declares %.0f bytes of weights; a file of its size holds at most %zu", r->path,
+                      bytes, r->most_raw);
+}
+
+/* A model larger than the file can hold is refused before any room is made for it. */
 static status check_size(const struct reader *r, const struct config *config) {
     struct parameters parameters;
     TRY(parameters_create(&parameters, config));
-    double bytes = (double)parameters.total * (sizeof(real) + 2.0);
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    size_t least = parameters.elements / TRITS_PER_BYTE;
     parameters_destroy(&parameters);
-    if (bytes <= have) return NULL;
-    return status_new(STATUS_DATA, "%s: declares a model of %.0f MB, this machine has %.0f MB", r->path, bytes / 1e6,
-                      have / 1e6);
+    return least > r->most_raw ? too_large(r, (double)least) : NULL;
 }
 
 /* As many bytes as the declared tensors need, no more. */
 static status read_rest(struct reader *r) {
     size_t size = r->head_size;
     for (int i = 0; i < r->model.count; i++) size += stored_bytes(&r->model.tensors[i]);
+    if (size > r->most_raw) return too_large(r, (double)size);
     unsigned char *raw = malloc(size);
     if (!raw) return status_new(STATUS_SYSTEM, "%s: %zu bytes of memory were refused", r->path, size);
     memcpy(raw, r->head, r->head_size);
@@ -352,6 +355,7 @@ status artifact_read(const char *path, const struct backend *ops, struct network
     *net = (struct network){0};
     *weights = NULL;
     TRY(file_read(path, &packed, &packed_size));
+    reader.most_raw = ARTIFACT_SPARE + ARTIFACT_EXPANSION * packed_size;
     status s = xz_open(&reader.xz, packed, packed_size, path);
     if (!s) s = read_model(&reader, ops, weights);
     release(&reader);

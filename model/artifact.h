@@ -12,6 +12,14 @@
 
 #define ARTIFACT_CAP_BYTES 16000000
 
+/* A file may declare at most so many bytes before compression: ARTIFACT_EXPANSION for each of its own and
+ * ARTIFACT_SPARE on top. Stored weights shrink by a few times, so this refuses only files made to exhaust memory;
+ * reading allocates at most ARTIFACT_MEMORY times as much as they may declare (five trits a byte, each a real once
+ * decoded). */
+#define ARTIFACT_EXPANSION 64
+#define ARTIFACT_SPARE (1 << 20)
+#define ARTIFACT_MEMORY (5 * sizeof(real) + 8)
+
 struct artifact_sizes {
     size_t bytes;                    /* of the file */
     size_t raw_bytes;                /* before compression */

@@ -100,7 +100,6 @@ status store_check_build(struct store *store, const char *suite, const char *sca
         found[count].environment = query_int(&q, 0);
         found[count++].stages = query_int(&q, 1);
     }
-    for (int i = 0; i < count; i++)
-        TRY(check_environment(store, suite, found[i].environment, found[i].stages, now));
+    for (int i = 0; i < count; i++) TRY(check_environment(store, suite, found[i].environment, found[i].stages, now));
     return NULL;
 }

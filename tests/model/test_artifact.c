@@ -197,7 +197,7 @@ static void lying_metadata_is_refused(void **state) {
     raw_free(&raw);
 }
 
-static void a_model_larger_than_the_machine_is_refused_before_memory_is_taken(void **state) {
+static void a_model_larger_than_its_file_can_hold_is_refused_before_memory_is_taken(void **state) {
     (void)state;
     struct raw raw = unpack();
     assert_rebuilt_refused(&raw, "model.bigram_dim", "4096", 0, "truncated");
@@ -206,7 +206,7 @@ static void a_model_larger_than_the_machine_is_refused_before_memory_is_taken(vo
         free(raw.file.metadata[i].value);
         raw.file.metadata[i].value = strdup("16777216");
     }
-    assert_rebuilt_refused(&raw, "model.bigram_dim", "4096", 0, "declares a model of");
+    assert_rebuilt_refused(&raw, "model.bigram_dim", "4096", 0, "bytes of weights; a file of its size holds");
     raw_free(&raw);
 }
 
@@ -317,7 +317,7 @@ static void a_bomb_is_refused(void **state) {
     unsigned char *zeros = calloc(1, SIZE);
     assert_raw_refused(zeros, SIZE, "its header");
     memset(zeros, 0xff, 8);
-    assert_raw_refused(zeros, SIZE, "longer than 16 MiB");
+    assert_raw_refused(zeros, SIZE, "longer than it may be");
     free(zeros);
 }
 
@@ -415,7 +415,7 @@ int main(void) {
         cmocka_unit_test(sizes_are_those_of_the_file_and_its_classes),
         cmocka_unit_test(every_truncation_and_flip_is_refused),
         cmocka_unit_test(lying_metadata_is_refused),
-        cmocka_unit_test(a_model_larger_than_the_machine_is_refused_before_memory_is_taken),
+        cmocka_unit_test(a_model_larger_than_its_file_can_hold_is_refused_before_memory_is_taken),
         cmocka_unit_test(a_missing_option_or_tensor_is_refused),
         cmocka_unit_test(a_tensor_too_many_is_refused),
         cmocka_unit_test(a_renamed_or_reshaped_tensor_is_refused),

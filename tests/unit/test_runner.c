@@ -77,10 +77,8 @@ static struct session *session_make(const char *yaml, const char *database) {
     expect_good(datasets_open(&s->datasets, &s->suite, data_root));
     expect_good(plan_create(&s->plan, &s->suite, &s->datasets, backend_find("cpu")));
     snprintf(s->database, sizeof s->database, "%s", small_path("%s/hinge.db", database));
-    s->request = (struct runner_request){.database = s->database,
-                                         .plan = &s->plan,
-                                         .jobs = 1,
-                                         .callbacks = {s, count_report, keep_message, stop_asked}};
+    s->request = (struct runner_request){
+        .database = s->database, .plan = &s->plan, .jobs = 1, .callbacks = {s, count_report, keep_message, stop_asked}};
     return s;
 }
 

@@ -149,9 +149,10 @@ static void embed(const struct walk *walk) {
         real *dbigram = ws->dbigram;
         linear(walk, dbigram, false, dembedded, ws->bigram, -1, ROLE_BIGRAM_PROJ);
         ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_BIGRAM_TABLE), ws->buckets, dbigram, rows,
-                                (size_t)config->model_bigram_dim);
+                                (size_t)config->model_bigram_dim, (size_t)config->model_bigram_buckets);
     }
-    ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), request->ids, dembedded, rows, dim);
+    ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), request->ids, dembedded, rows, dim,
+                            (size_t)config->model_vocab_size);
 }
 
 void network_backward(const struct network *net, struct workspace *ws, const struct forward_request *request,

@@ -19,6 +19,13 @@ static void measure_mixers(struct extent *e, const struct network *net) {
     }
 }
 
+static void measure_embeddings(struct extent *e, const struct network *net) {
+    const struct config *c = &net->config;
+    size_t tokens = net->ops->embedding_scratch(e->rows, e->dim, (size_t)c->model_vocab_size);
+    size_t bigrams = net->ops->embedding_scratch(e->rows, (size_t)c->model_bigram_dim, (size_t)c->model_bigram_buckets);
+    e->scratch = larger(e->scratch, larger(tokens, bigrams));
+}
+
 struct extent extent_of(const struct network *net, size_t sequences, size_t time) {
     const struct config *config = &net->config;
     struct extent e = {.rows = sequences * time,
@@ -28,6 +35,7 @@ struct extent extent_of(const struct network *net, size_t sequences, size_t time
                        .attention = attention_shape_of(config, sequences, time)};
     e.inner = e.mamba.heads * e.mamba.head_dim;
     measure_mixers(&e, net);
+    measure_embeddings(&e, net);
     return e;
 }
 

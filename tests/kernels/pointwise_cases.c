@@ -66,7 +66,7 @@ static void embedding_forward(struct op_run *run) {
 }
 static void embedding_backward(struct op_run *run) {
     const struct sizes *s = run->state;
-    cpu_embedding_backward(&run->lane, din(run, 0), s->ids, dout(run, 0), s->n[0], s->n[1]);
+    cpu_embedding_backward(&run->lane, din(run, 0), s->ids, dout(run, 0), s->n[0], s->n[1], s->n[2]);
 }
 
 /* --- bigram_ids: size = batch, time, vocabulary, buckets --------------------------------------------------------- */

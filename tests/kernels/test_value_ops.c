@@ -1,5 +1,7 @@
-/* test_value_ops: what central differences do not show of embedding, loss and residual ops: exact integers, values,
- * temperature, extreme logits, and the overlaps that kernels/ops.def allows. */
+/* test_value_ops: what central differences do not show of embedding, loss, residual and gradient ops: exact integers,
+ * values, temperature, extreme logits, sums that are not finite, and the overlaps that kernels/ops.def allows. */
+#include <float.h>
+
 #include "kernels/kernels.h"
 #include "tests/kernels/near.h"
 
@@ -137,6 +139,97 @@ static void leaky_relu_squared_may_work_in_place_backward(void **state) {
     assert_memory_equal(dx, dy, sizeof dx);
 }
 
+/* --- whole gradients ---------------------------------------------------------------------------------------------- */
+static void the_tree_adds_neighbours_first(void **state) {
+    (void)state;
+    enum { PARTS = 8, SIZE = 5000 }; /* more than one block */
+    static real data[PARTS][SIZE], expected[SIZE];
+    real *parts[PARTS];
+    int32_t finite = -1;
+    for (int p = 0; p < PARTS; p++) {
+        parts[p] = data[p];
+        normals(data[p], SIZE, (const char[]){(char)('a' + p), 0}, p % 3 ? 1 : 1e4);
+    }
+    for (int i = 0; i < SIZE; i++)
+        expected[i] = ((data[0][i] + data[1][i]) + (data[2][i] + data[3][i])) +
+                      ((data[4][i] + data[5][i]) + (data[6][i] + data[7][i]));
+    cpu_add_tree(NULL, parts, PARTS, SIZE, &finite);
+    assert_memory_equal(data[0], expected, sizeof expected);
+    assert_int_equal(finite, 1);
+}
+
+static void a_tree_of_one_part_is_that_part(void **state) {
+    (void)state;
+    real x[COUNT], expected[COUNT], *parts[1] = {x};
+    int32_t finite = -1;
+    normals(x, COUNT, "x", 1);
+    memcpy(expected, x, sizeof x);
+    cpu_add_tree(NULL, parts, 1, COUNT, &finite);
+    assert_memory_equal(x, expected, sizeof x);
+    assert_int_equal(finite, 1);
+}
+
+/* Whether the sum is finite when the second part holds `value` at `place`, in any part of the loop. */
+static int32_t finite_with(real first, real second, size_t place) {
+    enum { SIZE = 4099 };
+    static real a[SIZE], b[SIZE];
+    real *parts[2] = {a, b};
+    int32_t finite = -1;
+    memset(a, 0, sizeof a);
+    memset(b, 0, sizeof b);
+    a[place] = first;
+    b[place] = second;
+    cpu_add_tree(NULL, parts, 2, SIZE, &finite);
+    return finite;
+}
+
+static void the_tree_tells_a_sum_that_is_not_finite(void **state) {
+    (void)state;
+    const real most = (real)(sizeof(real) == 4 ? 0x1.fffffep127 : DBL_MAX);
+    const size_t places[4] = {0, 17, 4095, 4098};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(finite_with(1, (real)INFINITY, places[i]), 0);
+        assert_int_equal(finite_with((real)NAN, 1, places[i]), 0);
+        assert_int_equal(finite_with((real)INFINITY, -(real)INFINITY, places[i]), 0);
+        assert_int_equal(finite_with(most, most, places[i]), 0);
+        assert_int_equal(finite_with(most, -most, places[i]), 1);
+    }
+}
+
+static void a_long_gradient_is_cut_to_the_limit_and_a_short_one_left_alone(void **state) {
+    (void)state;
+    real g[COUNT], kept[COUNT];
+    double norm = 0, after = 0;
+    normals(g, COUNT, "g", 3);
+    memcpy(kept, g, sizeof g);
+    for (int i = 0; i < COUNT; i++) norm += (double)g[i] * (double)g[i];
+    norm = sqrt(norm);
+    cpu_clip_by_norm(NULL, g, COUNT, 1.001 * norm);
+    assert_memory_equal(g, kept, sizeof g);
+    cpu_clip_by_norm(NULL, g, COUNT, 0.25);
+    for (int i = 0; i < COUNT; i++) after += (double)g[i] * (double)g[i];
+    assert_true(fabs(sqrt(after) - 0.25) < 0.25 * COUNT * ROUNDING);
+    for (int i = 0; i < COUNT; i++)
+        assert_true(fabs((double)g[i] - (double)kept[i] * 0.25 / norm) <= 4 * ROUNDING * fabs((double)g[i]));
+}
+
+static void the_norm_is_taken_in_float64(void **state) {
+    (void)state;
+    real g[3] = {(real)3e30, 0, (real)-4e30};
+    cpu_clip_by_norm(NULL, g, 3, 5);
+    assert_true(fabs((double)g[0] - 3) < 1e-5 && g[1] == 0 && fabs((double)g[2] + 4) < 1e-5);
+}
+
+static void a_sum_in_order_adds_to_what_is_there(void **state) {
+    (void)state;
+    const double x[4] = {1, -0.5, 0x1p-30, 4};
+    double sum = 10;
+    cpu_sum_in_order(NULL, &sum, x, 4);
+    assert_true(sum == 14.5 + 0x1p-30);
+    cpu_sum_in_order(NULL, &sum, x, 0);
+    assert_true(sum == 14.5 + 0x1p-30);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bigram_buckets_are_exact_and_start_from_zero),
@@ -148,6 +241,12 @@ int main(void) {
         cmocka_unit_test(residual_ops_may_work_in_place),
         cmocka_unit_test(scaled_add_starts_from_x),
         cmocka_unit_test(leaky_relu_squared_may_work_in_place_backward),
+        cmocka_unit_test(the_tree_adds_neighbours_first),
+        cmocka_unit_test(a_tree_of_one_part_is_that_part),
+        cmocka_unit_test(the_tree_tells_a_sum_that_is_not_finite),
+        cmocka_unit_test(a_long_gradient_is_cut_to_the_limit_and_a_short_one_left_alone),
+        cmocka_unit_test(the_norm_is_taken_in_float64),
+        cmocka_unit_test(a_sum_in_order_adds_to_what_is_there),
     };
     return cmocka_run_group_tests_name("value ops", tests, NULL, NULL);
 }

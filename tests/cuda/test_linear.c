@@ -1,0 +1,153 @@
+/* test_linear: linear layers, the head and Newton-Schulz on CUDA against the CPU's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/cuda/device_case.h"
+
+/* An act keeps 8 bits: rounding to it costs at most 2^-9 of each element. Sums run in float on both sides. */
+static const double ACT_TOLERANCE = 4e-3;
+
+struct linear_shape {
+    size_t rows, out, in;
+};
+
+static const struct linear_shape shapes[] = {{33, 24, 16}, {9, 7, 5}, {64, 139, 32}, {1, 8, 8}, {40, 32, 96}};
+
+struct linear_case {
+    struct device_case device;
+    struct linear_shape s;
+    real *x, *dy, *w, *rounded; /* on the host; rounded is w as the tensor cores see it */
+    act *device_x, *device_dy;
+    real *device_w;
+};
+
+static void linear_begin(struct linear_case *c, struct linear_shape s) {
+    case_begin(&c->device, cuda_linear_scratch(s.rows, s.out, s.in));
+    c->s = s;
+    c->x = random_acts("x", s.rows * s.in, 1);
+    c->dy = random_acts("dy", s.rows * s.out, 1);
+    c->w = random_reals("w", s.out * s.in, 1);
+    c->rounded = random_acts("w", s.out * s.in, 1);
+    c->device_x = device_acts(&c->device, c->x, s.rows * s.in);
+    c->device_dy = device_acts(&c->device, c->dy, s.rows * s.out);
+    c->device_w = device_reals(&c->device, c->w, s.out * s.in);
+}
+
+static void linear_end(struct linear_case *c) {
+    free(c->x), free(c->dy), free(c->w), free(c->rounded);
+    case_end(&c->device);
+}
+
+static struct lane host_lane;
+
+static void check_forward(struct linear_case *c) {
+    struct linear_shape s = c->s;
+    act *y = device_poisoned_acts(&c->device, s.rows * s.out);
+    real *logits = device_poisoned_reals(&c->device, s.rows * s.out);
+    real *want = malloc(s.rows * s.out * sizeof *want);
+    cpu_linear_forward(&host_lane, want, c->x, c->rounded, s.rows, s.out, s.in);
+    cuda_linear_forward(&c->device.lane, y, c->device_x, c->device_w, s.rows, s.out, s.in);
+    assert_close("y", host_acts(&c->device, y, s.rows * s.out), want, s.rows * s.out, ACT_TOLERANCE);
+    cuda_head_forward(&c->device.lane, logits, c->device_x, c->device_w, s.rows, s.out, s.in);
+    assert_close("logits", host_reals(&c->device, logits, s.rows * s.out), want, s.rows * s.out, 1e-5);
+    free(want);
+}
+
+static void check_backward_input(struct linear_case *c, bool accumulate) {
+    struct linear_shape s = c->s;
+    real *want = random_acts("dx", s.rows * s.in, 1);
+    act *dx =
+        accumulate ? device_acts(&c->device, want, s.rows * s.in) : device_poisoned_acts(&c->device, s.rows * s.in);
+    cpu_linear_backward_input(&host_lane, want, c->dy, c->rounded, s.rows, s.out, s.in, accumulate);
+    cuda_linear_backward_input(&c->device.lane, dx, c->device_dy, c->device_w, s.rows, s.out, s.in, accumulate);
+    assert_close("dx", host_acts(&c->device, dx, s.rows * s.in), want, s.rows * s.in, ACT_TOLERANCE);
+    free(want);
+}
+
+static void check_backward_weight(struct linear_case *c) {
+    struct linear_shape s = c->s;
+    real *want = random_reals("dw", s.out * s.in, 1);
+    real *dw = device_reals(&c->device, want, s.out * s.in), *again = device_reals(&c->device, want, s.out * s.in);
+    cpu_linear_backward_weight(&host_lane, want, c->dy, c->x, s.rows, s.out, s.in);
+    cuda_linear_backward_weight(&c->device.lane, dw, c->device_dy, c->device_x, s.rows, s.out, s.in);
+    cuda_linear_backward_weight(&c->device.lane, again, c->device_dy, c->device_x, s.rows, s.out, s.in);
+    real *first = host_reals(&c->device, dw, s.out * s.in);
+    assert_same("dw, twice", host_reals(&c->device, again, s.out * s.in), first, s.out * s.in * sizeof *first);
+    assert_close("dw", first, want, s.out * s.in, 1e-5);
+    free(want);
+}
+
+static void linear_agrees_with_the_cpu(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct linear_case c;
+        linear_begin(&c, shapes[i]);
+        check_forward(&c);
+        check_backward_input(&c, false);
+        check_backward_input(&c, true);
+        check_backward_weight(&c);
+        linear_end(&c);
+    }
+}
+
+enum { BATCH = 3 };
+
+/* The largest relative error that five steps of bf16 products leave against float32. */
+static const double ORTHOGONAL_TOLERANCE = 3e-2;
+
+static void check_newton_schulz(size_t rows, size_t cols) {
+    struct device_case device;
+    case_begin(&device, cuda_newton_schulz_scratch(BATCH, rows, cols));
+    size_t count = rows * cols, bytes = cpu_newton_schulz_scratch(1, rows, cols);
+    struct lane lane = {.scratch = aligned_alloc(64, (bytes + 63) / 64 * 64), .scratch_bytes = bytes};
+    real *want[BATCH], *x[BATCH];
+    for (int i = 0; i < BATCH; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "matrix %d", i);
+        want[i] = random_reals(name, count, (real)(i + 1));
+        x[i] = device_reals(&device, want[i], count);
+    }
+    cpu_newton_schulz(&lane, want, BATCH, rows, cols, 5);
+    cuda_newton_schulz(&device.lane, x, BATCH, rows, cols, 5);
+    for (int i = 0; i < BATCH; i++) {
+        assert_close("orthogonalised", host_reals(&device, x[i], count), want[i], count, ORTHOGONAL_TOLERANCE);
+        free(want[i]);
+    }
+    free(lane.scratch);
+    case_end(&device);
+}
+
+static void newton_schulz_agrees_with_the_cpu(void **state) {
+    (void)state;
+    check_newton_schulz(24, 40);
+    check_newton_schulz(40, 24);
+    check_newton_schulz(33, 33);
+    check_newton_schulz(5, 70);
+}
+
+static void newton_schulz_leaves_a_zero_matrix_zero(void **state) {
+    (void)state;
+    enum { COUNT = 16 * 24 };
+    struct device_case device;
+    case_begin(&device, cuda_newton_schulz_scratch(1, 16, 24));
+    const real zeros[COUNT] = {0};
+    real *x = device_reals(&device, zeros, COUNT);
+    cuda_newton_schulz(&device.lane, &x, 1, 16, 24, 5);
+    real *got = host_reals(&device, x, COUNT);
+    for (int i = 0; i < COUNT; i++) assert_true(got[i] == 0);
+    free(got);
+    case_end(&device);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(linear_agrees_with_the_cpu),
+                                       cmocka_unit_test(newton_schulz_agrees_with_the_cpu),
+                                       cmocka_unit_test(newton_schulz_leaves_a_zero_matrix_zero)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -12,11 +12,14 @@ JOBS    ?= $(shell nproc)
 # Debian packages, and nowhere else: what the program needs to build and run, and what only tests and checks need.
 PACKAGES := gcc g++ make pkg-config libopenblas-openmp-dev liblzma-dev libsqlite3-dev libjansson-dev libfyaml-dev \
     libgsl-dev libsentencepiece-dev libssl-dev zlib1g-dev gnuplot-nox texlive-latex-base \
-    texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern dict-gcide
+    texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern dict-gcide openmpi-bin libopenmpi-dev
 TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3
 CHECK_PACKAGES := clang-format cppcheck
 
 LIBRARIES := openblas liblzma sqlite3 jansson libfyaml gsl sentencepiece libcrypto zlib
+
+# MPI is optional: without it a training runs on one rank.
+MPI := $(shell pkg-config --exists ompi-c && echo ompi-c)
 
 # --- rules ----------------------------------------------------------------------------------------------------------
 comma := ,
@@ -31,7 +34,7 @@ COMMON   := $(OPTIMISE) -g -march=$(ARCH) $(NUMERICS) $(WARNINGS) \
 CFLAGS   := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wshadow $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
-PKG_LIBS   = $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null)
+PKG_LIBS   = $(shell pkg-config --libs $(LIBRARIES) $(MPI) 2>/dev/null)
 LDLIBS     = $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
 
 C_SOURCES  := $(sort $(wildcard kernels/*.c kernels/*/*.c model/*.c model/*/*.c harness/*.c harness/*/*.c))
@@ -110,6 +113,8 @@ $(BUILD)/%.o: %.cc
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
 	@echo "  link  $@"
 	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
+
+$(BUILD)/kernels/comm/mpi.o: CFLAGS += $(if $(MPI),-DHINGE_MPI $(shell pkg-config --cflags $(MPI)))
 
 # The schema is built in; the compiler does not see that it is read.
 $(BUILD)/harness/store/schema.o: harness/store/schema.sql

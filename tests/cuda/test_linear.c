@@ -108,7 +108,7 @@ static void check_newton_schulz(size_t rows, size_t cols) {
     struct lane lane = {.scratch = aligned_alloc(64, (bytes + 63) / 64 * 64), .scratch_bytes = bytes};
     real *want[BATCH], *x[BATCH];
     for (int i = 0; i < BATCH; i++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "matrix %d", i);
         want[i] = random_reals(name, count, (real)(i + 1));
         x[i] = device_reals(&device, want[i], count);

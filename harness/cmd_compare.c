@@ -59,7 +59,7 @@ static status plan_looks(const struct invocation *in, struct comparand *c) {
     }
     spending_find(cli_text(in, "spending"), &spending);
     double alpha = c->design.correction == CORRECT_NONE || family < 2 ? c->design.alpha : c->design.alpha / family;
-    TRY(look_plan_make(spending, n, count, alpha, c->design.seed, &c->looks));
+    TRY(look_plan_make(spending, n, count, alpha, &c->looks));
     c->design.looks = &c->looks;
     return NULL;
 }

@@ -84,7 +84,7 @@ status results_plan_looks(struct results *r) {
     r->looks = calloc(1, sizeof *r->looks);
     if (!r->looks) return status_new(STATUS_SYSTEM, "out of memory");
     double share = r->design.correction == CORRECT_NONE ? r->design.alpha : r->design.alpha / declared_comparisons(r);
-    TRY(look_plan_make(looks.spending, looks.n, looks.count, share, r->design.seed, r->looks));
+    TRY(look_plan_make(looks.spending, looks.n, looks.count, share, r->looks));
     r->design.looks = r->looks;
     return NULL;
 }

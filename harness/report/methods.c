@@ -250,10 +250,11 @@ static void describe_looks(const struct look_plan *plan, struct text *t) {
     text_add(t, "The comparisons were looked at after ");
     for (int k = 0; k < plan->count; k++)
         text_add(t, "%s%zu", !k ? "" : k + 1 == plan->count ? " and " : ", ", plan->n[k]);
-    text_add(t,
-             " seeds, as declared; a comparison stops where |t| reaches its boundary. The boundaries spend α = %.4g of "
-             "each comparison by the %s function (Lan & DeMets) and were found for t by a seeded simulation. ",
-             plan->alpha, spending_name(plan->spending));
+    text_add(
+        t,
+        " seeds, as declared; a comparison stops where |t| reaches its boundary. The boundaries spend α = %.4g of "
+        "each comparison by the %s function (Lan & DeMets) and are computed for t with its few degrees of freedom. ",
+        plan->alpha, spending_name(plan->spending));
 }
 
 static void describe_failures_and_late(const struct analysis *a, struct text *t) {
@@ -279,7 +280,7 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
     text_add(t,
              "g is Hedges' g with the exact small-sample factor, of the pairs where there are pairs. MDE80 is the "
              "difference that the t test finds with 80 %% power at the observed spread, at α %s. The bootstrap is BCa "
-             "(all resamples up to 6 pairs, 9,999 seeded ones above). ",
+             "(all resamples up to 10 pairs, 9,999 seeded ones above). ",
              d->correction == CORRECT_HOLM ? "divided by the number of comparisons" : "as declared");
     describe_failures_and_late(a, t);
     warn_of_few_seeds(a, t);

@@ -7,24 +7,43 @@
 #include "harness/stats/rows.h"
 #include "kernels/random.h"
 
-enum { ENUMERATED_UP_TO = 6, RESAMPLES = 9999, NOISE_RESAMPLES = 2000 };
+enum { ENUMERATED_UP_TO = 10, RESAMPLES = 9999, NOISE_RESAMPLES = 2000 };
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
+/* A mean, and how many resamples have it. */
+struct weighted {
+    double mean, count;
+};
+
+struct distribution {
+    struct weighted *means; /* (size), ascending when complete */
+    size_t size;
+    double total; /* resamples: n^n or RESAMPLES, all equally likely */
+};
+
+static int by_mean(const void *a, const void *b) {
+    double x = ((const struct weighted *)a)->mean, y = ((const struct weighted *)b)->mean;
     return (x > y) - (x < y);
 }
 
-static size_t resample_count(size_t n) {
-    size_t count = 1;
-    for (size_t i = 0; i < n && n <= ENUMERATED_UP_TO; i++) count *= n;
-    return n <= ENUMERATED_UP_TO ? count : RESAMPLES;
+/* Distinct resamples of n values: how often each is drawn decides, C(2n - 1, n) cases. */
+static size_t case_count(size_t n) {
+    double cases = 1.0;
+    for (size_t i = 1; i <= n; i++) cases = cases * (double)(n - 1 + i) / (double)i;
+    return (size_t)lround(cases);
 }
 
-/* The digits of the resample's number, in base n, choose its values. */
-static double enumerated_mean(const double *d, size_t n, size_t resample) {
-    double sum = 0.0;
-    for (size_t i = 0; i < n; i++, resample /= n) sum += d[resample % n];
-    return sum / (double)n;
+/* The values from d on share what is left of n draws; sum and count are of the values before. */
+static void enumerate(const double *d, size_t values, size_t left, size_t n, double sum, double count,
+                      struct distribution *out) {
+    if (values == 1) {
+        out->means[out->size++] = (struct weighted){(sum + (double)left * *d) / (double)n, count};
+        return;
+    }
+    double choices = 1.0; /* left choose drawn */
+    for (size_t drawn = 0; drawn <= left; drawn++) {
+        enumerate(d + 1, values - 1, left - drawn, n, sum + (double)drawn * *d, count * choices, out);
+        choices = choices * (double)(left - drawn) / (double)(drawn + 1);
+    }
 }
 
 /* Each half of a drawn word chooses a value. */
@@ -38,15 +57,29 @@ static double drawn_mean(const double *d, size_t n, struct random_stream stream,
     return sum / (double)n;
 }
 
-static double resampled_mean(const double *d, size_t n, struct random_stream stream, size_t resample) {
-    return n <= ENUMERATED_UP_TO ? enumerated_mean(d, n, resample) : drawn_mean(d, n, stream, resample);
+static bool resample(const double *d, size_t n, uint64_t seed, struct distribution *out) {
+    bool all = n <= ENUMERATED_UP_TO;
+    size_t capacity = all ? case_count(n) : RESAMPLES;
+    *out = (struct distribution){malloc(capacity * sizeof *out->means), 0, all ? pow((double)n, (double)n) : RESAMPLES};
+    if (!out->means) return false;
+    struct random_stream stream = random_stream(seed, "stats.bca");
+    if (all)
+        enumerate(d, n, n, n, 0.0, 1.0, out);
+    else
+        for (; out->size < capacity; out->size++)
+            out->means[out->size] = (struct weighted){drawn_mean(d, n, stream, out->size), 1.0};
+    qsort(out->means, out->size, sizeof *out->means, by_mean);
+    return true;
 }
 
 /* Share of the resampled means below the mean, those equal but for rounding half. */
-static double share_below_mean(const double *means, size_t count, double mean, double rounding) {
+static double share_below_mean(const struct distribution *means, double mean, double rounding) {
     double below = 0.0;
-    for (size_t i = 0; i < count; i++) below += fabs(means[i] - mean) <= rounding ? 0.5 : means[i] < mean ? 1.0 : 0.0;
-    return below / (double)count;
+    for (size_t i = 0; i < means->size; i++) {
+        double distance = means->means[i].mean - mean;
+        below += means->means[i].count * (fabs(distance) <= rounding ? 0.5 : distance < 0.0 ? 1.0 : 0.0);
+    }
+    return below / means->total;
 }
 
 /* Skewness of the mean left one out, over 6. */
@@ -60,11 +93,14 @@ static double acceleration(const double *d, size_t n) {
     return cubes / (6.0 * pow(squares, 1.5));
 }
 
-/* Linear between neighbours, as NumPy's percentile. */
-static double quantile_of(const double *sorted, size_t count, double probability) {
-    double place = probability * (double)(count - 1);
-    size_t low = (size_t)place, high = low + 1 < count ? low + 1 : low;
-    return sorted[low] + (place - (double)low) * (sorted[high] - sorted[low]);
+/* Linear between neighbours of the resamples in a row, as NumPy's percentile. */
+static double quantile_of(const struct distribution *means, double probability) {
+    double place = probability * (means->total - 1.0), low = floor(place), before = 0.0;
+    size_t i = 0;
+    while (i + 1 < means->size && before + means->means[i].count <= low) before += means->means[i++].count;
+    bool same = low + 1.0 < before + means->means[i].count || i + 1 == means->size;
+    double here = means->means[i].mean, next = same ? here : means->means[i + 1].mean;
+    return here + (place - low) * (next - here);
 }
 
 static double corrected(double z0, double a, double probability) {
@@ -73,22 +109,18 @@ static double corrected(double z0, double a, double probability) {
 }
 
 void interval_bca(const double *d, size_t n, double alpha, uint64_t seed, double *low, double *high) {
+    struct distribution means;
+    double size = 0.0;
     *low = *high = NAN;
-    if (n < 3 || !(sd_of(d, n) > 0.0)) return;
-    size_t count = resample_count(n);
-    double *means = malloc(count * sizeof *means), size = 0.0;
-    if (!means) return;
-    struct random_stream stream = random_stream(seed, "stats.bca");
+    if (n < 3 || !(sd_of(d, n) > 0.0) || !resample(d, n, seed, &means)) return;
     for (size_t i = 0; i < n; i++) size += fabs(d[i]);
-    for (size_t i = 0; i < count; i++) means[i] = resampled_mean(d, n, stream, i);
-    qsort(means, count, sizeof *means, by_value);
-    double share = share_below_mean(means, count, mean_of(d, n), 1e-13 * size), a = acceleration(d, n);
+    double share = share_below_mean(&means, mean_of(d, n), 1e-13 * size), a = acceleration(d, n);
     if (share > 0.0 && share < 1.0) {
         double z0 = gsl_cdf_ugaussian_Pinv(share);
-        *low = quantile_of(means, count, corrected(z0, a, alpha / 2.0));
-        *high = quantile_of(means, count, corrected(z0, a, 1.0 - alpha / 2.0));
+        *low = quantile_of(&means, corrected(z0, a, alpha / 2.0));
+        *high = quantile_of(&means, corrected(z0, a, 1.0 - alpha / 2.0));
     }
-    free(means);
+    free(means.means);
 }
 
 static double resampled_ratio(const double *top, const double *bottom, size_t clusters, struct random_stream stream,

@@ -5,14 +5,11 @@
  *   obrien-fleming   2 - 2 Phi(z / sqrt(t)), z the upper alpha / 4 point: hardly anything early
  *   pocock           alpha / 2 ln(1 + (e - 1) t): about the same at each look
  * where t = n / most. Assumes that the differences by seed are roughly normal and that the seeds are used in their
- * declared order. The boundaries hold for the t statistic with its few degrees of freedom, not for the normal limit:
- * the first is exact, the later ones come from a seeded simulation of 262,144 paths, whose standard error on the total
- * alpha is under 1 % of it. Where a look spends too little for the simulation to resolve, it is tested at what it
- * spends alone, which spends less than allowed. */
+ * declared order. The boundaries hold for the t statistic with its few degrees of freedom, not for the normal limit,
+ * and are computed, not simulated (boundary.h). */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include "kernels/status.h"
 
@@ -41,6 +38,5 @@ struct look_plan {
 /* Share of alpha spent when this fraction of the seeds is there; both sides. */
 double alpha_spent(enum spending spending, double fraction, double alpha);
 
-/* STATUS_USAGE when n does not ascend from 2 on or there are too many looks. Equal arguments give equal bits. */
-status look_plan_make(enum spending spending, const size_t *n, int count, double alpha, uint64_t seed,
-                      struct look_plan *plan);
+/* STATUS_USAGE when n does not ascend from 2 on or there are too many looks. */
+status look_plan_make(enum spending spending, const size_t *n, int count, double alpha, struct look_plan *plan);

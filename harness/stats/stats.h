@@ -141,7 +141,8 @@ double p_below(const double *d, size_t n, double bound);       /* one-sided t: i
 double p_above(const double *d, size_t n, double bound);       /* the same: is the mean above? */
 double p_equivalent(const double *d, size_t n, double margin); /* TOST: is the mean inside +-margin? */
 void interval_t(const double *d, size_t n, double alpha, double *low, double *high);
-/* Of the mean: all n^n resamples up to n = 6, 9,999 drawn ones above. NAN when n < 3 or without spread. */
+/* Of the mean: exact up to n = 10, where all n^n resamples are counted; 9,999 drawn ones above, from the Philox stream
+ * of the seed. NAN when n < 3 or without spread. */
 void interval_bca(const double *d, size_t n, double alpha, uint64_t seed, double *low, double *high);
 double hedges_gz(const double *d, size_t n);
 double hedges_g(const double *x, size_t n, const double *y, size_t m);                  /* pooled sd */

@@ -155,7 +155,7 @@ static void declared_looks_keep_alpha_and_undeclared_ones_break_it(void **state)
     (void)state;
     for (int spending = 0; spending < SPENDING_KINDS; spending++) {
         struct look_plan plan;
-        expect_good(look_plan_make((enum spending)spending, seeds, LOOKS, alpha, 1, &plan));
+        expect_good(look_plan_make((enum spending)spending, seeds, LOOKS, alpha, &plan));
         double rate = error_over_looks(plan.n, plan.level, LOOKS, FAMILIES);
         assert_near(spending_name((enum spending)spending), rate, alpha, three_errors(alpha, FAMILIES));
     }

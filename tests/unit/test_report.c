@@ -248,7 +248,7 @@ static void declared_looks_show_boundaries_path_and_where_it_stopped(void **stat
     struct look_plan plan;
     char pdf[4096];
     fixture_results(&results, &plain_names, 6);
-    assert_null(look_plan_make(SPEND_POCOCK, n, 2, 0.05 / 3, 1, &plan));
+    assert_null(look_plan_make(SPEND_POCOCK, n, 2, 0.05 / 3, &plan));
     results.design.looks = &plan;
     write_report(&results, in_scratch("looks"), pdf);
     char *text = pdf_text(pdf);

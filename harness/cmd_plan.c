@@ -70,7 +70,7 @@ static void print_stages(const struct prepared *prepared) {
 }
 
 static void print_time(const struct plan_estimate *e) {
-    char left[UNITS_CAPACITY], total[UNITS_CAPACITY], memory[UNITS_CAPACITY];
+    char left[UNITS_CAPACITY], total[UNITS_CAPACITY];
     printf("time      about %s left of %s, one job at a time", format_duration(e->seconds_left, left),
            format_duration(e->seconds_total, total));
     if (e->runs_done == e->runs)
@@ -81,7 +81,17 @@ static void print_time(const struct plan_estimate *e) {
         printf(",\n          from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f "
                "GFLOP/s\n",
                e->slice_tokens, 100 * e->efficiency, e->gflops);
-    printf("memory    %s a job\n", format_bytes((double)e->memory_bytes, memory));
+}
+
+/* What the program and the text take, and what each kind of stage adds while it runs. */
+static void print_memory(const struct memory_use *use) {
+    char bytes[UNITS_CAPACITY];
+    printf("memory    %s a job: ", format_bytes((double)memory_peak(use), bytes));
+    printf("%s of program and text", format_bytes((double)use->process, bytes));
+    for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++)
+        printf("%s %s %s", kind == STAGE_TRAIN ? ", and to" : ",", stage_name(kind),
+               format_bytes((double)use->stages[kind], bytes));
+    putchar('\n');
 }
 
 static void print_power(const struct prepared *prepared) {
@@ -108,6 +118,7 @@ void plan_print(const struct prepared *prepared) {
     if (*suite->settings) printf("set       %s\n", suite->settings);
     if (suite_simulated(suite)) printf("backend   simulated: figures are drawn, nothing is trained\n");
     print_time(e);
+    print_memory(&e->memory);
     print_power(prepared);
     putchar('\n');
     print_stages(prepared);
@@ -142,6 +153,13 @@ static json_t *run_json(const struct plan *plan, const struct plan_run *run) {
     return object;
 }
 
+static json_t *memory_json(const struct memory_use *use) {
+    json_t *object = json_pack("{s:I}", "process", (json_int_t)use->process);
+    for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++)
+        json_object_set_new(object, stage_name(kind), json_integer((json_int_t)use->stages[kind]));
+    return object;
+}
+
 static json_t *estimate_json(const struct plan_estimate *e) {
     json_t *object = json_object();
     json_object_set_new(object, "runs", json_integer(e->runs));
@@ -152,7 +170,8 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     json_object_set_new(object, "from_stored_rates", json_boolean(e->measured));
     json_object_set_new(object, "gflops", json_number(e->gflops));
     json_object_set_new(object, "training_efficiency", json_number(e->efficiency));
-    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)e->memory_bytes));
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)memory_peak(&e->memory)));
+    json_object_set_new(object, "memory", memory_json(&e->memory));
     json_object_set_new(object, "comparisons", json_integer(e->family));
     json_object_set_new(object, "attainable_p", json_number(e->attainable_p));
     json_object_set_new(object, "needed_seeds", json_integer((json_int_t)e->needed_seeds));

@@ -18,7 +18,7 @@ static void announce(const struct prepared *prepared) {
             suite_title(prepared->suite.name, prepared->suite.scale, title), e->runs, e->runs_done, to_do);
     if (to_do)
         fprintf(stderr, ", about %s for one job, %s of memory a job", format_duration(e->seconds_left, left),
-                format_bytes((double)e->memory_bytes, memory));
+                format_bytes((double)memory_peak(&e->memory), memory));
     fputc('\n', stderr);
     if (to_do && significance_warning(prepared, warning)) fprintf(stderr, "warning: %s\n", warning);
 }

@@ -5,10 +5,7 @@
  * Of an evaluation: network_forward_flops for every token of every window. Of a quantisation: sampling, one forward
  * pass, the Hessians and GPTQ's updates. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "harness/measure.h"
 #include "harness/simulated.h"
@@ -26,7 +23,6 @@ struct variant_work {
     double optimizing;        /* part of the training's: Newton-Schulz */
     double sampling;          /* part of the quantisation's: token by token */
     double parameters;
-    size_t memory;
 };
 
 /* --- counted operations ----------------------------------------------------------------------------------------------
@@ -103,7 +99,7 @@ static status count_variant(const struct plan *plan, int variant, const struct d
     out->work[STAGE_QUANTISE] = quantisation_work(&net);
     out->work[STAGE_EVALUATE] = evaluation_work(&net, dataset);
     network_destroy(&net);
-    return trainer_memory(config, plan->ops, &out->memory);
+    return NULL;
 }
 
 /* --- seconds ---------------------------------------------------------------------------------------------------------
@@ -196,26 +192,16 @@ static status estimate_simulated(struct plan *plan, struct plan_estimate *e) {
     return NULL;
 }
 
-/* What the program holds before it trains: libraries, the text and its tables. */
-static size_t resident_bytes(void) {
-    unsigned long all, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file) return 0;
-    if (fscanf(file, "%lu %lu", &all, &resident) != 2) resident = 0;
-    fclose(file);
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 static status estimate(struct plan *plan, struct store *store, struct variant_work *works, struct plan_estimate *e) {
     if (suite_simulated(plan->suite)) return estimate_simulated(plan, e);
     for (int v = 0; v < plan->suite->variant_count; v++) {
         const struct dataset *dataset = datasets_find(plan->datasets, plan->suite->variants[v].config.data_name);
         TRY(count_variant(plan, v, dataset, &works[v]));
-        if (works[v].memory > e->memory_bytes) e->memory_bytes = works[v].memory;
+        TRY(memory_of_stages(&plan->suite->variants[v].config, plan->ops, dataset, &e->memory));
     }
     TRY(predict(plan, store, works));
     TRY(measure_missing(plan, works, e));
-    e->memory_bytes += resident_bytes(); /* after a product: OpenBLAS has its buffers then */
+    e->memory.process = memory_of_process(plan->ops);
     count_stages(plan, e);
     judge_design(plan->suite, e);
     return NULL;

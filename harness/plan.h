@@ -8,6 +8,7 @@
  * stages, dataset, seed, NUMERICS_REVISION, backend and precision, the parent's key. Runs with equal keys share the
  * stage, in any suite: nine strategies over five seeds train five models. */
 #pragma once
+#include "harness/memory.h"
 #include "harness/suite.h"
 #include "kernels/kernels.h"
 
@@ -85,7 +86,7 @@ struct plan_estimate {
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
     double efficiency;   /* share of it that a slice of the baseline's training reached; NAN when not needed */
     size_t slice_tokens; /* of that slice, on each lane */
-    size_t memory_bytes; /* of the largest training, and of the program around it */
+    struct memory_use memory; /* of a job; stages: the largest of any variant */
     int family;          /* comparisons that the correction covers */
     double attainable_p; /* smallest p that the test can give at this many seeds */
     size_t needed_seeds; /* seeds for the first rejection after correction in the best case; 0: never */

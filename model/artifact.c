@@ -154,6 +154,11 @@ status artifact_write(const struct quantized_model *model, const char *path, str
     return s;
 }
 
+size_t artifact_memory(const struct quantized_model *model) {
+    size_t raw = quantized_model_bytes(model);
+    return raw + xz_compress_memory(raw);
+}
+
 /* --- reading: the declaration ------------------------------------------------------------------------------------ */
 
 struct reader {

@@ -30,6 +30,9 @@ struct artifact_sizes {
 
 status artifact_write(const struct quantized_model *model, const char *path, struct artifact_sizes *sizes);
 
+/* Bytes that artifact_write takes beside the model. */
+size_t artifact_memory(const struct quantized_model *model);
+
 /* Config from the metadata, weights decoded into a new buffer of net->parameters.total reals (caller frees, and
  * destroys net). A damaged, truncated or hostile file gives an error naming what is wrong, never a partial model. */
 status artifact_read(const char *path, const struct backend *ops, struct network *net, real **weights);

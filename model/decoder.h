@@ -25,3 +25,6 @@ typedef bool (*sample_progress)(void *context, size_t done, size_t total);
  * effective ones. progress may be NULL. */
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
                       double temperature, uint64_t seed, sample_progress progress, void *context, int32_t *tokens);
+
+/* Bytes that decoder_sample takes beside the tokens. */
+size_t decoder_sample_memory(const struct network *net, size_t count, size_t time);

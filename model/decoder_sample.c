@@ -120,6 +120,17 @@ static void size_groups(struct sampling *s) {
     s->side_by_side = available < s->group_count ? available : s->group_count;
 }
 
+static size_t logits_bytes(const struct sampling *s) {
+    return (size_t)s->side_by_side * s->group * (size_t)s->net->config.model_vocab_size * sizeof *s->logits;
+}
+
+size_t decoder_sample_memory(const struct network *net, size_t count, size_t time) {
+    if (count == 0 || time == 0) return 0;
+    struct sampling s = {.net = net, .count = count, .time = time};
+    size_groups(&s);
+    return (size_t)s.side_by_side * decoder_bytes(net, s.group, time) + logits_bytes(&s);
+}
+
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
                       double temperature, uint64_t seed, sample_progress progress, void *context, int32_t *tokens) {
     if (count == 0 || time == 0) return NULL;
@@ -137,7 +148,7 @@ status decoder_sample(const struct network *net, const real *weights, bool repea
     size_t at_work = (size_t)s.side_by_side;
     struct lane *lanes = calloc(at_work, sizeof *lanes);
     s.decoders = calloc(at_work, sizeof *s.decoders);
-    s.logits = malloc(at_work * s.group * (size_t)net->config.model_vocab_size * sizeof *s.logits);
+    s.logits = malloc(logits_bytes(&s));
     status failure = lanes && s.decoders && s.logits
                          ? run(&s, lanes)
                          : status_new(STATUS_SYSTEM, "no memory to sample %zu sequences side by side", s.group);

@@ -181,6 +181,15 @@ static status check_vocabulary(const struct config *config, const struct dataset
                       (long long)config->model_vocab_size, dataset->name, dataset->vocab_size);
 }
 
+/* All that is needed to know the sizes. */
+static status evaluator_size(struct evaluator *e, const struct config *config, const struct backend *ops) {
+    e->lane_count = ops->lane_count();
+    TRY(check_vocabulary(config, e->dataset));
+    TRY(window_plan_create(&e->windows, config, e->dataset->validation.count));
+    plan_parcels(e, config);
+    return network_create(&e->net, config, ops, e->parcel_windows, e->windows.time);
+}
+
 static status evaluator_prepare(struct evaluator *e, const real *weights) {
     struct arena counter = {0};
     lay_out(e, &counter);
@@ -194,17 +203,25 @@ static status evaluator_prepare(struct evaluator *e, const real *weights) {
 
 status evaluate(const struct config *config, const struct backend *ops, const real *weights,
                 const struct dataset *dataset, evaluation_progress progress, void *context, struct evaluation *out) {
-    struct evaluator e = {.dataset = dataset, .lane_count = ops->lane_count()};
+    struct evaluator e = {.dataset = dataset};
     double start = clock_seconds();
     *out = (struct evaluation){0};
-    TRY(check_vocabulary(config, dataset));
-    TRY(window_plan_create(&e.windows, config, dataset->validation.count));
-    plan_parcels(&e, config);
-    TRY(network_create(&e.net, config, ops, e.parcel_windows, e.windows.time));
+    TRY(evaluator_size(&e, config, ops));
     status s = evaluator_prepare(&e, weights);
     if (!s) s = score_all(&e, progress, context, out);
     if (!s) s = finish(&e, out);
     evaluator_destroy(&e);
     out->seconds = clock_seconds() - start;
     return s;
+}
+
+status evaluation_memory(const struct config *config, const struct backend *ops, const struct dataset *dataset,
+                         size_t *bytes) {
+    struct evaluator e = {.dataset = dataset};
+    struct arena counting = {0};
+    TRY(evaluator_size(&e, config, ops));
+    lay_out(&e, &counting);
+    *bytes = counting.used + (size_t)e.lane_count * workspace_bytes(&e.net, learns(&e));
+    evaluator_destroy(&e);
+    return NULL;
 }

@@ -16,10 +16,22 @@ static uint32_t dictionary_for(size_t size, uint32_t largest) {
     return dictionary < largest ? dictionary : largest;
 }
 
+static bool options_for(size_t size, lzma_options_lzma *options) {
+    if (lzma_lzma_preset(options, 9 | LZMA_PRESET_EXTREME)) return false;
+    options->dict_size = dictionary_for(size, options->dict_size);
+    return true;
+}
+
+size_t xz_compress_memory(size_t size) {
+    lzma_options_lzma options;
+    if (!options_for(size, &options)) return 0;
+    const lzma_filter filters[] = {{LZMA_FILTER_LZMA2, &options}, {LZMA_VLI_UNKNOWN, NULL}};
+    return (size_t)lzma_raw_encoder_memusage(filters) + lzma_stream_buffer_bound(size);
+}
+
 status xz_compress(const void *data, size_t size, unsigned char **out, size_t *out_size) {
     lzma_options_lzma options;
-    if (lzma_lzma_preset(&options, 9 | LZMA_PRESET_EXTREME)) return status_new(STATUS_SYSTEM, "liblzma lacks preset 9");
-    options.dict_size = dictionary_for(size, options.dict_size);
+    if (!options_for(size, &options)) return status_new(STATUS_SYSTEM, "liblzma lacks preset 9");
     lzma_filter filters[] = {{LZMA_FILTER_LZMA2, &options}, {LZMA_VLI_UNKNOWN, NULL}};
     size_t bound = lzma_stream_buffer_bound(size), used = 0;
     unsigned char *buffer = malloc(bound);

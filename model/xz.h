@@ -9,6 +9,9 @@
  * frees *out. */
 status xz_compress(const void *data, size_t size, unsigned char **out, size_t *out_size);
 
+/* Bytes that xz_compress takes for data of this size, the data aside. */
+size_t xz_compress_memory(size_t size);
+
 /* Reads a stream piece by piece, so that the caller can look at the beginning before it makes room for the rest. */
 struct xz_reader;
 status xz_open(struct xz_reader **out, const unsigned char *data, size_t size,

@@ -83,7 +83,8 @@ static void lay_out(struct job *job, struct arena *arena) {
     c->hessians = job->partial; /* the first partial sums become the total */
 }
 
-static status prepare(struct job *job, const struct network *net) {
+/* All that is needed to know the sizes. */
+static status size_up(struct job *job, const struct network *net, size_t *arena_bytes) {
     struct calibration *c = job->calibration;
     job->time = (size_t)net->config.train_sequence;
     size_t windows = (size_t)net->config.train_slice_tokens / job->time;
@@ -92,11 +93,19 @@ static status prepare(struct job *job, const struct network *net) {
     job->partials = partial_count(c, job->slices);
     struct arena counting = {0};
     lay_out(job, &counting);
-    TRY(arena_create(&c->arena, counting.used, "calibration"));
-    lay_out(job, &c->arena);
-    TRY(network_create(&job->net, &net->config, net->ops, job->slice_sequences, job->time));
+    *arena_bytes = counting.used;
     int lanes = net->ops->lane_count();
-    for (int i = 0; i < job->partials && i < lanes; i++, job->lane_count++) {
+    job->lane_count = job->partials < lanes ? job->partials : lanes;
+    return network_create(&job->net, &net->config, net->ops, job->slice_sequences, job->time);
+}
+
+static status prepare(struct job *job, const struct network *net) {
+    struct calibration *c = job->calibration;
+    size_t arena_bytes;
+    TRY(size_up(job, net, &arena_bytes));
+    TRY(arena_create(&c->arena, arena_bytes, "calibration"));
+    lay_out(job, &c->arena);
+    for (int i = 0; i < job->lane_count; i++) {
         TRY(workspace_create(&job->workspaces[i], &job->net, false, i));
         job->lanes[i].index = i;
     }
@@ -242,6 +251,28 @@ void calibration_free(struct calibration *calibration) {
     free(calibration->slot);
     free(calibration->slot_cols);
     *calibration = (struct calibration){0};
+}
+
+static status measure(struct job *job, const struct network *net, size_t *peak, size_t *kept) {
+    const struct config *config = &net->config;
+    TRY(make_slots(job->calibration, net));
+    *peak = *kept = 0;
+    if (job->calibration->slot_count == 0) return NULL;
+    TRY(size_up(job, net, kept));
+    *peak = *kept + (size_t)job->lane_count * workspace_bytes(&job->net, false);
+    if (config->quant_calibration == CALIBRATION_SELF)
+        *peak += decoder_sample_memory(&job->net, job->calibration->sequences, job->time);
+    if (config->model_linear == LINEAR_TERNARY) *peak += net->parameters.total * sizeof(real);
+    return NULL;
+}
+
+status calibration_memory(const struct network *net, size_t *peak, size_t *kept) {
+    struct calibration calibration = {.sequences = (size_t)net->config.quant_calibration_sequences};
+    struct job job = {.calibration = &calibration};
+    status s = measure(&job, net, peak, kept);
+    release(&job);
+    calibration_free(&calibration);
+    return s;
 }
 
 const double *calibration_hessian(const struct calibration *calibration, int tensor) {

@@ -18,5 +18,8 @@ status calibrate(const struct network *net, const real *weights, const struct da
                  quantize_progress progress, void *context, struct calibration *out);
 void calibration_free(struct calibration *calibration);
 
+/* Bytes that calibrate takes at its peak, and those of the result, which stay until calibration_free. */
+status calibration_memory(const struct network *net, size_t *peak, size_t *kept);
+
 /* NULL when there are no statistics for the tensor. */
 const double *calibration_hessian(const struct calibration *calibration, int tensor);

@@ -236,6 +236,29 @@ static void join_notes(struct quantized_model *model, char (*notes)[NOTE_CAPACIT
     }
 }
 
+/* At the peak either the calibration runs, or its sums are still there while the tensors are rounded. */
+static status peak_of(const struct quantized_model *model, size_t *bytes) {
+    const struct network *net = model->network;
+    struct memory memory = {.lane_count = net->ops->lane_count()};
+    struct arena counting = {0};
+    size_t running = 0, kept = 0;
+    if (memory.lane_count > BATCH) memory.lane_count = BATCH;
+    if (net->config.quant_method == METHOD_GPTQ && net->config.quant_calibration != CALIBRATION_NONE)
+        TRY(calibration_memory(net, &running, &kept));
+    lay_out(&memory, model, &counting);
+    size_t rounding = kept + counting.used;
+    *bytes = quantized_model_bytes(model) + (running > rounding ? running : rounding);
+    return NULL;
+}
+
+status quantize_memory(const struct network *net, size_t *bytes) {
+    struct quantized_model model;
+    TRY(quantized_model_allocate(&model, net));
+    status s = peak_of(&model, bytes);
+    quantized_model_free(&model);
+    return s;
+}
+
 static status quantise_all(struct job *job, quantize_progress progress, void *context) {
     struct quantized_model *model = job->model;
     struct memory memory = {.lane_count = job->ops->lane_count()};

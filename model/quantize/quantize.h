@@ -50,8 +50,12 @@ status quantize_model(const struct network *net, const real *weights, const stru
                       quantize_progress progress, void *context, struct quantized_model *out);
 void quantized_model_free(struct quantized_model *model);
 
+/* Bytes that quantize_model takes at its peak, calibration included, beside the weights that it is given. */
+status quantize_memory(const struct network *net, size_t *bytes);
+
 /* Storage for every tensor as the config wants it, values still unset: for who fills it from a file. */
 status quantized_model_allocate(struct quantized_model *model, const struct network *net);
+size_t quantized_model_bytes(const struct quantized_model *model); /* of the stored values */
 
 /* The weights that a reader of the stored values gets: all of the buffer, gaps as zeros. */
 void quantized_model_decode(const struct quantized_model *model, real *weights);

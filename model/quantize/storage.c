@@ -140,6 +140,27 @@ void quantized_model_free(struct quantized_model *model) {
     *model = (struct quantized_model){0};
 }
 
+static size_t part_bytes(const struct quantized_part *part) {
+    switch (part->storage) {
+    case STORED_INT:
+        return part->count + part->scale_count * sizeof *part->scales;
+    case STORED_TRITS:
+        return (part->count + TRITS_PER_BYTE - 1) / TRITS_PER_BYTE;
+    case STORED_F16:
+        return part->count * sizeof *part->halves;
+    case STORED_F32:
+        return part->count * sizeof *part->floats;
+    }
+    return 0;
+}
+
+size_t quantized_model_bytes(const struct quantized_model *model) {
+    size_t bytes = 0;
+    for (int i = 0; i < model->count; i++)
+        for (int p = 0; p < model->tensors[i].part_count; p++) bytes += part_bytes(&model->tensors[i].parts[p]);
+    return bytes;
+}
+
 /* --- reading back ------------------------------------------------------------------------------------------------ */
 
 static void decode_integers(const struct quantized_part *part, size_t cols, real *weights) {

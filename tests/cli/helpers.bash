@@ -60,3 +60,11 @@ prepare_text() {
         return 1
     }
 }
+
+# peak COMMAND...: runs it and prints the most bytes of memory that it, or a process that it waited for, ever held.
+peak() {
+    python3 -c 'import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(usage.ru_maxrss * 1024 if status == 0 else "it failed")' "$@"
+}

@@ -15,27 +15,11 @@ static void heading(FILE *out, const char *text) {
     fprintf(out, "\n%s%s%s\n", terminal_style(out, STYLE_BOLD), text, terminal_style(out, STYLE_PLAIN));
 }
 
-/* Bytes of the text's first line when it may take `columns`: broken at a space where there is one. */
-static size_t first_line(const char *text, size_t columns) {
-    size_t fits = text_prefix(text, columns), end = fits;
-    if (!text[fits]) return fits;
-    while (end > 0 && text[end] != ' ') end--;
-    return end ? end : fits;
-}
-
 /* "  term    what it means, in as many lines as it takes". */
 static void print_definition(FILE *out, const char *term, size_t term_columns, const char *meaning) {
-    size_t left = INDENT + term_columns + GAP, width = (size_t)terminal_width(out);
-    size_t columns = width > left + 20 ? width - left : 20;
+    size_t left = INDENT + term_columns + GAP;
     fprintf(out, "%*s%s%*s", INDENT, "", term, (int)(term_columns - text_columns(term) + GAP), "");
-    for (;;) {
-        size_t bytes = first_line(meaning, columns);
-        fprintf(out, "%.*s\n", (int)bytes, meaning);
-        meaning += bytes;
-        if (*meaning == ' ') meaning++;
-        if (!*meaning) return;
-        fprintf(out, "%*s", (int)left, "");
-    }
+    text_print(out, meaning, left, left);
 }
 
 static void verb_term(const struct verb *verb, char term[TERM_CAPACITY]) {

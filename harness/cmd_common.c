@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/terminal.h"
 #include "harness/yaml.h"
 
 static bool has_ending(const char *name, const char *ending) {
@@ -62,6 +63,14 @@ status suite_name(const char *argument, char name[NAME_CAPACITY]) {
 const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPACITY]) {
     snprintf(out, TITLE_CAPACITY, "%s%s%s%s", name, *scale ? " (scale " : "", scale, *scale ? ")" : "");
     return out;
+}
+
+void print_question(const struct suite *suite) {
+    char title[TITLE_CAPACITY];
+    suite_title(suite->name, suite->scale, title);
+    printf("%s%s%s: ", terminal_style(stdout, STYLE_BOLD), title, terminal_style(stdout, STYLE_PLAIN));
+    text_print(stdout, suite->question, text_columns(title) + 2, 0);
+    putchar('\n');
 }
 
 status load_suite(const struct invocation *in, struct suite *suite) {

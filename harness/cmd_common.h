@@ -15,6 +15,9 @@ status suite_name(const char *argument, char name[NAME_CAPACITY]);
 /* The name of scale for messages: "demo" or "demo (scale tiny)". */
 const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPACITY]);
 
+/* The suite's title and its question, in as many lines as they take. */
+void print_question(const struct suite *suite);
+
 /* The suite alone, from the first argument, --scale and --set. */
 status load_suite(const struct invocation *in, struct suite *suite);
 

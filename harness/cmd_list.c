@@ -49,15 +49,16 @@ static json_t *option_json(const struct option_row *row) {
 }
 
 static void print_option(const struct option_row *row) {
-    char allowed[256];
+    char allowed[256], help[1024];
     printf("%s%s%s  %s", terminal_style(stdout, STYLE_BOLD), row->key, terminal_style(stdout, STYLE_PLAIN),
            type_name(row->type));
     if (*allowed_text(row, allowed)) printf(", %s", allowed);
     printf(", default %s", *row->initial ? row->initial : "empty");
     if (row->stage != STAGE_NONE) printf("; from %s on", stage_name(row->stage));
-    printf("\n    %s", row->help);
-    if (*row->source) printf(" [%s]", row->source);
-    putchar('\n');
+    snprintf(help, sizeof help, "%s", row->help);
+    if (*row->source) text_append(help, sizeof help, " [%s]", row->source);
+    printf("\n    ");
+    text_print(stdout, help, 4, 4);
 }
 
 static status list_options(const struct invocation *in) {
@@ -202,7 +203,7 @@ static status list_presets(const struct invocation *in) {
 
 static const struct table_column suite_columns[] = {
     {"suite", ALIGN_LEFT, false},  {"variants", ALIGN_RIGHT, false}, {"seeds", ALIGN_RIGHT, false},
-    {"preset", ALIGN_LEFT, false}, {"scales", ALIGN_LEFT, true},     {"question", ALIGN_LEFT, true},
+    {"preset", ALIGN_LEFT, false}, {"scales", ALIGN_LEFT, true},
 };
 enum { SUITE_COLUMNS = sizeof suite_columns / sizeof *suite_columns };
 
@@ -242,7 +243,7 @@ static void suite_cells(struct table *table, const struct suite *suite) {
     table_cell(table, "%d", suite->seed_count);
     table_cell(table, "%s", suite->preset);
     table_cell(table, "%s", scales);
-    table_cell(table, "%s", suite->question);
+    table_note(table, suite->question);
 }
 
 /* A suite that cannot be read is listed with its error: the others are still of use. */
@@ -254,8 +255,9 @@ static void add_suite(const char *name, struct table *table, json_t *list) {
     if (failed && list) {
         json_array_append_new(list, json_pack("{s:s, s:s}", "suite", name, "error", status_text(failed)));
     } else if (failed) {
-        const char *cells[] = {name, "-", "-", "-", "-", status_text(failed)};
-        for (int i = 0; i < SUITE_COLUMNS; i++) table_cell(table, "%s", cells[i]);
+        table_cell(table, "%s", name);
+        for (int i = 1; i < SUITE_COLUMNS; i++) table_cell(table, "-");
+        table_note(table, status_text(failed));
     } else if (list) {
         json_array_append_new(list, suite_json(&suite));
     } else {
@@ -304,8 +306,7 @@ static status list_variants(const struct invocation *in) {
     if (cli_switch(in, "json")) {
         failed = json_print(stdout, suite_json(&suite));
     } else {
-        char title[TITLE_CAPACITY];
-        printf("%s: %s\n\n", suite_title(suite.name, suite.scale, title), suite.question);
+        print_question(&suite);
         print_variants(&suite);
         printf("\nseeds  ");
         for (int i = 0; i < suite.seed_count; i++) printf(" %lld", (long long)suite.seeds[i]);

@@ -29,6 +29,50 @@ static double run_seconds_left(const struct plan *plan, const struct plan_run *r
     return sum;
 }
 
+struct variant_totals {
+    int runs, done, failed, trainings;
+    double seconds_left;
+};
+
+/* What variants share is counted with the first of them, so that the columns add up to the totals above. */
+static struct variant_totals totals_of(const struct plan *plan, int variant) {
+    struct variant_totals totals = {0};
+    for (int i = 0; i < plan->run_count; i++) {
+        if (plan->runs[i].variant != variant) continue;
+        int states[STAGE_STATES] = {0};
+        for (int part = 0; part < PART_COUNT; part++) states[plan->stages[plan->runs[i].stages[part]].state]++;
+        totals.runs++;
+        totals.done += states[STAGE_DONE] == PART_COUNT;
+        totals.failed += states[STAGE_FAILED] > 0;
+    }
+    for (int i = 0; i < plan->stage_count; i++) {
+        if (plan->stages[i].variant != variant) continue;
+        totals.trainings += plan->stages[i].kind == STAGE_TRAIN;
+        if (plan->stages[i].state != STAGE_DONE) totals.seconds_left += plan->stages[i].seconds;
+    }
+    return totals;
+}
+
+static void print_variants(const struct plan *plan) {
+    static const struct table_column columns[] = {
+        {"variant", ALIGN_LEFT, true},  {"runs", ALIGN_RIGHT, false},          {"done", ALIGN_RIGHT, false},
+        {"failed", ALIGN_RIGHT, false}, {"own trainings", ALIGN_RIGHT, false}, {"time left", ALIGN_RIGHT, false},
+    };
+    struct table *table = table_new(columns, (int)(sizeof columns / sizeof *columns));
+    char left[UNITS_CAPACITY];
+    for (int v = 0; v < plan->suite->variant_count; v++) {
+        struct variant_totals totals = totals_of(plan, v);
+        table_cell(table, "%s", plan->suite->variants[v].name);
+        table_cell(table, "%d", totals.runs);
+        table_cell(table, "%d", totals.done);
+        table_cell(table, "%d", totals.failed);
+        table_cell(table, "%d", totals.trainings);
+        table_cell(table, "%s", format_duration(totals.seconds_left, left));
+    }
+    table_print(table, stdout, 2);
+    table_free(table);
+}
+
 static void print_runs(const struct plan *plan) {
     static const struct table_column columns[] = {
         {"variant", ALIGN_LEFT, true},   {"seed", ALIGN_RIGHT, false},    {"train", ALIGN_LEFT, false},
@@ -69,61 +113,73 @@ static void print_stages(const struct prepared *prepared) {
     table_free(table);
 }
 
+enum { LABEL_COLUMNS = 10, LINE_CAPACITY = 512 };
+
+/* "label     text", the text in as many lines as it takes. */
+static void print_labelled(const char *label, const char *text) {
+    printf("%-*s", LABEL_COLUMNS, label);
+    text_print(stdout, text, LABEL_COLUMNS, LABEL_COLUMNS);
+}
+
 static void print_time(const struct plan_estimate *e) {
-    char left[UNITS_CAPACITY], total[UNITS_CAPACITY];
-    printf("time      about %s left of %s, one job at a time", format_duration(e->seconds_left, left),
-           format_duration(e->seconds_total, total));
+    char left[UNITS_CAPACITY], total[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
+    text_append(line, sizeof line, "about %s left of %s, one job at a time", format_duration(e->seconds_left, left),
+                format_duration(e->seconds_total, total));
     if (e->runs_done == e->runs)
-        printf("; everything is done\n");
+        text_append(line, sizeof line, "; everything is done");
     else if (e->measured)
-        printf(", from the rates of stored stages\n");
+        text_append(line, sizeof line, ", from the rates of stored stages");
     else
-        printf(",\n          from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f "
-               "GFLOP/s\n",
-               e->slice_tokens, 100 * e->efficiency, e->gflops);
+        text_append(line, sizeof line,
+                    ", from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f GFLOP/s",
+                    e->slice_tokens, 100 * e->efficiency, e->gflops);
+    print_labelled("time", line);
 }
 
 /* What the program and the text take, and what each kind of stage adds while it runs. */
 static void print_memory(const struct memory_use *use) {
-    char bytes[UNITS_CAPACITY];
-    printf("memory    %s a job: ", format_bytes((double)memory_peak(use), bytes));
-    printf("%s of program and text", format_bytes((double)use->process, bytes));
+    char peak[UNITS_CAPACITY], bytes[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
+    text_append(line, sizeof line, "%s a job: %s of program and text, and to ",
+                format_bytes((double)memory_peak(use), peak), format_bytes((double)use->process, bytes));
     for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++)
-        printf("%s %s %s", kind == STAGE_TRAIN ? ", and to" : ",", stage_name(kind),
-               format_bytes((double)use->stages[kind], bytes));
-    putchar('\n');
+        text_append(line, sizeof line, "%s%s %s", kind == STAGE_TRAIN ? "" : ", ", stage_name(kind),
+                    format_bytes((double)use->stages[kind], bytes));
+    print_labelled("memory", line);
 }
 
 static void print_power(const struct prepared *prepared) {
     const struct design *design = &prepared->suite.design;
     const struct plan_estimate *e = &prepared->estimate;
-    printf("test      %s of %s against %s, %s over %d comparison%s, alpha %g, margin %g\n", test_name(design->test),
-           prepared->suite.metric, design->baseline, correction_name(design->correction), e->family,
-           e->family == 1 ? "" : "s", design->alpha, design->margin);
+    char line[LINE_CAPACITY] = "", warning[512];
+    text_append(line, sizeof line, "%s of %s against %s, %s over %d comparison%s, alpha %g, margin %g",
+                test_name(design->test), prepared->suite.metric, design->baseline, correction_name(design->correction),
+                e->family, e->family == 1 ? "" : "s", design->alpha, design->margin);
+    print_labelled("test", line);
     if (e->attainable_p > 0)
         printf("smallest  p = %.4g with %d seeds, before correction\n", e->attainable_p, prepared->suite.seed_count);
-    char warning[512];
-    if (significance_warning(prepared, warning))
-        printf("%swarning%s   %s\n", terminal_style(stdout, STYLE_WARN), terminal_style(stdout, STYLE_PLAIN), warning);
+    if (!significance_warning(prepared, warning)) return;
+    printf("%swarning%s   ", terminal_style(stdout, STYLE_WARN), terminal_style(stdout, STYLE_PLAIN));
+    text_print(stdout, warning, LABEL_COLUMNS, LABEL_COLUMNS);
 }
 
-void plan_print(const struct prepared *prepared) {
+void plan_print(const struct prepared *prepared, bool each_run) {
     const struct suite *suite = &prepared->suite;
     const struct plan_estimate *e = &prepared->estimate;
-    char title[TITLE_CAPACITY];
-    printf("%s%s%s: %s\n\n", terminal_style(stdout, STYLE_BOLD), suite_title(suite->name, suite->scale, title),
-           terminal_style(stdout, STYLE_PLAIN), suite->question);
+    print_question(suite);
     printf("runs      %d variants x %d seeds = %d, %d done\n", suite->variant_count, suite->seed_count, e->runs,
            e->runs_done);
-    if (*suite->settings) printf("set       %s\n", suite->settings);
-    if (suite_simulated(suite)) printf("backend   simulated: figures are drawn, nothing is trained\n");
+    if (*suite->settings) print_labelled("set", suite->settings);
+    if (suite_simulated(suite)) print_labelled("backend", "simulated: figures are drawn, nothing is trained");
     print_time(e);
-    print_memory(&e->memory);
+    if (!suite_simulated(suite)) print_memory(&e->memory);
     print_power(prepared);
     putchar('\n');
     print_stages(prepared);
     putchar('\n');
-    print_runs(&prepared->plan);
+    if (each_run)
+        print_runs(&prepared->plan);
+    else
+        print_variants(&prepared->plan);
 }
 
 static json_t *stages_json(const struct plan_estimate *e) {
@@ -207,15 +263,21 @@ static status run(const struct invocation *in) {
     if (cli_switch(in, "json"))
         failed = plan_print_json(&prepared);
     else
-        plan_print(&prepared);
+        plan_print(&prepared, cli_switch(in, "runs"));
     prepared_free(&prepared);
     return failed;
 }
 
-static const struct flag_row flags[] = {FLAG_ROWS_OF_A_SUITE, FLAG_ROW_JSON, FLAGS_END};
+static const struct flag_row flags[] = {
+    FLAG_ROWS_OF_A_SUITE,
+    {.name = "runs", .type = FLAG_SWITCH, .help = "the state of each run instead of a line for each variant"},
+    FLAG_ROW_JSON,
+    FLAGS_END,
+};
 
 static const char *const examples[] = {
     "hinge plan demo",
+    "hinge plan demo --runs",
     "hinge plan suites/demo.yaml --scale tiny --set train.steps=50",
     NULL,
 };

@@ -63,7 +63,7 @@ static status reopen_for_writing(const struct invocation *in, struct prepared *p
 
 static status run_prepared(const struct invocation *in, struct prepared *prepared) {
     if (cli_switch(in, "dry-run")) {
-        plan_print(prepared);
+        plan_print(prepared, false);
         return NULL;
     }
     struct runner_summary summary = {0};

@@ -84,12 +84,12 @@ struct plan_estimate {
     double seconds_total, seconds_left;         /* of one job at a time */
     bool measured;                              /* every stage left is estimated from stored rates of like stages */
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
-    double efficiency;   /* share of it that a slice of the baseline's training reached; NAN when not needed */
-    size_t slice_tokens; /* of that slice, on each lane */
+    double efficiency;        /* share of it that a slice of the baseline's training reached; NAN when not needed */
+    size_t slice_tokens;      /* of that slice, on each lane */
     struct memory_use memory; /* of a job; stages: the largest of any variant */
-    int family;          /* comparisons that the correction covers */
-    double attainable_p; /* smallest p that the test can give at this many seeds */
-    size_t needed_seeds; /* seeds for the first rejection after correction in the best case; 0: never */
+    int family;               /* comparisons that the correction covers */
+    double attainable_p;      /* smallest p that the test can give at this many seeds */
+    size_t needed_seeds;      /* seeds for the first rejection after correction in the best case; 0: never */
     bool can_be_significant;
 };
 

@@ -8,12 +8,19 @@
 
 #include "harness/terminal.h"
 
-enum { GAP = 2, LEAST_WIDTH = 8, TABLE_COLUMNS = 32 };
+enum { GAP = 2, NOTE_INDENT = 4, LEAST_WIDTH = 8, TABLE_COLUMNS = 32 };
 
 struct table {
     const struct table_column *columns;
     int column_count, cell_count, capacity;
     char **cells;
+    int note_count;
+    struct note *notes; /* in the order of their rows */
+};
+
+struct note {
+    int row;
+    char *text;
 };
 
 struct table *table_new(const struct table_column *columns, int count) {
@@ -25,6 +32,8 @@ struct table *table_new(const struct table_column *columns, int count) {
 void table_free(struct table *table) {
     if (!table) return;
     for (int i = 0; i < table->cell_count; i++) free(table->cells[i]);
+    for (int i = 0; i < table->note_count; i++) free(table->notes[i].text);
+    free(table->notes);
     free(table->cells);
     free(table);
 }
@@ -58,6 +67,14 @@ void table_number(struct table *table, double value, int decimals) {
         table_cell(table, "%.*f", decimals, value);
     else
         table_cell(table, "-");
+}
+
+void table_note(struct table *table, const char *text) {
+    if (!table) return;
+    struct note *notes = realloc(table->notes, ((size_t)table->note_count + 1) * sizeof *notes);
+    if (!notes) return;
+    table->notes = notes;
+    notes[table->note_count++] = (struct note){(table->cell_count - 1) / table->column_count, strdup(text)};
 }
 
 static const char *cell_text(const struct table *table, int index) {
@@ -110,6 +127,14 @@ static void print_line(const struct table *table, FILE *stream, int indent, cons
     fputc('\n', stream);
 }
 
+static void print_notes(const struct table *table, FILE *stream, size_t indent, int row) {
+    for (int i = 0; i < table->note_count; i++) {
+        if (table->notes[i].row != row || !table->notes[i].text) continue;
+        print_padding(stream, indent);
+        text_print(stream, table->notes[i].text, indent, indent);
+    }
+}
+
 static bool has_headings(const struct table *table) {
     for (int c = 0; c < table->column_count; c++)
         if (*table->columns[c].heading) return true;
@@ -126,5 +151,8 @@ void table_print(const struct table *table, FILE *stream, int indent) {
         print_line(table, stream, indent, widths, -1);
         fputs(terminal_style(stream, STYLE_PLAIN), stream);
     }
-    for (int i = 0; i < table->cell_count; i += table->column_count) print_line(table, stream, indent, widths, i);
+    for (int i = 0; i < table->cell_count; i += table->column_count) {
+        print_line(table, stream, indent, widths, i);
+        print_notes(table, stream, (size_t)indent + NOTE_INDENT, i / table->column_count);
+    }
 }

@@ -24,5 +24,8 @@ __attribute__((format(printf, 2, 3))) void table_cell(struct table *table, const
 /* The next cell with `decimals` digits; "-" when not finite. */
 void table_number(struct table *table, double value, int decimals);
 
+/* A text under the row that was begun last, in as many lines as it takes. */
+void table_note(struct table *table, const char *text);
+
 /* Fits `columns` characters; indent spaces stand before every line. */
 void table_print(const struct table *table, FILE *stream, int indent);

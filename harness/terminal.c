@@ -20,12 +20,17 @@ const char *terminal_style(FILE *stream, enum style style) {
     return sequences[style];
 }
 
-int terminal_width(FILE *stream) {
-    enum { WIDTH_OF_FILES = 100 };
+enum { TABLES_OF_FILES = 100, TEXT_OF_FILES = 80, LEAST_TEXT = 20 };
+
+/* 0 when it is no terminal. */
+static int window_width(FILE *stream) {
     struct winsize size;
-    if (!terminal_is(stream) || ioctl(fileno(stream), TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
-        return WIDTH_OF_FILES;
-    return size.ws_col;
+    return terminal_is(stream) && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+int terminal_width(FILE *stream) {
+    int width = window_width(stream);
+    return width ? width : TABLES_OF_FILES;
 }
 
 /* mbrtowc and wcwidth know UTF-8 only in a UTF-8 locale, whatever the user's is. */
@@ -72,4 +77,30 @@ size_t text_columns(const char *text) {
 size_t text_prefix(const char *text, size_t columns) {
     size_t taken;
     return walk(text, columns, &taken);
+}
+
+/* Bytes of the text's first line when it may take `columns`: broken at a space where there is one. */
+static size_t first_line(const char *text, size_t columns) {
+    size_t fits = text_prefix(text, columns), end = fits;
+    if (!text[fits]) return fits;
+    while (end > 0 && text[end] != ' ') end--;
+    return end ? end : fits;
+}
+
+static size_t columns_left(FILE *stream, size_t taken) {
+    int window = window_width(stream);
+    size_t width = window ? (size_t)window : TEXT_OF_FILES;
+    return width > taken + LEAST_TEXT ? width - taken : LEAST_TEXT;
+}
+
+void text_print(FILE *stream, const char *text, size_t taken, size_t indent) {
+    for (;;) {
+        size_t bytes = first_line(text, columns_left(stream, taken));
+        fprintf(stream, "%.*s\n", (int)bytes, text);
+        text += bytes;
+        if (*text == ' ') text++;
+        if (!*text) return;
+        fprintf(stream, "%*s", (int)indent, "");
+        taken = indent;
+    }
 }

@@ -17,3 +17,7 @@ size_t text_columns(const char *text);
 
 /* Bytes of the longest prefix that takes at most `columns`. */
 size_t text_prefix(const char *text, size_t columns);
+
+/* The text and a line's end, broken at spaces where the stream is full (80 columns when it is no terminal). `taken`
+ * columns of the first line are in use already, the others begin with `indent` spaces. */
+void text_print(FILE *stream, const char *text, size_t taken, size_t indent);

@@ -74,6 +74,21 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     [ "$(planned train quantization-floor)" -eq 10 ]
 }
 
+@test "a plan has a line for each variant, --runs one for each run, and its text fits 80 columns" {
+    local flags=(quantization --scale tiny --db "$FOLDER/none.db" --data "$FOLDER/data")
+    succeeds hinge plan "${flags[@]}"
+    [ "$(grep -c '^  int6-gptq ' <<<"$output")" -eq 1 ]
+    grep -Eq '^  fp16 +2 +0 +0 +2 ' <<<"$output"      # trains for all
+    grep -Eq '^  int6-gptq +2 +0 +0 +0 ' <<<"$output" # trains nothing of its own
+    grep -Eq '^  ternary +2 +0 +0 +2 ' <<<"$output"
+    [ "$(awk 'length($0) > 80' <<<"$output" | wc -l)" -eq 0 ]
+    succeeds hinge plan "${flags[@]}" --runs
+    [ "$(grep -Ec '^  int6-gptq +(1337|42) ' <<<"$output")" -eq 2 ]
+    succeeds hinge list
+    [ "$(awk 'length($0) > 80' <<<"$output" | wc -l)" -eq 0 ]
+    grep -q 'does it matter when' <<<"$output"
+}
+
 @test "the published suite is refused without its shards, with the command that registers them" {
     for suite in published published-1000; do
         fails 3 "hinge data add DIR --tokenizer FILE --name fineweb" \

@@ -250,6 +250,13 @@ static status help(const struct program *program, int count, char **words) {
     return found ? NULL : unknown_verb(program, count, words);
 }
 
+status cli_misuse(status s) {
+    if (!s || status_kind(s) != STATUS_USAGE) return s;
+    status misuse = status_new(STATUS_MISUSE, "%s", status_text(s));
+    status_free(s);
+    return misuse;
+}
+
 static status run_verb(const struct program *program, int count, char **words) {
     int used;
     const struct verb *verb = find_verb(program, count, words, &used);
@@ -262,6 +269,7 @@ static status run_verb(const struct program *program, int count, char **words) {
     struct invocation *in = malloc(sizeof *in);
     if (!in) return status_new(STATUS_SYSTEM, "out of memory");
     status failed = cli_parse(verb, count - used, words + used, in);
+    if (verb->answers) failed = cli_misuse(failed);
     if (!failed) failed = verb->run(in);
     free(in);
     return failed;

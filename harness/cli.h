@@ -55,6 +55,7 @@ struct verb {
     const struct flag_row *flags; /* ends with a row without a name; NULL: none */
     const char *const *examples;  /* whole command lines; ends with NULL */
     status (*run)(const struct invocation *in);
+    bool answers; /* its exit status is its answer: usage errors are STATUS_MISUSE, never mistaken for one */
 };
 
 struct program {
@@ -97,6 +98,9 @@ int cli_repeated(const struct invocation *in, const char *flag, const char *valu
 
 /* Parses the words after the verb; `in` is filled from the row's defaults first. */
 status cli_parse(const struct verb *verb, int count, char **words, struct invocation *in);
+
+/* STATUS_USAGE becomes STATUS_MISUSE; anything else stays. */
+status cli_misuse(status s);
 
 /* The whole program: finds the verb, prints help or runs it. STATUS_USAGE names the nearest verb or flag. */
 status cli_main(const struct program *program, int argc, char **argv);

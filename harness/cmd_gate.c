@@ -89,9 +89,9 @@ static status conclude(const struct gate *gate) {
 }
 
 static status run_gate(const struct invocation *in, struct gate *gate) {
-    TRY(load(in, gate));
+    TRY(cli_misuse(load(in, gate)));
     for (int i = 0; i < gate->count; i++)
-        TRY(requirement_judge(&gate->requirements[i], &gate->results, &gate->judgements[i]));
+        TRY(cli_misuse(requirement_judge(&gate->requirements[i], &gate->results, &gate->judgements[i])));
     if (cli_switch(in, "json"))
         TRY(print_json(gate));
     else
@@ -125,11 +125,12 @@ static const char *const examples[] = {
 
 const struct verb verb_gate = {
     .name = "gate",
-    .purpose = "exit 0, 1 or 2: a difference holds, does not, cannot be told",
+    .purpose = "exit 0, 1 or 2: a difference holds, does not, cannot be told (64: wrong usage)",
     .arguments = "SUITE",
     .least = 1,
     .most = 1,
     .flags = flags,
     .examples = examples,
     .run = run,
+    .answers = true,
 };

@@ -19,7 +19,7 @@ static const char notes[] = "`hinge help VERB` prints a verb's flags and example
                             "  4    system: disk, memory, permission, a missing file or program\n"
                             "  5    diverged: a run's numbers stopped being finite\n"
                             "  6    a check was made and did not hold (verify, reproduce)\n"
-                            "  0, 1, 2  of `hinge gate`: the required difference holds, does not, cannot be told\n"
+                            "  0, 1, 2  of `hinge gate`: the required difference holds, does not, cannot be told; 64: its usage\n"
                             "  130  interrupted by Ctrl-C; everything done so far is kept\n";
 
 static const struct program program = {

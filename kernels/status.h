@@ -11,7 +11,8 @@ enum status_kind {
     STATUS_DATA = 3,          /* a file is damaged, of another version, or of another size */
     STATUS_SYSTEM = 4,        /* the machine refused: disk, memory, permission, missing program */
     STATUS_DIVERGED = 5,      /* the run's numbers stopped being finite */
-    STATUS_DIFFERS = 6,       /* a check was made and did not hold (verify, reproduce, gate) */
+    STATUS_DIFFERS = 6,       /* a check was made and did not hold (verify, reproduce) */
+    STATUS_MISUSE = 64,       /* gate alone, where 2 is an answer: STATUS_USAGE (EX_USAGE of sysexits.h) */
     STATUS_INTERRUPTED = 130, /* Ctrl-C; everything done so far is resumable */
 };
 

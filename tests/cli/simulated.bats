@@ -74,8 +74,12 @@ teardown() { rm -rf "$folder"; }
     fails 2 "cannot tell" hinge gate "$suite" --db "$db" --require "same better than none"
     fails 1 "does not hold" hinge gate "$suite" --db "$db" --require "same better than none" \
         --require "none better than better"
-    fails 2 "--require" hinge gate "$suite" --db "$db" --require "nonsense"
-    fails 2 "no variant 'non'" hinge gate "$suite" --db "$db" --require "better better than non"
+    fails 64 "--require" hinge gate "$suite" --db "$db" --require "nonsense"
+    fails 64 "no variant 'non'" hinge gate "$suite" --db "$db" --require "better better than non"
+    fails 64 "gate needs --require" hinge gate "$suite" --db "$db"
+    fails 64 "no flag --requires" hinge gate "$suite" --db "$db" --requires x
+    fails 64 "no results of suite" hinge gate nothing --db "$db" --require "a better than b"
+    fails 64 "gate needs SUITE" hinge gate
     hinge gate "$suite" --db "$db" --require "better better than none" --json | is_json
 }
 

@@ -56,7 +56,7 @@ runs() {
 planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     local kind=$1
     shift
-    hinge plan "$@" --db "$FOLDER/none.db" --data "$FOLDER/data" --json | json "d['estimate']['stages']['$kind']['all']"
+    hinge plan "$@" --scale laptop --db "$FOLDER/none.db" --data "$FOLDER/data" --json | json "d['estimate']['stages']['$kind']['all']"
 }
 
 @test "recurrence runs at tiny, the untied variant too" { runs recurrence 9; }
@@ -98,9 +98,9 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 
 @test "every suite has a plan at every scale, with its memory and its time" {
     for suite in recurrence rope architecture optimizer quantization quantization-floor quantization-bits; do
-        for scale in tiny small published; do
+        for scale in tiny laptop small published; do
             hinge plan "$suite" --scale "$scale" --db "$FOLDER/none.db" --data "$FOLDER/data" \
-                --set model.vocab_size=1024 --json >"$FOLDER/plan.json"
+                --set model.vocab_size=1024 --set eval.tail=keep --json >"$FOLDER/plan.json"
             [ "$(json 'd["estimate"]["seconds_total"] > 0 and d["estimate"]["memory_bytes"] > 1e5' \
                 <"$FOLDER/plan.json")" = True ]
         done

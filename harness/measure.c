@@ -130,6 +130,15 @@ static status prepare_lane(struct probe *p, int lane) {
     return NULL;
 }
 
+/* Small values of both signs: real initial weights take longer to make than all that is measured. */
+static void fill_weights(real *weights, size_t count) {
+    uint32_t state = 1;
+    for (size_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        weights[i] = (real)((double)(state >> 8) / (1 << 24) - 0.5) * (real)0.1;
+    }
+}
+
 static status prepare(struct probe *p, const struct config *config, double product_rate) {
     struct network whole;
     TRY(network_create(&whole, config, p->ops, 1, (size_t)config->train_sequence));
@@ -142,7 +151,7 @@ static status prepare(struct probe *p, const struct config *config, double produ
     p->ids = calloc(tokens, sizeof *p->ids);
     if (!p->weights || !p->ids) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
     for (size_t i = 0; i < tokens; i++) p->ids[i] = (int32_t)(i * 7919 % (size_t)config->model_vocab_size);
-    TRY(parameters_initialise(&p->net.parameters, p->weights, 1));
+    fill_weights(p->weights, p->net.parameters.total);
     for (int lane = 0; lane < p->lane_count; lane++) TRY(prepare_lane(p, lane));
     return NULL;
 }

@@ -3,6 +3,7 @@
 # --- settings -------------------------------------------------------------------------------------------------------
 SAN     ?=
 REAL    ?= float
+CUDA    ?= none
 CC      ?= gcc
 CXX     ?= g++
 ARCH    ?= native
@@ -23,7 +24,7 @@ MPI := $(shell pkg-config --exists ompi-c && echo ompi-c)
 
 # --- rules ----------------------------------------------------------------------------------------------------------
 comma := ,
-VARIANT := $(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
+VARIANT := $(if $(filter emulator,$(CUDA)),/emulator)$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
 BUILD   := build$(VARIANT)
 
 OPTIMISE := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O3)
@@ -40,11 +41,19 @@ LDLIBS     = $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
 C_SOURCES  := $(sort $(wildcard kernels/*.c kernels/*/*.c model/*.c model/*/*.c harness/*.c harness/*/*.c))
 CC_SOURCES := $(sort $(wildcard model/*.cc))
 OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
+# CUDA=emulator: the kernels are compiled for the host, against tests/cuda_emulator.
+ifeq ($(CUDA),emulator)
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(basename $(sort $(wildcard kernels/cuda/*.cu tests/cuda_emulator/*.cc))))
+CUFLAGS      := $(filter-out -fopenmp,$(CXXFLAGS:-std=c++17=-std=c++20)) -Wno-unknown-pragmas -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+endif
+CUDA_DEFINE := $(if $(CUDA_OBJECTS),-DHINGE_CUDA)
 LIBRARY    := $(BUILD)/libhinge.a
 PROGRAM    := $(BUILD)/hinge
 
-TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c))
-TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(BUILD)/%)
+CUDA_TESTS    := tests/cuda/% tests/cuda_emulator/%
+TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c $(if $(CUDA_OBJECTS),tests/*/test_*.cu)))
+TEST_PROGRAMS := $(addprefix $(BUILD)/,$(basename $(if $(CUDA_OBJECTS),$(TEST_SOURCES),\
+    $(filter-out $(CUDA_TESTS),$(TEST_SOURCES)))))
 # Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
 support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c)))
 
@@ -92,9 +101,9 @@ libraries:
 
 $(OBJECTS): | libraries
 
-$(PROGRAM): $(BUILD)/harness/main.o $(LIBRARY)
+$(PROGRAM): $(BUILD)/harness/main.o $(CUDA_OBJECTS) $(LIBRARY)
 	@echo "  link  $@"
-	@$(CC) $(CFLAGS) -o $@ $< $(LIBRARY) $(LDLIBS)
+	@$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
 	@rm -f $@ && ar rcs $@ $^
@@ -109,8 +118,24 @@ $(BUILD)/%.o: %.cc
 	@echo "  c++   $<"
 	@$(CXX) $(CXXFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
+$(BUILD)/kernels/ops.o: CFLAGS += $(CUDA_DEFINE)
+
+ifeq ($(CUDA),emulator)
+$(BUILD)/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	@$(CXX) -x c++ $(CUFLAGS) -MMD -MP -c -o $@ $<
+
+# The emulator itself looks at memory that sanitisers must not see it look at.
+$(BUILD)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	@$(CXX) $(filter-out -fsanitize% -O1,$(CUFLAGS)) -O2 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
+	    -MMD -MP -c -o $@ $<
+endif
+
 .SECONDEXPANSION:
-$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
+$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(CUDA_OBJECTS) $(LIBRARY)
 	@echo "  link  $@"
 	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
 
@@ -134,4 +159,4 @@ compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
 	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
 
--include $(OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c))
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c))

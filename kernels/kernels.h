@@ -160,8 +160,8 @@ static inline act *act_at(const struct backend *ops, const act *x, size_t index)
     return (act *)((const char *)x + index * ops->act_bytes);
 }
 
-/* The backend of that name, or NULL when this build has none; names are "cpu", and "simulated", whose ops are all
- * NULL. */
+/* The backend of that name, or NULL when this build has none; names are "cpu", "cuda" in builds with
+ * CUDA, and "simulated", whose ops are all NULL. */
 const struct backend *backend_find(const char *name);
 
 /* What a reader of `hinge list` and the tests walk over. */

@@ -3,6 +3,9 @@
 
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/memory.h"
+#ifdef HINGE_CUDA
+#include "kernels/cuda/backend.h"
+#endif
 #include "kernels/kernels.h"
 
 const struct op_row op_rows[] = {
@@ -46,8 +49,46 @@ static const struct backend simulated = {
     .for_each = cpu_for_each,
 };
 
+#ifdef HINGE_CUDA
+/* Until the last op has come, the missing ones are NULL. */
+#define OP(name, arguments, mathematics, shapes, accumulation) __attribute__((weak)) void cuda_##name arguments;
+#define SCRATCH(name, arguments, ops) __attribute__((weak)) size_t cuda_##name arguments;
+#include "kernels/ops.def"
+#undef OP
+#undef SCRATCH
+
+static const struct backend cuda = {
+    .name = "cuda",
+    .act_bytes = 2,
+    .device_memory = true,
+    .batch_most = 64,
+    .open = cuda_open,
+    .memory_new = cuda_memory_new,
+    .memory_free = cuda_memory_free,
+    .memory_left = cuda_memory_left,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .finish = cuda_finish,
+    .replay = cuda_replay,
+    .lane_count = cuda_lane_count,
+    .limit_lanes = cuda_limit_lanes,
+    .for_each = cuda_for_each,
+#define OP(name, arguments, mathematics, shapes, accumulation) .name = cuda_##name,
+#define SCRATCH(name, arguments, ops) .name = cuda_##name,
+#include "kernels/ops.def"
+#undef OP
+#undef SCRATCH
+};
+#endif
+
 const struct backend *backend_find(const char *name) {
-    static const struct backend *const known[] = {&cpu, &simulated};
+    static const struct backend *const known[] = {
+        &cpu,
+        &simulated,
+#ifdef HINGE_CUDA
+        &cuda,
+#endif
+    };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i]->name, name) == 0) return known[i];
     return NULL;

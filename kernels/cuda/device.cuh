@@ -87,7 +87,8 @@ static void device_launch(const char *name, void (*kernel)(Parameters...), dim3 
                           Arguments... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef HINGE_CUDA_EMULATOR
-    emulator_launch(name, grid, block, shared_bytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
+    device_note(
+        emulator_launch(name, grid, block, shared_bytes, [=] { kernel(static_cast<Parameters>(arguments)...); }), name);
 #else
     if (shared_bytes > 48 << 10)
         device_note(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),

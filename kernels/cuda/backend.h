@@ -1,0 +1,19 @@
+/* backend: the members of struct backend (kernels/kernels.h) that are no ops, for CUDA; in plain C. */
+#pragma once
+#include "kernels/kernels.h"
+
+/* Which of the machine's devices this process uses; before open(), else 0. */
+void cuda_choose_device(int device);
+
+status cuda_open(void);
+status cuda_memory_new(void **out, size_t bytes, const char *what);
+void cuda_memory_free(void *memory);
+size_t cuda_memory_left(void);
+void cuda_upload(struct lane *lane, void *to, const void *from, size_t bytes);
+void cuda_download(struct lane *lane, void *to, const void *from, size_t bytes);
+status cuda_finish(struct lane *lane);
+void cuda_replay(struct lane *lane, uint64_t key, void (*work)(void *), void *context);
+int cuda_lane_count(void); /* 1: all ops run on one stream, each of them fills the device */
+void cuda_limit_lanes(int lanes);
+/* The pieces in order on lanes[0]. */
+void cuda_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);

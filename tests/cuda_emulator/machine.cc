@@ -1,0 +1,272 @@
+/* machine: runs the blocks of a launch, the threads of each as fibres in a shuffled order, and reports faults. */
+#include "tests/cuda_emulator/machine.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <utility>
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+struct machine machine;
+
+static std::mutex one_launch;
+static std::function<void()> body;
+static std::vector<int> ready;
+static int done, at_barrier;
+static struct {
+    int yes, result;
+} votes;
+
+/* --- faults ------------------------------------------------------------------------------------------------------- */
+
+static void print_place(FILE *to) {
+    if (!machine.kernel) return;
+    fprintf(to, "kernel %s, block (%u,%u,%u)", machine.kernel, blockIdx.x, blockIdx.y, blockIdx.z);
+    if (machine.running) fprintf(to, ", thread (%u,%u,%u)", threadIdx.x, threadIdx.y, threadIdx.z);
+    fprintf(to, ", launch %lu, EMULATOR_SEED=%llu: ", machine.launch, (unsigned long long)machine.seed);
+}
+
+void emulator_fault(const char *format, ...) {
+    fflush(stdout);
+    fprintf(stderr, "emulator: ");
+    print_place(stderr);
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "\n");
+    fflush(stderr);
+    _exit(EMULATOR_FAULT);
+}
+
+/* AddressSanitizer calls this before it reports. */
+extern "C" void __asan_on_error() {
+    fprintf(stderr, "emulator: ");
+    print_place(stderr);
+    fprintf(stderr, "AddressSanitizer's report follows\n");
+}
+
+/* --- order -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t random_state;
+
+uint64_t machine_random() { /* splitmix64 */
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+template <typename T> static void shuffle(std::vector<T> &x) {
+    for (size_t i = x.size(); i > 1; i--) std::swap(x[i - 1], x[(size_t)(machine_random() % i)]);
+}
+
+static std::vector<size_t> shuffled_up_to(size_t count) {
+    std::vector<size_t> x(count);
+    for (size_t i = 0; i < count; i++) x[i] = i;
+    shuffle(x);
+    return x;
+}
+
+/* --- barriers ----------------------------------------------------------------------------------------------------- */
+
+static void wait_as(thread_state state, const char *what) {
+    device_thread *self = machine.running;
+    self->state = state;
+    self->waits_for = what;
+    fibre_yield(false);
+}
+
+int emulator_block_barrier(emulator_vote vote, int predicate) {
+    if (predicate) votes.yes++;
+    at_barrier++;
+    wait_as(THREAD_AT_BARRIER, "__syncthreads");
+    if (vote == EMULATOR_AND) return votes.result == machine.thread_count;
+    return vote == EMULATOR_OR ? votes.result > 0 : votes.result;
+}
+
+static void release_barrier() {
+    votes.result = votes.yes;
+    votes.yes = at_barrier = 0;
+    for (int i = 0; i < machine.thread_count; i++) {
+        machine.threads[i].state = THREAD_READY;
+        ready.push_back(i);
+    }
+    shuffle(ready);
+}
+
+/* Nobody can go on: says which threads wait for what, and where the others are. */
+static void report_divergence() {
+    const device_thread *barrier = nullptr, *warp = nullptr, *gone = nullptr;
+    for (int i = 0; i < machine.thread_count; i++) {
+        const device_thread *t = &machine.threads[i];
+        if (t->state == THREAD_AT_BARRIER && !barrier) barrier = t;
+        if (t->state == THREAD_AT_WARP && !warp) warp = t;
+        if (t->state == THREAD_DONE && !gone) gone = t;
+    }
+    machine.running = const_cast<device_thread *>(warp ? warp : barrier);
+    threadIdx = machine.running->index;
+    if (!warp)
+        emulator_fault("divergent barrier: %d of %d threads wait in __syncthreads, but %d have ended, thread %d first",
+                       at_barrier, machine.thread_count, done, gone->number);
+    for (int lane = 0; lane < LANES; lane++) {
+        int number = warp->number / LANES * LANES + lane;
+        if (!(warp->mask >> lane & 1)) continue;
+        const device_thread *t = &machine.threads[number];
+        if (t->state == THREAD_AT_WARP && t->waits_for == warp->waits_for && t->mask == warp->mask) continue;
+        if (t->state == THREAD_DONE)
+            emulator_fault("%s with mask %08x waits for lane %d, which has ended", warp->waits_for, warp->mask, lane);
+        emulator_fault("%s with mask %08x waits for lane %d, which waits in %s with mask %08x", warp->waits_for,
+                       warp->mask, lane, t->waits_for, t->state == THREAD_AT_WARP ? t->mask : 0xffffffffu);
+    }
+    emulator_fault("%s with mask %08x does not end", warp->waits_for, warp->mask);
+}
+
+/* --- meetings of a warp ------------------------------------------------------------------------------------------- */
+
+/* Those who have come, kept at the lowest lane of their mask; a warp can hold several meetings of disjoint masks. */
+struct meeting {
+    const char *what;
+    unsigned mask, arrived;
+};
+static meeting meetings[THREADS_MOST];
+
+static void check_mask(const char *what, unsigned mask, int first) {
+    if (!(mask >> machine_lane() & 1))
+        emulator_fault("%s with mask %08x from lane %d, which is not in it", what, mask, machine_lane());
+    for (int lane = 0; lane < LANES; lane++) {
+        if (!(mask >> lane & 1)) continue;
+        if (first + lane >= machine.thread_count)
+            emulator_fault("%s with mask %08x names lane %d, which the block does not have", what, mask, lane);
+        if (machine.threads[first + lane].state == THREAD_DONE)
+            emulator_fault("%s with mask %08x names lane %d, which has ended", what, mask, lane);
+    }
+}
+
+static void end_meeting(meeting *m, int first, meeting_end complete) {
+    void *arguments[LANES] = {};
+    for (int lane = 0; lane < LANES; lane++)
+        if (m->mask >> lane & 1) arguments[lane] = machine.threads[first + lane].argument;
+    unsigned mask = m->mask;
+    m->arrived = 0;
+    complete(arguments, mask);
+    size_t others = ready.size();
+    for (int lane = 0; lane < LANES; lane++) {
+        device_thread *t = &machine.threads[first + lane];
+        if (!(mask >> lane & 1) || t == machine.running) continue;
+        t->state = THREAD_READY;
+        ready.push_back(t->number);
+        std::swap(ready.back(), ready[(size_t)(others + machine_random() % (ready.size() - others))]);
+    }
+}
+
+void machine_meet(const char *what, unsigned mask, void *argument, meeting_end complete) {
+    device_thread *self = machine.running;
+    int first = self->number / LANES * LANES;
+    check_mask(what, mask, first);
+    meeting *m = &meetings[first + __builtin_ctz(mask)];
+    if (m->arrived == 0) m->what = what, m->mask = mask;
+    if (m->what != what || m->mask != mask)
+        emulator_fault("%s with mask %08x from lane %d, while other lanes wait in %s with mask %08x", what, mask,
+                       machine_lane(), m->what, m->mask);
+    self->argument = argument;
+    self->mask = mask;
+    m->arrived |= 1u << machine_lane();
+    if (m->arrived == mask)
+        end_meeting(m, first, complete);
+    else
+        wait_as(THREAD_AT_WARP, what);
+}
+
+/* --- blocks ------------------------------------------------------------------------------------------------------- */
+
+void machine_thread_main() {
+    body();
+    if (!machine.running->copies.empty())
+        emulator_fault("the thread ends while %zu of its copy_16 are under way", machine.running->copies.size());
+    machine.running->state = THREAD_DONE;
+    done++;
+}
+
+static void start_threads() {
+    done = at_barrier = 0;
+    votes.yes = 0;
+    for (int i = 0; i < machine.thread_count; i++) {
+        device_thread *t = &machine.threads[i];
+        unsigned n = (unsigned)i;
+        t->number = i;
+        t->index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        t->state = THREAD_READY;
+        t->copy_group = 0;
+        fibre_prepare(t);
+        meetings[i].arrived = 0;
+        ready.push_back(i);
+    }
+    shuffle(ready);
+}
+
+static void run_block() {
+    memory_fill(machine.shared, 0xff, machine.shared_bytes);
+    start_threads();
+    for (;;) {
+        while (!ready.empty()) {
+            machine.running = &machine.threads[ready.back()];
+            ready.pop_back();
+            threadIdx = machine.running->index;
+            fibre_resume(machine.running);
+            machine.running = nullptr;
+        }
+        if (done == machine.thread_count) return;
+        if (at_barrier != machine.thread_count) report_divergence();
+        release_barrier();
+    }
+}
+
+static uint64_t seed_of_environment() {
+    const char *text = getenv("EMULATOR_SEED");
+    return text ? strtoull(text, nullptr, 10) : 1;
+}
+
+static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
+    static device_thread threads[THREADS_MOST];
+    std::lock_guard<std::mutex> guard(one_launch);
+    if (machine.launch == 0) machine.seed = seed_of_environment();
+    machine.kernel = name;
+    machine.launch++;
+    machine.threads = threads;
+    machine.thread_count = (int)(block.x * block.y * block.z);
+    random_state = machine.seed * 0x9e3779b97f4a7c15u + machine.launch;
+    body = kernel;
+    gridDim = grid;
+    blockDim = block;
+    void *shared;
+    if (posix_memalign(&shared, 128, shared_bytes ? shared_bytes : 1) != 0)
+        emulator_fault("the host has no memory for shared memory");
+    machine.shared = static_cast<unsigned char *>(shared);
+    machine.shared_bytes = shared_bytes;
+    for (size_t b : shuffled_up_to((size_t)grid.x * grid.y * grid.z)) {
+        blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+        run_block();
+    }
+    free(shared);
+    machine.shared = nullptr;
+    machine.kernel = nullptr;
+    body = nullptr;
+}
+
+cudaError_t emulator_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                            std::function<void()> kernel) {
+    bool known = block.x && block.y && block.z && block.z <= 64 && block.x <= THREADS_MOST && block.y <= THREADS_MOST;
+    if (!known || block.x * block.y * block.z > THREADS_MOST || grid.x > 0x7fffffffu || grid.y > 65535 ||
+        grid.z > 65535 || !grid.x || !grid.y || !grid.z)
+        return cudaErrorInvalidConfiguration;
+    if (shared_bytes > SHARED_MOST) return cudaErrorInvalidValue;
+    auto work = [=] { run_launch(name, grid, block, shared_bytes, kernel); };
+    if (!capture_record(work)) work();
+    return cudaSuccess;
+}
+
+void *emulator_shared_memory() { return machine.shared; }

@@ -1,0 +1,69 @@
+/* machine: what the emulator's own files share: the running launch, its threads, and meeting points of a warp. */
+#pragma once
+#include <vector>
+
+#include "tests/cuda_emulator/emulator.h"
+
+enum { LANES = 32, THREADS_MOST = 1024, SHARED_MOST = 227 << 10 };
+
+enum thread_state { THREAD_READY, THREAD_AT_BARRIER, THREAD_AT_WARP, THREAD_DONE };
+
+struct pending_copy {
+    void *to;
+    const void *from; /* NULL writes zeros */
+    int group;
+};
+
+struct device_thread {
+    int number; /* x fastest */
+    uint3 index;
+    thread_state state;
+    void *stack_pointer, *stack, *fake_stack;
+    const char *waits_for;
+    unsigned mask;
+    void *argument; /* of the meeting that it waits in */
+    std::vector<pending_copy> copies;
+    int copy_group;
+};
+
+/* One block at a time is running; all of this is empty outside of a launch. */
+struct machine {
+    const char *kernel; /* NULL outside of a launch */
+    uint64_t seed;
+    unsigned long launch; /* counted from 1 */
+    int thread_count;
+    device_thread *threads;
+    device_thread *running; /* NULL while the scheduler runs */
+    unsigned char *shared;
+    size_t shared_bytes;
+};
+extern struct machine machine;
+
+uint64_t machine_random();
+
+/* Waits until every lane of `mask` has come with the same `what` and mask; the last to come calls `complete` with the
+ * lanes' arguments (those of other lanes are NULL). */
+typedef void (*meeting_end)(void *const arguments[LANES], unsigned mask);
+void machine_meet(const char *what, unsigned mask, void *argument, meeting_end complete);
+
+static inline int machine_lane() { return machine.running->number % LANES; }
+
+/* Context switches, in fibres.cc. */
+void fibre_prepare(device_thread *thread);
+void fibre_resume(device_thread *thread);
+void fibre_yield(bool for_ever);
+/* What a fibre does. */
+void machine_thread_main();
+
+/* The allocation that holds all the bytes, or NULL; in memory.cc. */
+struct allocation {
+    unsigned char *base;
+    size_t bytes;
+};
+allocation *memory_find(const void *address);
+/* Plain copies that no sanitiser looks at. */
+void memory_move(void *to, const void *from, size_t bytes);
+void memory_fill(void *to, int byte, size_t bytes);
+
+/* Work that a graph replays. */
+bool capture_record(std::function<void()> work);

@@ -44,7 +44,7 @@ OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
 # CUDA=emulator: the kernels are compiled for the host, against tests/cuda_emulator.
 ifeq ($(CUDA),emulator)
 CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(basename $(sort $(wildcard kernels/cuda/*.cu tests/cuda_emulator/*.cc))))
-CUFLAGS      := $(filter-out -fopenmp,$(CXXFLAGS:-std=c++17=-std=c++20)) -Wno-unknown-pragmas -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+CUFLAGS      := $(filter-out -fopenmp,$(subst c++17,c++20,$(CXXFLAGS))) -Wno-unknown-pragmas -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
 endif
 CUDA_DEFINE := $(if $(CUDA_OBJECTS),-DHINGE_CUDA)
 LIBRARY    := $(BUILD)/libhinge.a

@@ -14,7 +14,8 @@ static cudaStream_t stream;
 
 cudaStream_t device_stream() { return stream; }
 
-/* --- errors: the first is kept until finish ------------------------------------------------------------------------ */
+/* --- errors: the first is kept until finish ------------------------------------------------------------------------
+ */
 
 static char first_error[512];
 
@@ -34,7 +35,8 @@ extern "C" status cuda_finish(struct lane *) {
     return s;
 }
 
-/* --- the device ----------------------------------------------------------------------------------------------------- */
+/* --- the device -----------------------------------------------------------------------------------------------------
+ */
 
 extern "C" void cuda_choose_device(int device) { chosen_device = device; }
 
@@ -51,8 +53,9 @@ static status unusable(cudaError_t error) {
                           "driver, or build with an older toolkit",
                           driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (error == cudaErrorNoDevice)
-        return status_new(STATUS_SYSTEM,
-                          "the NVIDIA driver shows no device: nvidia-smi lists them, CUDA_VISIBLE_DEVICES can hide them");
+        return status_new(
+            STATUS_SYSTEM,
+            "the NVIDIA driver shows no device: nvidia-smi lists them, CUDA_VISIBLE_DEVICES can hide them");
     return status_new(STATUS_SYSTEM, "CUDA cannot be used: %s", cudaGetErrorString(error));
 }
 
@@ -79,7 +82,8 @@ extern "C" status cuda_open(void) {
     return error == cudaSuccess ? NULL : unusable(error);
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------------------------------------------------
+ */
 
 extern "C" size_t cuda_memory_left(void) {
     size_t left = 0, total = 0;
@@ -119,7 +123,8 @@ extern "C" void cuda_download(struct lane *, void *to, const void *from, size_t 
     copy_and_wait("download", to, from, bytes, cudaMemcpyDeviceToHost);
 }
 
-/* --- graphs --------------------------------------------------------------------------------------------------------- */
+/* --- graphs ---------------------------------------------------------------------------------------------------------
+ */
 
 /* What is known of a key: it is done once as it stands, which loads every kernel and makes every plan, recorded the
  * second time, and replayed from then on. The one longest unused makes room for another. */
@@ -169,7 +174,8 @@ extern "C" void cuda_replay(struct lane *, uint64_t key, void (*work)(void *), v
     if (slot->graph) device_note(cudaGraphLaunch(slot->graph, stream), "a replayed step");
 }
 
-/* --- lanes ---------------------------------------------------------------------------------------------------------- */
+/* --- lanes ----------------------------------------------------------------------------------------------------------
+ */
 
 extern "C" int cuda_lane_count(void) { return 1; }
 

@@ -84,8 +84,8 @@ static inline int __double2int_rn(double x) { return (int)rint(x); }
 static inline float __int2float_rn(int x) { return (float)x; }
 static inline float __double2float_rn(double x) { return (float)x; }
 
-#define EMULATOR_MIN_MAX(type)                                                                                         \
-    static inline type min(type a, type b) { return b < a ? b : a; }                                                   \
+#define EMULATOR_MIN_MAX(type)                                       \
+    static inline type min(type a, type b) { return b < a ? b : a; } \
     static inline type max(type a, type b) { return a < b ? b : a; }
 EMULATOR_MIN_MAX(int)
 EMULATOR_MIN_MAX(unsigned)

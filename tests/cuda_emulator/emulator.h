@@ -12,6 +12,7 @@
 
 #include <functional>
 
+#include "tests/cuda_emulator/cublasLt.h"
 #include "tests/cuda_emulator/cuda_runtime.h"
 
 #define __global__
@@ -23,14 +24,14 @@
 
 /* --- vector types ------------------------------------------------------------------------------------------------- */
 
-#define EMULATOR_VECTORS(name, type, align2, align4)                                                                   \
-    struct alignas(align2) name##2 {                                                                                   \
-        type x, y;                                                                                                     \
-    };                                                                                                                 \
-    struct alignas(align4) name##4 {                                                                                   \
-        type x, y, z, w;                                                                                               \
-    };                                                                                                                 \
-    static inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                            \
+#define EMULATOR_VECTORS(name, type, align2, align4)                        \
+    struct alignas(align2) name##2 {                                        \
+        type x, y;                                                          \
+    };                                                                      \
+    struct alignas(align4) name##4 {                                        \
+        type x, y, z, w;                                                    \
+    };                                                                      \
+    static inline name##2 make_##name##2(type x, type y) { return {x, y}; } \
     static inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 EMULATOR_VECTORS(char, signed char, 2, 4)
 EMULATOR_VECTORS(uchar, unsigned char, 2, 4)

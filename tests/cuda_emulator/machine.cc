@@ -16,9 +16,7 @@ static std::mutex one_launch;
 static std::function<void()> body;
 static std::vector<int> ready;
 static int done, at_barrier;
-static struct {
-    int yes, result;
-} votes;
+static struct { int yes, result; } votes;
 
 /* --- faults ------------------------------------------------------------------------------------------------------- */
 
@@ -230,7 +228,8 @@ static uint64_t seed_of_environment() {
     return text ? strtoull(text, nullptr, 10) : 1;
 }
 
-static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
+static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                       const std::function<void()> &kernel) {
     static device_thread threads[THREADS_MOST];
     std::lock_guard<std::mutex> guard(one_launch);
     if (machine.launch == 0) machine.seed = seed_of_environment();

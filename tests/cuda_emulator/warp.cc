@@ -76,7 +76,8 @@ static void end_mma(void *const arguments[LANES], unsigned) {
         const mma_argument *x = static_cast<const mma_argument *>(arguments[lane]);
         int g = lane / 4, t = lane % 4;
         for (int i = 0; i < 4; i++)
-            for (int half = 0; half < 2; half++) a[g + 8 * (i % 2)][2 * t + 8 * (i / 2) + half] = half_of(x->a[i], half);
+            for (int half = 0; half < 2; half++)
+                a[g + 8 * (i % 2)][2 * t + 8 * (i / 2) + half] = half_of(x->a[i], half);
         for (int i = 0; i < 2; i++)
             for (int half = 0; half < 2; half++) b[g][2 * t + 8 * i + half] = half_of(x->b[i], half);
     }

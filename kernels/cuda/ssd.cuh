@@ -18,7 +18,7 @@ template <int WIDTH> struct alignas(16) tile_row {
     __device__ const bf16 &operator[](int column) const { return at[column]; }
 };
 
-/* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are exp2f. */
+/* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are fast_exp2. */
 static const float LOG2_E = 1.44269504f;
 
 __host__ __device__ static inline size_t ssd_tile(const mamba_shape &s) { return s.chunk < TILE ? s.chunk : TILE; }
@@ -255,25 +255,25 @@ __device__ static inline void make_weights(tile_weights *w, const raw_weights &r
         if (lane >= offset) sum += before;
     }
     float before = __shfl_up_sync(0xffffffffu, sum, 1), whole = __shfl_sync(0xffffffffu, sum, WARP - 1);
-    if (lane == 0) before = 0, w->whole = exp2f(whole);
+    if (lane == 0) before = 0, w->whole = fast_exp2(whole);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = 2 * lane + i;
         float l = before + (i == 0 ? first : both);
         float kappa = t < length ? raw.gamma[i] + (raw.delta[i + 1] - raw.gamma[i + 1]) : 0;
         w->l[t] = l;
-        w->r[t] = exp2f(l);
-        w->f[t] = exp2f(whole - l);
+        w->r[t] = fast_exp2(l);
+        w->f[t] = fast_exp2(whole - l);
         w->kappa[t] = kappa;
         w->gamma[t] = t < length ? raw.gamma[i] : 0;
         w->fall[t] = kappa * w->f[t];
     }
 }
 
-/* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before exp2f, so it is
+/* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before fast_exp2, so it is
  * never above 0. */
 __device__ static inline float token_decay(const tile_weights &w, int to, int from) {
-    float decay = exp2f(from < to ? w.l[to] - w.l[from] : 0);
+    float decay = fast_exp2(from < to ? w.l[to] - w.l[from] : 0);
     return from < to ? decay : 0;
 }
 

@@ -325,7 +325,7 @@ __device__ static inline void gradient_steps(backward_tiles<P, N> *m, const back
 
 /* Grid: (sequence, tile, head), the head fastest: neighbours in memory. */
 template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS) ssd_backward_tiles(backward_arguments a) {
+__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_backward_tiles(backward_arguments a) {
     auto *m = shared_memory<backward_tiles<P, N>>();
     size_t head = blockIdx.x % a.s.heads, tile = blockIdx.x / a.s.heads % ssd_tiles(a.s);
     size_t batch = blockIdx.x / a.s.heads / ssd_tiles(a.s), start = tile * ssd_tile(a.s);

@@ -6,7 +6,7 @@
  * microseconds of latency decide. */
 #include "kernels/cuda/mamba.cuh"
 
-enum { THREADS = 256 };
+static constexpr int THREADS = 256;
 
 /* Shared memory: b, c, b_before (state), x, x_before (head_dim), turn (angles). */
 struct decode_tiles {
@@ -37,9 +37,8 @@ __device__ static void decode_vector(float *to, const bf16 *x, const float *norm
 }
 
 /* Grid: batch x heads. */
-__global__ void __launch_bounds__(THREADS)
-    decode_heads(bf16 *out, mamba_state kept, const bf16 *proj, mamba_weights w, mamba_shape s,
-                 struct mamba_columns k) {
+__global__ void __launch_bounds__(THREADS) decode_heads(bf16 *out, mamba_state kept, const bf16 *proj, mamba_weights w,
+                                                        mamba_shape s, struct mamba_columns k) {
     decode_tiles m = lay_out(shared_memory<rotation>(), s);
     size_t head = blockIdx.x % s.heads, group = head / (s.heads / s.groups), index = blockIdx.x;
     int thread = (int)threadIdx.x, warp = thread / WARP;

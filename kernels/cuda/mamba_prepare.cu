@@ -8,13 +8,13 @@
  * limit 87 us. */
 #include "kernels/cuda/mamba_room.cuh"
 
-enum { THREADS = 128 };
+static constexpr int THREADS = 128;
 
-/* --- delta, log_decay, gamma ----------------------------------------------------------------------------------------- */
+/* --- delta, log_decay, gamma -----------------------------------------------------------------------------------------
+ */
 
-__global__ void __launch_bounds__(THREADS)
-    prepare_rates(mamba_tape tape, const bf16 *proj, const float *dt_bias, size_t rows, size_t heads,
-                  struct mamba_columns k) {
+__global__ void __launch_bounds__(THREADS) prepare_rates(mamba_tape tape, const bf16 *proj, const float *dt_bias,
+                                                         size_t rows, size_t heads, struct mamba_columns k) {
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x, h = i % heads;
     if (i >= rows * heads) return;
     const bf16 *row = proj + i / heads * k.width;
@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(THREADS)
     tape.gamma[i] = sigmoid(to_float(row[k.lambda + h])) * delta;
 }
 
-/* --- phases: turns at the start of every tile -------------------------------------------------------------------------- */
+/* --- phases: turns at the start of every tile
+ * -------------------------------------------------------------------------- */
 
 /* turns (batch, tiles, heads, angles) = what each tile turns. Grid: batch x tiles. */
 __global__ void __launch_bounds__(THREADS)
@@ -44,12 +45,12 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* --- B and C of every head --------------------------------------------------------------------------------------------- */
+/* --- B and C of every head
+ * --------------------------------------------------------------------------------------------- */
 
 /* unit (2, rows, groups, state) = the normed B and C times their weight; one warp for each. */
-__global__ void __launch_bounds__(THREADS)
-    norm_groups(float *unit, mamba_tape tape, const bf16 *proj, mamba_weights w, mamba_shape s,
-                struct mamba_columns k) {
+__global__ void __launch_bounds__(THREADS) norm_groups(float *unit, mamba_tape tape, const bf16 *proj, mamba_weights w,
+                                                       mamba_shape s, struct mamba_columns k) {
     size_t count = s.batch * s.time * s.groups, i = ((size_t)blockIdx.x * THREADS + threadIdx.x) / WARP;
     if (i >= 2 * count) return;
     bool c = i >= count;
@@ -130,5 +131,6 @@ extern "C" void cuda_mamba_prepare_forward(struct lane *lane, struct mamba_tape 
                acts(proj), s, k);
         launch_scan<false>(room.sums, s);
     }
-    LAUNCH(prepare_heads, (unsigned)(tiles * s.heads), THREADS, MAMBA_TILE * (s.angles + 1) * sizeof(rotation), *tape, room.unit, room.sums, acts(proj), *weights, s, k);
+    LAUNCH(prepare_heads, (unsigned)(tiles * s.heads), THREADS, MAMBA_TILE * (s.angles + 1) * sizeof(rotation), *tape,
+           room.unit, room.sums, acts(proj), *weights, s, k);
 }

@@ -8,7 +8,7 @@
  * Published preset, a call: B, C, dB, dC, cos, sin read: 604 MB (140 us); the rest, 80 MB (19 us): limit 159 us. */
 #include "kernels/cuda/mamba_room.cuh"
 
-enum { THREADS = 128, LANES = THREADS / MAMBA_TILE }; /* a tile's token has LANES threads, side by side */
+static constexpr int THREADS = 128, LANES = THREADS / MAMBA_TILE; /* a tile's token has LANES threads, side by side */
 
 /* Everything that the kernels share. partial rows: db_bias, dc_bias (heads, state), ddt_bias (heads), db_norm, dc_norm
  * (groups, state). */
@@ -35,10 +35,10 @@ __device__ static inline tile_place place_of(const mamba_shape &s, size_t index)
 
 /* Shared memory of gradient_groups. Rows are one float longer than their content, for the banks. */
 struct group_tiles {
-    float *sum;     /* (2, tokens, state + 1) the group's gradient of normed B and C */
-    float *vector;  /* (tokens, state + 1) of one head, unrotated */
-    float *phase;   /* (tokens, angles + 1) dphi, then F */
-    float *dtheta;  /* (tokens, angles + 1) */
+    float *sum;    /* (2, tokens, state + 1) the group's gradient of normed B and C */
+    float *vector; /* (tokens, state + 1) of one head, unrotated */
+    float *phase;  /* (tokens, angles + 1) dphi, then F */
+    float *dtheta; /* (tokens, angles + 1) */
 };
 __host__ __device__ static inline size_t group_floats(const mamba_shape &s) {
     return MAMBA_TILE * (3 * (s.state + 1) + 2 * (s.angles + 1));
@@ -56,7 +56,8 @@ __device__ static void unrotate(const prepare_arguments &a, const group_tiles &m
     size_t at = (place.row + (size_t)token) * a.s.heads + (size_t)head;
     const bf16 *gradient = reinterpret_cast<const bf16 *>(c ? a.dtape.c : a.dtape.b) + at * a.s.state;
     const bf16 *rotated = reinterpret_cast<const bf16 *>(c ? a.tape.c : a.tape.b) + at * a.s.state;
-    const bf16 *cosine = reinterpret_cast<const bf16 *>(a.tape.cosine), *sine = reinterpret_cast<const bf16 *>(a.tape.sine);
+    const bf16 *cosine = reinterpret_cast<const bf16 *>(a.tape.cosine),
+               *sine = reinterpret_cast<const bf16 *>(a.tape.sine);
     float *vector = m.vector + token * (state + 1), *sum = m.sum + ((c ? MAMBA_TILE : 0) + token) * (state + 1);
     for (int j = (int)threadIdx.x % LANES; 2 * j < state; j += LANES) {
         int odd_at = 2 * j + 1 < state ? 2 * j + 1 : 2 * j; /* an odd state ends in an element that never rotates */
@@ -96,7 +97,8 @@ __device__ static void sum_phases(const prepare_arguments &a, const group_tiles 
 }
 
 /* The head's ddelta from the tile's own F, and its part of dtheta. */
-__device__ static void spend_phases(const prepare_arguments &a, const group_tiles &m, const tile_place &place, int head) {
+__device__ static void spend_phases(const prepare_arguments &a, const group_tiles &m, const tile_place &place,
+                                    int head) {
     int token = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES, angles = (int)a.s.angles;
     size_t row = place.row + (size_t)(token < place.tokens ? token : 0), at = row * a.s.heads + (size_t)head;
     float delta = a.tape.delta[at], sum = 0;
@@ -135,7 +137,8 @@ __global__ void __launch_bounds__(THREADS, 4) gradient_groups(prepare_arguments 
     int state = (int)a.s.state, angles = (int)a.s.angles;
     tile_place place = place_of(a.s, blockIdx.x / a.s.groups);
     group_tiles m = lay_out(shared_memory<float>(), a.s);
-    float *partial = a.room.partial + place.index * partial_width(a.s), *norms = partial + a.s.heads * (2 * a.s.state + 1);
+    float *partial = a.room.partial + place.index * partial_width(a.s),
+          *norms = partial + a.s.heads * (2 * a.s.state + 1);
     for (int i = (int)threadIdx.x; i < (int)group_floats(a.s); i += THREADS) m.sum[i] = 0;
     __syncthreads();
     for (size_t head = group * per_group; head < (group + 1) * per_group; head++)
@@ -157,7 +160,8 @@ __global__ void __launch_bounds__(THREADS, 4) gradient_groups(prepare_arguments 
         dtheta[i] = m.dtheta[i / angles * (angles + 1) + i % angles];
 }
 
-/* --- dt', a', lambda', theta' ------------------------------------------------------------------------------------------- */
+/* --- dt', a', lambda', theta'
+ * ------------------------------------------------------------------------------------------- */
 
 __device__ static void gradient_theta(const prepare_arguments &a, const tile_place &place, const double *behind) {
     size_t angles = a.s.angles, all = a.s.batch * a.s.time;
@@ -179,7 +183,8 @@ __device__ static float gradient_rates(const prepare_arguments &a, size_t row, s
     float mix = sigmoid(to_float(a.proj[column + a.k.lambda])), turned = 0;
     bool bound = step >= -LEAST_DECAY;
     for (size_t j = 0; j < a.s.angles; j++)
-        turned += turning_rate(to_float(a.proj[row * a.k.width + a.k.theta + j])) * (float)behind[head * a.s.angles + j];
+        turned +=
+            turning_rate(to_float(a.proj[row * a.k.width + a.k.theta + j])) * (float)behind[head * a.s.angles + j];
     if (a.s.angles) ddelta += a.room.ddelta[at] + TURN * turned;
     ddelta += dlog_decay * (bound ? -LEAST_DECAY : step) + dgamma * mix;
     float ddt = ddelta * sigmoid(to_float(a.proj[column + a.k.dt]) + a.weights.dt_bias[head]);
@@ -203,7 +208,8 @@ __global__ void __launch_bounds__(THREADS) gradient_rows(prepare_arguments a) {
     gradient_theta(a, place, behind);
 }
 
-/* --- the weights' gradients ---------------------------------------------------------------------------------------------- */
+/* --- the weights' gradients
+ * ---------------------------------------------------------------------------------------------- */
 
 /* The tiles' parts summed by column: a block has WARP columns, each of its warps every 32nd tile. */
 __global__ void __launch_bounds__(WARP *WARP)
@@ -213,7 +219,9 @@ __global__ void __launch_bounds__(WARP *WARP)
     size_t weights = 2 * biases + s.heads + 2 * s.state, column = blockIdx.x * (size_t)WARP + lane;
     size_t copies = column < 2 * biases + s.heads ? 1 : s.groups; /* a norm's weight is shared by the groups */
     size_t norm = column - (2 * biases + s.heads), c = norm / s.state;
-    size_t from = copies == 1 && column < 2 * biases + s.heads ? column : 2 * biases + s.heads + c * s.groups * s.state + norm % s.state;
+    size_t from = copies == 1 && column < 2 * biases + s.heads
+                      ? column
+                      : 2 * biases + s.heads + c * s.groups * s.state + norm % s.state;
     float sum = 0;
     if (column < weights)
         for (size_t group = 0; group < copies; group++)
@@ -233,20 +241,21 @@ __global__ void __launch_bounds__(WARP *WARP)
         (c ? to.c_norm : to.b_norm)[norm % s.state] += sum;
 }
 
-extern "C" size_t cuda_mamba_prepare_scratch(const struct mamba_shape *shape) { return prepare_room(NULL, shape).bytes; }
+extern "C" size_t cuda_mamba_prepare_scratch(const struct mamba_shape *shape) {
+    return prepare_room(NULL, shape).bytes;
+}
 
 extern "C" void cuda_mamba_prepare_backward(struct lane *lane, act *dproj, const struct mamba_gradients *gradients,
                                             const struct mamba_tape_gradients *dtape, const struct mamba_tape *tape,
                                             const act *proj, const struct mamba_weights *weights,
                                             const struct mamba_shape *shape) {
     const struct mamba_shape &s = *shape;
-    prepare_arguments a = {s, mamba_columns(shape), *tape, *dtape, *weights, acts(proj), acts(dproj),
-                           prepare_room(lane->scratch, shape)};
+    prepare_arguments a = {s,        mamba_columns(shape), *tape,       *dtape,
+                           *weights, acts(proj),           acts(dproj), prepare_room(lane->scratch, shape)};
     size_t tiles = s.batch * mamba_tiles(s);
     size_t columns = s.heads * (2 * s.state + 1) + 2 * s.state;
     LAUNCH(gradient_groups, (unsigned)(tiles * s.groups), THREADS, group_floats(s) * sizeof(float), a);
-    if (s.angles)
-        launch_scan<true>(a.room.sums, s);
+    if (s.angles) launch_scan<true>(a.room.sums, s);
     LAUNCH(gradient_rows, (unsigned)tiles, THREADS, 0, a);
     LAUNCH(gradient_weights, (unsigned)ceil_div(columns, WARP), WARP * WARP, WARP * WARP * sizeof(float), *gradients,
            a.room.partial, tiles, s);

@@ -2,7 +2,7 @@
 #pragma once
 #include "kernels/cuda/mamba.cuh"
 
-enum { MAMBA_TILE = WARP };
+static constexpr size_t MAMBA_TILE = WARP;
 
 __host__ __device__ static inline size_t mamba_tiles(const mamba_shape &s) { return ceil_div(s.time, MAMBA_TILE); }
 
@@ -42,11 +42,12 @@ static inline struct prepare_room prepare_room(void *scratch, const struct mamba
     return room;
 }
 
-enum { SCAN_THREADS = 128 };
+static constexpr int SCAN_THREADS = 128;
 
 /* In place: what each tile sums becomes the sum of all tiles before it, or (LATER) behind it; wrapped when phases. */
 template <bool LATER>
-static __global__ void __launch_bounds__(SCAN_THREADS) scan_tiles(double *sums, size_t batch, size_t tiles, size_t pairs) {
+static __global__ void __launch_bounds__(SCAN_THREADS)
+    scan_tiles(double *sums, size_t batch, size_t tiles, size_t pairs) {
     size_t i = (size_t)blockIdx.x * SCAN_THREADS + threadIdx.x;
     if (i >= batch * pairs) return;
     double sum = 0, *at = sums + i / pairs * tiles * pairs + i % pairs;

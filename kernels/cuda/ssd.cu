@@ -118,8 +118,8 @@ static void launch_forward(bf16 *y, struct mamba_tape *tape, const bf16 *proj, c
                            const struct mamba_shape *s) {
     bf16 *states = s->chunk <= TILE ? acts(tape->states) : NULL;
     dim3 grid((unsigned)(s->batch * s->heads), (unsigned)ceil_div(s->head_dim, P));
-    LAUNCH((ssd_forward_tiles<P, N>), grid, SSD_THREADS, sizeof(forward_tiles<P, N>), y, states, *s, mamba_columns(s), *tape,
-           proj, d);
+    LAUNCH((ssd_forward_tiles<P, N>), grid, SSD_THREADS, sizeof(forward_tiles<P, N>), y, states, *s, mamba_columns(s),
+           *tape, proj, d);
 }
 
 /* Chunks of more than 64 tokens are cut into tiles here, and their states are left to the backward pass to make. */

@@ -8,8 +8,8 @@
 #pragma once
 #include "kernels/cuda/tensor_core.cuh"
 
-enum { TILE = 64, SSD_WARPS = 4, SSD_THREADS = SSD_WARPS * WARP };
-enum { PAD = 8 }; /* bf16 behind each row of a tile: eight rows then lie in eight different sets of banks */
+static constexpr int TILE = 64, SSD_WARPS = 4, SSD_THREADS = SSD_WARPS * WARP;
+static constexpr int PAD = 8; /* bf16 behind each row of a tile: eight rows then lie in eight different sets of banks */
 
 /* A row of a tile in shared memory. */
 template <int WIDTH> struct alignas(16) tile_row {
@@ -24,13 +24,15 @@ static const float LOG2_E = 1.44269504f;
 __host__ __device__ static inline size_t ssd_tile(const mamba_shape &s) { return s.chunk < TILE ? s.chunk : TILE; }
 __host__ __device__ static inline size_t ssd_tiles(const mamba_shape &s) { return ceil_div(s.time, ssd_tile(s)); }
 
-/* --- between global and shared memory ------------------------------------------------------------------------------ */
+/* --- between global and shared memory ------------------------------------------------------------------------------
+ */
 
 __device__ static inline bool sixteen_bytes(const bf16 *rows, size_t stride, int columns) {
     return (reinterpret_cast<size_t>(rows) % 16 | stride % 8 | (size_t)columns % 8) == 0;
 }
 
-/* Begins the copy of `rows` rows of `columns` elements, the rest of the tile zero; done after copy_wait and a barrier. */
+/* Begins the copy of `rows` rows of `columns` elements, the rest of the tile zero; done after copy_wait and a barrier.
+ */
 template <int ROWS, int COLUMNS>
 __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *from, size_t stride, int rows,
                                         int columns) {
@@ -69,7 +71,8 @@ __device__ static inline void store_rows(bf16 *to, size_t stride, const tile_row
     __syncwarp();
 }
 
-/* --- a warp's products: accumulators hold 16 rows, as d fragments of COLUMNS/8 tiles -------------------------------- */
+/* --- a warp's products: accumulators hold 16 rows, as d fragments of COLUMNS/8 tiles --------------------------------
+ */
 
 template <int COLUMNS> __device__ static inline void clear_rows(float (&acc)[COLUMNS][4]) {
 #pragma unroll
@@ -77,8 +80,7 @@ template <int COLUMNS> __device__ static inline void clear_rows(float (&acc)[COL
 }
 
 /* Rows of acc: this lane's d fragments hold row lane/4 (upper) and that + 8 (lower). */
-template <int COLUMNS>
-__device__ static inline void scale_rows(float (&acc)[COLUMNS][4], float upper, float lower) {
+template <int COLUMNS> __device__ static inline void scale_rows(float (&acc)[COLUMNS][4], float upper, float lower) {
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
         acc[i][0] *= upper, acc[i][1] *= upper;
@@ -194,7 +196,8 @@ __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const
     return {sum_of_four(sum.upper), sum_of_four(sum.lower)};
 }
 
-/* --- one head of one sequence --------------------------------------------------------------------------------------- */
+/* --- one head of one sequence ---------------------------------------------------------------------------------------
+ */
 
 struct head_view {
     const bf16 *x, *b, *c; /* of token 0 */
@@ -217,7 +220,8 @@ __device__ static inline head_view view_head(const mamba_shape &s, const struct 
             .heads = s.heads};
 }
 
-/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them --------------------------------------------------- */
+/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them
+ * --------------------------------------------------- */
 
 struct tile_weights {
     float l[TILE];                           /* log-decay summed from the tile's start, times log2 e */
@@ -270,8 +274,8 @@ __device__ static inline void make_weights(tile_weights *w, const raw_weights &r
     }
 }
 
-/* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before fast_exp2, so it is
- * never above 0. */
+/* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before fast_exp2, so it
+ * is never above 0. */
 __device__ static inline float token_decay(const tile_weights &w, int to, int from) {
     float decay = fast_exp2(from < to ? w.l[to] - w.l[from] : 0);
     return from < to ? decay : 0;
@@ -285,7 +289,8 @@ __device__ static inline float token_weight(const tile_weights &w, int to, int f
     return token_weight(w, to, from, token_decay(w, to, from));
 }
 
-/* --- the carried state (P, N), in float, split over the block's warps ------------------------------------------------ */
+/* --- the carried state (P, N), in float, split over the block's warps ------------------------------------------------
+ */
 
 template <int P, int N> struct state_part {
     static constexpr int ROW_WARPS = P / 16, COLUMNS = N * ROW_WARPS / SSD_WARPS;
@@ -318,20 +323,21 @@ template <int P, int N> struct state_part {
     /* The tile's part of this warp to global memory, which has `rows` x `columns`. */
     __device__ void store(bf16 *to, size_t stride, const tile_row<N> *tile, int rows, int columns) const {
         const bf16 *from = &tile[row][column];
-        store_rows<COLUMNS>(to + (size_t)row * stride + column, stride,
-                               reinterpret_cast<const tile_row<N> *>(from), rows - row, columns - column);
+        store_rows<COLUMNS>(to + (size_t)row * stride + column, stride, reinterpret_cast<const tile_row<N> *>(from),
+                            rows - row, columns - column);
     }
 };
 
-/* --- launches: N is at most 256; a block handles a slice of P of the head's channels --------------------------------- */
+/* --- launches: N is at most 256; a block handles a slice of P of the head's channels ---------------------------------
+ */
 
 /* Calls launch<P, N>() with the slice and the padded state that fit the shape and 160 KB of shared memory. */
-#define SSD_DISPATCH(shape, launch, ...)                                                                               \
-    do {                                                                                                               \
-        if ((shape)->state <= 64)                                                                                      \
-            launch<64, 64>(__VA_ARGS__);                                                                               \
-        else if ((shape)->state <= 128)                                                                                \
-            launch<64, 128>(__VA_ARGS__);                                                                              \
-        else                                                                                                           \
-            launch<32, 256>(__VA_ARGS__);                                                                              \
+#define SSD_DISPATCH(shape, launch, ...)  \
+    do {                                  \
+        if ((shape)->state <= 64)         \
+            launch<64, 64>(__VA_ARGS__);  \
+        else if ((shape)->state <= 128)   \
+            launch<64, 128>(__VA_ARGS__); \
+        else                              \
+            launch<32, 256>(__VA_ARGS__); \
     } while (0)

@@ -1,9 +1,9 @@
 /* ssd_backward: gradients of the Mamba-3 recurrence; the mathematics is in kernels/cpu/ssd.c, whose names are used.
  *
  * Three kernels. carry_states walks the tiles of each head from last to first with the gradient K of the state in
- * float, and leaves its rounded form for every tile. With that, tiles no longer depend on each other, and ssd_backward_tiles
- * does one tile of one head a block. It works on the transposes of the chunk's matrices, rows s (the token that
- * weighs) by columns t (the token weighed in): there
+ * float, and leaves its rounded form for every tile. With that, tiles no longer depend on each other, and
+ * ssd_backward_tiles does one tile of one head a block. It works on the transposes of the chunk's matrices, rows s (the
+ * token that weighs) by columns t (the token weighed in): there
  *
  *     W_st = weight(t, s) dy_t.x_s      dB = W C + diag(kappa f) x K
  *     M_st = weight(t, s) C_t.B_s       dx = M dy + diag(kappa f) B K^T + D dy
@@ -12,15 +12,18 @@
  * with weight = kappa_s exp(l_t - l_s) before, gamma on the diagonal. W and M never leave the registers, but for one
  * copy of W in shared memory, for W^T. The sums for kappa and l are taken from W o G in float:
  *
- *     kappa_s dkappa_s = sum_{t>s} W_st G_ts + kappa_s f_s (K^T x_s).B_s,    U_t.C_t = sum_{s<t} W_st G_ts + r_t (H'^T dy_t).C_t
+ *     kappa_s dkappa_s = sum_{t>s} W_st G_ts + kappa_s f_s (K^T x_s).B_s,    U_t.C_t = sum_{s<t} W_st G_ts + r_t (H'^T
+ * dy_t).C_t
  *
  * At last ssd_backward_joins gives each tile's first token what the tile before found for it, and adds up dD.
  *
- * Published preset, a call: carry_states 9 GFLOP; dy, C read, K written: 403 MB (94 us). The tiles: 52 GFLOP without the
- * blocks above the diagonals (66 us); x, dy, B, C, H', K read, dx, dB, dC written: 1208 MB (281 us): limit 375 us. */
+ * Published preset, a call: carry_states 9 GFLOP; dy, C read, K written: 403 MB (94 us). The tiles: 52 GFLOP without
+ * the blocks above the diagonals (66 us); x, dy, B, C, H', K read, dx, dB, dC written: 1208 MB (281 us): limit 375 us.
+ */
 #include "kernels/cuda/ssd.cuh"
 
-/* --- the states, or their gradients, that enter every tile ----------------------------------------------------------- */
+/* --- the states, or their gradients, that enter every tile -----------------------------------------------------------
+ */
 
 /* FORWARD: H' of every tile, from x and B. Else K of every tile, from dy and C. */
 template <int P, int N> struct carry_tiles {
@@ -37,8 +40,8 @@ struct carry_source {
 };
 
 template <int P, int N>
-__device__ static inline void fetch(carry_tiles<P, N> *m, int buffer, const carry_source &from, size_t start, int length,
-                                    int channels, int state) {
+__device__ static inline void fetch(carry_tiles<P, N> *m, int buffer, const carry_source &from, size_t start,
+                                    int length, int channels, int state) {
     load_tile<TILE, N>(m->matrix[buffer], from.matrix + start * from.matrix_stride, from.matrix_stride, length, state);
     load_tile<TILE, P>(m->rows[buffer], from.rows + start * from.rows_stride, from.rows_stride, length, channels);
     copy_commit();
@@ -46,9 +49,8 @@ __device__ static inline void fetch(carry_tiles<P, N> *m, int buffer, const carr
 
 /* Grid: sequences x heads, slices of P channels. carried: (batch, heads, tiles, head_dim, state). */
 template <bool FORWARD, int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS)
-    carry_states(bf16 *carried, mamba_shape s, struct mamba_columns columns, mamba_tape tape, const bf16 *proj,
-                 const bf16 *dy) {
+__global__ void __launch_bounds__(SSD_THREADS) carry_states(bf16 *carried, mamba_shape s, struct mamba_columns columns,
+                                                            mamba_tape tape, const bf16 *proj, const bf16 *dy) {
     using tiles = carry_tiles<P, N>;
     tiles *m = shared_memory<tiles>();
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)P;
@@ -62,7 +64,8 @@ __global__ void __launch_bounds__(SSD_THREADS)
 
     state_part<P, N> sum;
     for (size_t step = 0; step < count; step++) {
-        size_t i = FORWARD ? step : count - 1 - step, start = i * length, next = FORWARD ? start + length : start - length;
+        size_t i = FORWARD ? step : count - 1 - step, start = i * length,
+               next = FORWARD ? start + length : start - length;
         int now = (int)(s.time - start < length ? s.time - start : length), buffer = (int)(step % tiles::BUFFERS);
         int then = step + 1 == count ? 0 : (int)(s.time - next < length ? s.time - next : length);
         tile_weights &w = m->weights[step % 2];
@@ -86,7 +89,8 @@ __global__ void __launch_bounds__(SSD_THREADS)
     }
 }
 
-/* --- one tile of one head -------------------------------------------------------------------------------------------- */
+/* --- one tile of one head --------------------------------------------------------------------------------------------
+ */
 
 template <int P, int N> struct backward_tiles {
     tile_row<N> b[TILE], c[TILE], state[P], gradient[P]; /* H', K */
@@ -94,20 +98,20 @@ template <int P, int N> struct backward_tiles {
     tile_row<TILE> w[TILE];
     tile_row<(P > N ? P : N)> out[TILE];
     tile_weights weights;
-    float columns[SSD_WARPS][TILE];     /* each warp's part of sum_s W_st G_ts, s before t */
-    float m[TILE], g[TILE];             /* dy_t.x_t; C_t.B_t */
-    float dkappa[TILE], passed[TILE];   /* passed: kappa_s f_s (K^T x_s).B_s */
-    float entered[TILE];                /* r_t (H'^T dy_t).C_t */
-    float through[SSD_WARPS];           /* each warp's part of <H', K> */
+    float columns[SSD_WARPS][TILE];   /* each warp's part of sum_s W_st G_ts, s before t */
+    float m[TILE], g[TILE];           /* dy_t.x_t; C_t.B_t */
+    float dkappa[TILE], passed[TILE]; /* passed: kappa_s f_s (K^T x_s).B_s */
+    float entered[TILE];              /* r_t (H'^T dy_t).C_t */
+    float through[SSD_WARPS];         /* each warp's part of <H', K> */
 };
 
 /* Where one tile of one head lies in everything that the kernel reads and writes. */
 struct tile_view {
-    head_view head;                          /* moved on to the tile's first token */
+    head_view head; /* moved on to the tile's first token */
     const bf16 *dy, *state, *gradient;
     bf16 *dx, *db, *dc;
     size_t dy_stride, head_dim;
-    int length, channels, n;                 /* tokens, P of the head, N */
+    int length, channels, n; /* tokens, P of the head, N */
 };
 
 struct backward_arguments {
@@ -118,8 +122,8 @@ struct backward_arguments {
     const bf16 *proj, *dy, *states, *gradients;
     const float *d;
     bf16 *dproj;
-    float *last;  /* (batch, tiles, heads) dkappa of each tile's last token */
-    float *dd;    /* (batch, tiles, heads) each tile's part of dD */
+    float *last; /* (batch, tiles, heads) dkappa of each tile's last token */
+    float *dd;   /* (batch, tiles, heads) each tile's part of dD */
 };
 
 __device__ static inline tile_view view_tile(const backward_arguments &a, size_t batch, size_t tile, size_t head) {
@@ -324,8 +328,7 @@ __device__ static inline void gradient_steps(backward_tiles<P, N> *m, const back
 }
 
 /* Grid: (sequence, tile, head), the head fastest: neighbours in memory. */
-template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_backward_tiles(backward_arguments a) {
+template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_backward_tiles(backward_arguments a) {
     auto *m = shared_memory<backward_tiles<P, N>>();
     size_t head = blockIdx.x % a.s.heads, tile = blockIdx.x / a.s.heads % ssd_tiles(a.s);
     size_t batch = blockIdx.x / a.s.heads / ssd_tiles(a.s), start = tile * ssd_tile(a.s);
@@ -362,11 +365,11 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_backward_tiles(backward_ar
     __syncthreads(); /* W */
     gradient_c(m, v, row, &here);
     __syncthreads(); /* the sums */
-    if (warp == 0)
-        gradient_steps(m, a, (batch * a.s.time + start) * a.s.heads + head, blockIdx.x, v.length);
+    if (warp == 0) gradient_steps(m, a, (batch * a.s.time + start) * a.s.heads + head, blockIdx.x, v.length);
 }
 
-/* --- between tiles ---------------------------------------------------------------------------------------------------- */
+/* --- between tiles
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* Block h < heads: dD of head h. The blocks behind: one thread for the first token of each tile of each head. */
 __global__ void __launch_bounds__(SSD_THREADS)
@@ -388,12 +391,14 @@ __global__ void __launch_bounds__(SSD_THREADS)
     dtape.gamma[at] -= before;
 }
 
-/* --- launches --------------------------------------------------------------------------------------------------------- */
+/* --- launches
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* What the lane's scratch holds. */
 struct ssd_room {
-    bf16 *gradients, *states; /* (batch, heads, tiles, head_dim, state); states only when the tape's are of longer chunks */
-    float *last, *dd;         /* (batch, tiles, heads) */
+    bf16 *gradients,
+        *states;      /* (batch, heads, tiles, head_dim, state); states only when the tape's are of longer chunks */
+    float *last, *dd; /* (batch, tiles, heads) */
     size_t bytes;
 };
 
@@ -404,7 +409,8 @@ static size_t take(size_t *used, size_t bytes) {
 }
 
 static struct ssd_room lay_out(char *scratch, const struct mamba_shape *s) {
-    size_t used = 0, tiles = s->batch * s->heads * ssd_tiles(*s), states = tiles * s->head_dim * s->state * sizeof(bf16);
+    size_t used = 0, tiles = s->batch * s->heads * ssd_tiles(*s),
+           states = tiles * s->head_dim * s->state * sizeof(bf16);
     size_t gradients = take(&used, states), own = take(&used, s->chunk > TILE ? states : 0);
     size_t last = take(&used, tiles * sizeof(float)), dd = take(&used, tiles * sizeof(float));
     return {(bf16 *)(scratch + gradients), (bf16 *)(scratch + own), (float *)(scratch + last), (float *)(scratch + dd),
@@ -417,7 +423,8 @@ template <int P, int N> static void launch_backward(const backward_arguments &a,
     dim3 walks((unsigned)(a.s.batch * a.s.heads), (unsigned)ceil_div(a.s.head_dim, P));
     size_t shared = sizeof(carry_tiles<P, N>);
     if (own_states)
-        LAUNCH((carry_states<true, P, N>), walks, SSD_THREADS, shared, own_states, a.s, a.columns, a.tape, a.proj, a.dy);
+        LAUNCH((carry_states<true, P, N>), walks, SSD_THREADS, shared, own_states, a.s, a.columns, a.tape, a.proj,
+               a.dy);
     LAUNCH((carry_states<false, P, N>), walks, SSD_THREADS, shared, gradients, a.s, a.columns, a.tape, a.proj, a.dy);
     LAUNCH((ssd_backward_tiles<P, N>), (unsigned)(a.s.batch * a.s.heads * ssd_tiles(a.s)), SSD_THREADS,
            sizeof(backward_tiles<P, N>), a);

@@ -52,7 +52,7 @@ struct mamba_case {
     struct mamba_shape s;
     struct sizes n;
     struct lane host;
-    void *owned[32]; /* of the host */
+    void *owned[64]; /* of the host */
     int owned_count;
     real *proj;
     act *device_proj;
@@ -60,7 +60,10 @@ struct mamba_case {
     struct mamba_tape tape, device_tape; /* filled by the CPU's prepare_forward, and its copy */
 };
 
-static real *own(struct mamba_case *c, real *x) { return c->owned[c->owned_count++] = x; }
+static real *own(struct mamba_case *c, real *x) {
+    assert_true(c->owned_count < (int)(sizeof c->owned / sizeof *c->owned));
+    return c->owned[c->owned_count++] = x;
+}
 
 static real *empty(struct mamba_case *c, size_t count) { return own(c, malloc(count * sizeof(real) + 1)); }
 

@@ -29,7 +29,13 @@
 #define HINGE_FLAGS "unknown"
 #endif
 
+#ifndef HINGE_CODE_BYTES
+#define HINGE_CODE_BYTES 0
+#endif
+
 const char *provenance_revision(void) { return HINGE_REVISION; }
+
+size_t provenance_code_bytes(void) { return HINGE_CODE_BYTES; }
 
 __attribute__((format(printf, 3, 4))) static void add(struct provenance *p, const char *name, const char *format, ...) {
     if (p->count == PROVENANCE_CAPACITY) return;

@@ -29,3 +29,6 @@ bool provenance_differs(const struct provenance *before, const struct provenance
 
 /* Of the build, for --version: "hinge REVISION, COMPILER". */
 const char *provenance_revision(void);
+
+/* Bytes of the source text that this program was built from: harness, kernels, model and the Makefile. */
+size_t provenance_code_bytes(void);

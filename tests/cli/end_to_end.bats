@@ -202,6 +202,44 @@ PYTHON
     [ ! -e "$folder/no.safetensors" ]
 }
 
+# shapes FILE: a line for each parameter of a safetensors file; the vocabulary, which is the text's, is left out.
+shapes() {
+    python3 - "$1" <<'PYTHON'
+import json, struct, sys
+data = open(sys.argv[1], "rb").read()
+header = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+for name in sorted(name for name in header if name.startswith("param.")):
+    shape = header[name]["shape"]
+    print(name, header[name]["dtype"], shape[1:] if name == "param.tok_emb.weight" else shape)
+PYTHON
+}
+
+# golden_suite FILE: a suite of the golden file's model, in its options' own words.
+golden_suite() {
+    python3 - "$1" <<'PYTHON'
+import json, struct, sys
+data = open(sys.argv[1], "rb").read()
+options = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
+print("name: golden\nquestion: Which names?\npreset: tiny\nseeds: [1, 2]\nbaseline: none\nmetric: bpb.raw\nset:")
+for key, value in options.items():
+    if "." in key and key != "model.vocab_size":
+        print(f"  {key}: {'[' + value + ']' if key.endswith('.layers') and key != 'model.layers' else value}")
+print("  train.steps: 1\nvariants: {none: {}}")
+PYTHON
+}
+
+@test "exported weights have the names and shapes of the golden files, tensor for tensor" {
+    cp -r suites/presets "$folder"
+    for case in plain untied-23; do
+        golden_suite tests/golden/$case.safetensors >"$folder/golden.yaml"
+        succeeds hinge run "$folder/golden.yaml" --db "$folder/$case.db" --data "$folder/data"
+        for step in 0 1; do
+            succeeds hinge export weights 1 --step $step -o "$folder/golden.safetensors" --db "$folder/$case.db"
+            diff <(shapes tests/golden/$case.safetensors) <(shapes "$folder/golden.safetensors")
+        done
+    done
+}
+
 @test "reproduce trains a run again to the same bits" {
     local run
     run=$(reads export runs --format json | json 'd[0]["run"]')

@@ -30,7 +30,22 @@ runs() {
         hinge submission "$run" --baseline blok-23 -o "$FOLDER/record" --db "$FOLDER/hinge.db"
     [ ! -e "$FOLDER/record" ]
     echo 12345 >"$FOLDER/code"
-    succeeds hinge submission "$run" -o "$FOLDER/record" --code "$FOLDER/code" --db "$FOLDER/hinge.db"
+    fails 2 "no name that the folder has" hinge submission "$run" -o "$FOLDER/record" --code README.md --db "$FOLDER/hinge.db"
+    succeeds hinge submission "$run" -o "$FOLDER/record" --code "$FOLDER/code" --author Me --db "$FOLDER/hinge.db"
+    cmp "$FOLDER/code" "$FOLDER/record/code"
+    # Keys and lines as in the folders of records/ in openai/parameter-golf.
+    local keys='author github_id name blurb date val_loss val_bpb bytes_total bytes_code'
+    [ "$(json "all(k in d for k in '$keys'.split()) and d['author'] == 'Me'" <"$FOLDER/record/submission.json")" = True ]
+    [ "$(json 'd["date"][10] + d["date"][-1]' <"$FOLDER/record/submission.json")" = TZ ]
+    local log=$FOLDER/record/train_seed42.log
+    grep -q '^model_params:[0-9]*$' "$log"
+    grep -q '^train_batch_tokens:256 train_seq_len:32 iterations:4$' "$log"
+    grep -q '^seed:42$' "$log"
+    grep -q '^step:4/4 val_loss:[0-9.]* val_bpb:[0-9.]* train_time:[0-9]*ms step_avg:[0-9.]*ms$' "$log"
+    grep -q '^Code size: 6 bytes$' "$log"
+    grep -Eq '^Serialized model int6-gptq\+xz: [0-9]+ bytes \(payload:[0-9]+ payload_ratio:[0-9.]+x\)$' "$log"
+    grep -Eq '^Total submission size int6-gptq\+xz: [0-9]+ bytes$' "$log"
+    grep -Eq '^final_int6-gptq_xz_roundtrip val_loss:[0-9.]+ val_bpb:[0-9.]+ eval_time:[0-9]+ms$' "$log"
     local fields='d["seeds"] == [1337, 42] and d["bytes_code"] == 6 and d["name"] == "hinge-34x2"'
     [ "$(json "$fields" <"$FOLDER/record/submission.json")" = True ]
     local total='d["bytes_total"] == 6 + max(r["artifact_bytes"] for r in d["seed_results"].values())'
@@ -42,6 +57,8 @@ runs() {
     grep -q 'The rule is not met' "$FOLDER/record/README.md"
     [ -z "$(find "$FOLDER" -maxdepth 1 -name 'record.*')" ]
     fails 2 "is there already" hinge submission "$run" -o "$FOLDER/record" --db "$FOLDER/hinge.db"
+    succeeds hinge submission "$run" -o "$FOLDER/sources" --db "$FOLDER/hinge.db"
+    [ "$(json 'd["bytes_code"]' <"$FOLDER/sources/submission.json")" -gt 500000 ]
 }
 
 @test "the published suites run at tiny on shards that were registered as fineweb" {

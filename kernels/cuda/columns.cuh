@@ -1,0 +1,106 @@
+/* columns: kernels whose threads keep their columns and walk down the rows, so that a column's parameters stay in
+ * registers, and so do its sums over rows.
+ *
+ * A warp has 32 N neighbouring columns. Rows are cut into groups, whose number depends on the shape alone; a block
+ * has one group, and each of its warps every eighth row. Sums over rows: each warp's are added within the block into
+ * one partial sum per group, in scratch, and those are added in order by a second kernel.
+ *
+ * Work has: enum { SUMS }; template <int N> struct columns, with a member pack<N> sum[SUMS] where SUMS > 0;
+ *   begin(columns<N> &, c)   reads what belongs to columns c..c+N-1
+ *   row(columns<N> &, r, c)  treats them in row r */
+#pragma once
+#include "kernels/cuda/vectors.cuh"
+
+enum {
+    COLUMN_WARPS = 8,
+    COLUMN_THREADS = COLUMN_WARPS * WARP,
+    MOST_GROUPS = 512,
+    LEAST_GROUP_ROWS = 4 * COLUMN_WARPS,
+    MOST_SUMS = 4,
+    TOTAL_WARPS = 16,
+    TOTAL_THREADS = TOTAL_WARPS * WARP
+};
+
+static inline size_t row_groups(size_t rows) {
+    size_t groups = ceil_div(rows, LEAST_GROUP_ROWS);
+    return groups < MOST_GROUPS ? groups : (size_t)MOST_GROUPS;
+}
+
+/* Bytes of scratch for the partial sums of any Work. */
+static inline size_t column_sums_bytes(size_t rows, size_t dim) {
+    return row_groups(rows) * MOST_SUMS * dim * sizeof(float);
+}
+
+/* partial[group][s][c] = the sum of what the block's warps have; a column's warps are added in order. */
+template <int N, int SUMS>
+__device__ static inline void store_block_sums(float *partial, const pack<N> (&sum)[SUMS], size_t dim) {
+    enum { WIDTH = WARP * N };
+    float *room = shared_memory<float>(); /* COLUMN_WARPS x WIDTH */
+    size_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    for (int s = 0; s < SUMS; s++) {
+        __syncthreads();
+        for (int i = 0; i < N; i++) room[warp * WIDTH + lane * N + i] = sum[s].at[i];
+        __syncthreads();
+        for (size_t i = threadIdx.x; i < WIDTH; i += COLUMN_THREADS) {
+            size_t c = blockIdx.x * (size_t)WIDTH + i;
+            float total = 0;
+            for (int w = 0; w < COLUMN_WARPS; w++) total += room[w * WIDTH + i];
+            if (c < dim) partial[(blockIdx.y * (size_t)SUMS + s) * dim + c] = total;
+        }
+    }
+}
+
+template <int N, class Work>
+static __global__ void __launch_bounds__(COLUMN_THREADS)
+    columns_kernel(Work work, float *partial, size_t rows, size_t dim, size_t group_rows) {
+    size_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, c = (blockIdx.x * (size_t)WARP + lane) * N;
+    size_t first = blockIdx.y * group_rows, end = first + group_rows < rows ? first + group_rows : rows;
+    typename Work::template columns<N> mine = {};
+    if (c < dim) {
+        work.begin(mine, c);
+        for (size_t r = first + warp; r < end; r += COLUMN_WARPS) work.row(mine, r, c);
+    }
+    if constexpr (Work::SUMS > 0) store_block_sums(partial, mine.sum, dim);
+}
+
+/* out[i] += the partial sums of all groups: a warp's threads have neighbouring columns, its warps share the groups. */
+static __global__ void __launch_bounds__(TOTAL_THREADS)
+    column_totals_kernel(float *out, const float *partial, size_t groups, size_t width) {
+    float *room = shared_memory<float>();
+    size_t warp = threadIdx.x / WARP, i = blockIdx.x * (size_t)WARP + threadIdx.x % WARP;
+    float sum = 0;
+    if (i < width)
+        for (size_t g = warp; g < groups; g += TOTAL_WARPS) sum += partial[g * width + i];
+    room[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp != 0 || i >= width) return;
+    for (int w = 1; w < TOTAL_WARPS; w++) sum += room[w * WARP + threadIdx.x];
+    out[i] += sum;
+}
+
+/* out (width) += partial (groups, width) */
+static inline void add_partial_sums(const char *name, real *out, const float *partial, size_t groups, size_t width) {
+    device_launch(name, column_totals_kernel, dim3((unsigned)ceil_div(width, WARP)), dim3(TOTAL_THREADS),
+                  TOTAL_THREADS * sizeof(float), out, partial, groups, width);
+}
+
+template <int N, class Work>
+static void launch_columns(const char *name, const Work &work, float *partial, size_t rows, size_t dim) {
+    size_t groups = row_groups(rows), group_rows = groups ? ceil_div(rows, groups) : 0;
+    dim3 grid((unsigned)ceil_div(dim, WARP * N), (unsigned)groups);
+    device_launch(name, columns_kernel<N, Work>, grid, dim3(COLUMN_THREADS),
+                  Work::SUMS > 0 ? COLUMN_THREADS * N * sizeof(float) : 0, work, partial, rows, dim, group_rows);
+}
+
+/* `work` over (rows, dim), eight columns at a time where `vectors` says that addresses and strides allow it; its sums,
+ * SUMS times dim, are added to `sums` by way of the lane's scratch. */
+template <class Work>
+static void for_each_column(const char *name, struct lane *lane, const Work &work, real *sums, size_t rows, size_t dim,
+                            bool vectors) {
+    float *partial = static_cast<float *>(lane->scratch);
+    if (vectors && dim % ACTS == 0)
+        launch_columns<ACTS>(name, work, partial, rows, dim);
+    else
+        launch_columns<1>(name, work, partial, rows, dim);
+    if (Work::SUMS > 0 && rows) add_partial_sums(name, sums, partial, row_groups(rows), Work::SUMS * dim);
+}

@@ -1,0 +1,10 @@
+/* memory: clearing and copying what is already on the device, in the stream's order. */
+#include "kernels/cuda/device.cuh"
+
+extern "C" void cuda_clear(struct lane *, void *x, size_t bytes) {
+    device_note(cudaMemsetAsync(x, 0, bytes, device_stream()), "clear");
+}
+
+extern "C" void cuda_copy(struct lane *, void *to, const void *from, size_t bytes) {
+    device_note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device_stream()), "copy");
+}

@@ -55,7 +55,8 @@ TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c $(if $(CUD
 TEST_PROGRAMS := $(addprefix $(BUILD)/,$(basename $(if $(CUDA_OBJECTS),$(TEST_SOURCES),\
     $(filter-out $(CUDA_TESTS),$(TEST_SOURCES)))))
 # Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
-support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c)))
+support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c))) \
+    $(patsubst %.cc,$(BUILD)/%.o,$(filter tests/model/%,$(wildcard $(dir $1)*.cc)))
 
 .DEFAULT_GOAL := all
 .PHONY: all demo test check bench help packages test-packages check-packages clean tests format libraries
@@ -162,4 +163,4 @@ compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
 	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
 
--include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c))
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c)) $(BUILD)/tests/model/guarded.d

@@ -13,7 +13,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
 #endif
 
-enum { ALIGNMENT = 64, RED_ZONE = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 256, RED_ZONE = 64, HUGE_PAGE = 2 << 20 };
 
 static size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -44,19 +44,38 @@ status arena_create(struct arena *arena, size_t bytes, const char *what) {
     return NULL;
 }
 
+static bool on_device(const struct arena *arena) { return arena->ops && arena->ops->device_memory; }
+
+status arena_create_for(struct arena *arena, const struct backend *ops, size_t bytes, const char *what) {
+    *arena = (struct arena){.ops = ops};
+    void *memory = NULL;
+    status s = on_device(arena) ? ops->memory_new(&memory, bytes, what) : arena_create(arena, bytes, what);
+    if (memory) *arena = (struct arena){.base = memory, .size = bytes};
+    arena->ops = s ? NULL : ops;
+    return s;
+}
+
 void arena_destroy(struct arena *arena) {
-    if (arena->base) ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size);
-    free(arena->base);
+    if (on_device(arena)) {
+        if (arena->base) arena->ops->memory_free(arena->base);
+    } else {
+        if (arena->base) ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size);
+        free(arena->base);
+    }
     *arena = (struct arena){0};
 }
 
 void *arena_take(struct arena *arena, size_t bytes) {
     size_t start = arena->used;
-    arena->used += rounded_up(bytes, ALIGNMENT) + RED_ZONE;
+    arena->used += rounded_up(bytes + RED_ZONE, ALIGNMENT);
     if (!arena->base) return NULL;
     if (arena->used > arena->size) abort();
-    ASAN_UNPOISON_MEMORY_REGION(arena->base + start, bytes);
+    if (!on_device(arena)) ASAN_UNPOISON_MEMORY_REGION(arena->base + start, bytes);
     return arena->base + start;
 }
 
 real *arena_reals(struct arena *arena, size_t count) { return arena_take(arena, count * sizeof(real)); }
+
+act *arena_acts(struct arena *arena, size_t count) {
+    return arena_take(arena, count * (arena->ops ? arena->ops->act_bytes : sizeof(act)));
+}

@@ -3,23 +3,25 @@
  *   base                          used                      size
  *   | tensor | pad | tensor | pad | free ...                 |
  *
- * Every piece starts on 64 bytes. Sizing and filling use the same code: an arena with base NULL only counts, so a
- * layout function is run once to measure and once to place. Under AddressSanitizer the padding is poisoned. */
+ * Every piece starts on 256 bytes. Sizing and filling use the same code: an arena with base NULL only counts, so a
+ * layout function is run once to measure and once to place. Under AddressSanitizer the host's padding is poisoned. */
 #pragma once
-#include <stddef.h>
-
-#include "kernels/real.h"
-#include "kernels/status.h"
+#include "kernels/kernels.h"
 
 struct arena {
     unsigned char *base; /* NULL while counting */
     size_t size, used;
+    const struct backend *ops; /* whose memory it is; NULL: the host's */
 };
 
-/* Zeroed memory of the given size; what names it in the message when the machine has not that much. */
+/* Zeroed memory of the host; what names it in the message when the machine has not that much. */
 status arena_create(struct arena *arena, size_t bytes, const char *what);
+
+/* Zeroed memory of a backend. An arena that counts for it has the same ops: struct arena counting = {.ops = ops}. */
+status arena_create_for(struct arena *arena, const struct backend *ops, size_t bytes, const char *what);
 void arena_destroy(struct arena *arena);
 
 /* Bytes from the arena, or NULL while counting. Overrunning an arena that was counted is a bug: it aborts. */
 void *arena_take(struct arena *arena, size_t bytes);
 real *arena_reals(struct arena *arena, size_t count);
+act *arena_acts(struct arena *arena, size_t count); /* as wide as the backend's */

@@ -112,6 +112,11 @@ struct adam_settings {
     int64_t step; /* counted from 1, for the bias correction */
 };
 
+/* The bucket of a token and the one before it (0 at the start): the rule of bigram_ids. */
+static inline int32_t bigram_bucket(int32_t before, int32_t id, size_t bucket_count) {
+    return (int32_t)(((uint64_t)before * 92821 + (uint64_t)id) % bucket_count);
+}
+
 typedef void (*piece_function)(void *context, int piece, struct lane *lane);
 
 struct backend {

@@ -1,16 +1,15 @@
 /* averages: EMA and SWA; see averages.h. */
 #include "model/averages.h"
 
-#include <string.h>
-
 enum { BLOCK = 1 << 16 };
 
 bool average_wanted(const struct config *config) { return config->train_ema > 0 || config->train_swa; }
 
-void average_start(struct average *average, const struct config *config, const real *weights, size_t total) {
+void average_start(struct average *average, const struct config *config, const struct backend *ops, struct lane *lane,
+                   const real *weights, size_t total) {
     average->included = 0;
     if (config->train_ema <= 0) return;
-    memcpy(average->weights, weights, total * sizeof *weights);
+    ops->copy(lane, average->weights, weights, total * sizeof *weights);
     average->included = 1;
 }
 
@@ -18,24 +17,24 @@ struct job {
     const struct backend *ops;
     real *average;
     const real *weights;
-    size_t total;
+    size_t total, block;
     double decay;
 };
 
 static void blend_block(void *context, int piece, struct lane *lane) {
     const struct job *job = context;
-    size_t start = (size_t)piece * BLOCK, count = job->total - start < BLOCK ? job->total - start : BLOCK;
+    size_t start = (size_t)piece * job->block, left = job->total - start, count = left < job->block ? left : job->block;
     job->ops->moving_average(lane, job->average + start, job->weights + start, count, job->decay);
 }
 
 void average_update(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,
                     int lane_count, const real *weights, size_t total, int64_t step, double multiplier) {
     if (!average->weights) return;
-    struct job job = {ops, average->weights, weights, total, config->train_ema};
+    struct job job = {ops, average->weights, weights, total, ops->device_memory ? total : BLOCK, config->train_ema};
     if (config->train_ema <= 0) {
         if (multiplier >= SWA_BELOW || (step + 1) % SWA_EVERY != 0) return;
         job.decay = (double)average->included / (double)(average->included + 1);
         average->included++;
     }
-    ops->for_each(lanes, lane_count, (int)((total + BLOCK - 1) / BLOCK), blend_block, &job);
+    ops->for_each(lanes, lane_count, (int)((total + job.block - 1) / job.block), blend_block, &job);
 }

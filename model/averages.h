@@ -15,7 +15,8 @@ struct average {
 bool average_wanted(const struct config *config);
 
 /* EMA starts from the initial weights; SWA from nothing. */
-void average_start(struct average *average, const struct config *config, const real *weights, size_t total);
+void average_start(struct average *average, const struct config *config, const struct backend *ops, struct lane *lane,
+                   const real *weights, size_t total);
 
 /* After `step` (from 0) was made with this multiplier. Elements are independent: blocks of them run on any lane. */
 void average_update(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,

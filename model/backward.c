@@ -2,8 +2,6 @@
  *
  * dx is the gradient of the residual stream. A branch reads the stream through a norm and adds to it, so dx stays
  * what it is and the branch's own gradient is added to it. */
-#include <string.h>
-
 #include "model/tape.h"
 
 static real *gradient(const struct walk *walk, int layer, enum tensor_role role) {
@@ -11,7 +9,7 @@ static real *gradient(const struct walk *walk, int layer, enum tensor_role role)
 }
 
 /* dw += dy^T x, and dx from dy: written, or added to it. */
-static void linear(const struct walk *walk, real *dx, bool accumulate, const real *dy, const real *x, int layer,
+static void linear(const struct walk *walk, act *dx, bool accumulate, const act *dy, const act *x, int layer,
                    enum tensor_role role) {
     const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
     size_t rows = walk->extent.rows, out = w->shape[0], in = w->shape[1];
@@ -19,7 +17,9 @@ static void linear(const struct walk *walk, real *dx, bool accumulate, const rea
     walk->ops->linear_backward_input(walk->lane, dx, dy, walk->weights + w->offset, rows, out, in, accumulate);
 }
 
-static void clear(const struct walk *walk, real *x) { memset(x, 0, walk->extent.rows * walk->extent.dim * sizeof *x); }
+static void clear(const struct walk *walk, act *x) {
+    walk->ops->clear(walk->lane, x, walk->extent.rows * walk->extent.dim * walk->ops->act_bytes);
+}
 
 /* The logits' gradients, block by block; dbranch becomes that of what the head reads. */
 static void head(const struct walk *walk, double scale) {
@@ -28,16 +28,17 @@ static void head(const struct walk *walk, double scale) {
     const struct forward_request *request = walk->request;
     size_t rows = walk->extent.rows, dim = walk->extent.dim, vocab = (size_t)walk->net->config.model_vocab_size;
     bool kept = !request->logits && ws->head_rows >= rows;
-    for (size_t first = 0; first < rows; first += HEAD_ROWS) {
-        size_t count = rows - first < HEAD_ROWS ? rows - first : HEAD_ROWS;
+    for (size_t first = 0; first < rows; first += ws->head_block) {
+        size_t count = rows - first < ws->head_block ? rows - first : ws->head_block;
         real *logits = head_block(walk, first);
+        act *dlogits = ws->dlogits ? ws->dlogits : (act *)logits;
         if (!kept) head_logits(walk, logits, first, count);
-        ops->cross_entropy_backward(walk->lane, logits, logits, ws->log_sum + first, request->targets + first, scale,
+        ops->cross_entropy_backward(walk->lane, dlogits, logits, ws->log_sum + first, request->targets + first, scale,
                                     count, vocab, walk->net->config.model_softcap);
-        ops->linear_backward_weight(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), logits, ws->last + first * dim,
-                                    count, vocab, dim);
-        ops->linear_backward_input(walk->lane, ws->dbranch + first * dim, logits, weight_of(walk, -1, ROLE_EMBEDDING),
-                                   count, vocab, dim, false);
+        ops->linear_backward_weight(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), dlogits,
+                                    act_at(ops, ws->last, first * dim), count, vocab, dim);
+        ops->linear_backward_input(walk->lane, act_at(ops, ws->dbranch, first * dim), dlogits,
+                                   weight_of(walk, -1, ROLE_EMBEDDING), count, vocab, dim, false);
     }
     clear(walk, ws->dx);
     ops->rms_norm_backward(walk->lane, ws->dx, ws->dbranch, ws->last, ws->inv_last, rows, dim);
@@ -45,8 +46,8 @@ static void head(const struct walk *walk, double scale) {
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     struct workspace *ws = walk->ws;
-    real *dhidden = ws->gradients.hidden;
-    linear(walk, dhidden, false, ws->dbranch, layer->act, at->physical, proj_role(walk->net, at));
+    act *dhidden = ws->gradients.hidden;
+    linear(walk, dhidden, false, ws->dbranch, layer->activated, at->physical, proj_role(walk->net, at));
     walk->ops->leaky_relu_squared_backward(walk->lane, dhidden, dhidden, layer->fc,
                                            walk->extent.rows * walk->extent.hidden);
     linear(walk, ws->dinput, false, dhidden, layer->v, at->physical, fc_role(walk->net, at));
@@ -69,10 +70,10 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_weights weights = mamba_weights_at(walk->net, walk->weights, physical);
     struct mamba_gradients gradients = mamba_gradients_at(walk, physical);
     struct mamba_columns columns = mamba_columns(shape);
-    real *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
+    act *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
     linear(walk, dy, false, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
-    ops->silu_gate_backward(walk->lane, dy, dproj + columns.z, dy, m->y, m->proj + columns.z, columns.width,
-                            walk->extent.rows, walk->extent.inner);
+    ops->silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), dy, m->y, act_at(ops, m->proj, columns.z),
+                            columns.width, walk->extent.rows, walk->extent.inner);
     ops->ssd_backward(walk->lane, dproj, &ws->gradients.mamba, gradients.d, dy, &m->tape, m->proj, weights.d, shape);
     ops->mamba_prepare_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, &m->tape, m->proj, &weights,
                                 shape);
@@ -85,20 +86,20 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     const struct attention_shape *shape = &walk->extent.attention;
     struct attention_buffers *a = &layer->attention;
     size_t rows = walk->extent.rows;
-    real *dout = ws->gradients.mixed, *dq = ws->gradients.projected;
-    real *dk = dq + rows * shape->heads * shape->head_dim, *dv = dk + rows * shape->kv_heads * shape->head_dim;
+    act *dout = ws->gradients.mixed, *dq = ws->gradients.projected;
+    act *dk = act_at(ops, dq, rows * shape->heads * shape->head_dim);
+    act *dv = act_at(ops, dk, rows * shape->kv_heads * shape->head_dim);
     linear(walk, dout, false, ws->dbranch, a->out, physical, ROLE_ATTN_PROJ);
     ops->attention_backward(walk->lane, dq, dk, dv, dout, a->out, &a->tape, shape);
     ops->attention_prepare_backward(walk->lane, dq, dk, dv, gradient(walk, physical, ROLE_ATTN_Q_GAIN), &a->tape, a->v,
-                                    weight_of(walk, physical, ROLE_ATTN_Q_GAIN), walk->net->rope_cosine,
-                                    walk->net->rope_sine, shape);
+                                    weight_of(walk, physical, ROLE_ATTN_Q_GAIN), ws->rope_cosine, ws->rope_sine, shape);
     linear(walk, ws->dinput, false, dq, layer->u, physical, ROLE_ATTN_Q);
     linear(walk, ws->dinput, true, dk, layer->u, physical, ROLE_ATTN_K);
     linear(walk, ws->dinput, true, dv, layer->u, physical, ROLE_ATTN_V);
 }
 
 /* From the stream's gradient behind a scaled branch to that of the branch's output. */
-static void into_branch(const struct walk *walk, int physical, enum tensor_role scale, const real *branch) {
+static void into_branch(const struct walk *walk, int physical, enum tensor_role scale, const act *branch) {
     walk->ops->scaled_add_backward(walk->lane, walk->ws->dbranch, gradient(walk, physical, scale), walk->ws->dx,
                                    weight_of(walk, physical, scale), branch, walk->extent.rows, walk->extent.dim);
 }
@@ -136,7 +137,7 @@ static void embed(const struct walk *walk) {
     const struct config *config = &walk->net->config;
     struct workspace *ws = walk->ws;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
-    real *dembedded = ws->dx;
+    act *dembedded = ws->dx;
     ops->add_into(walk->lane, ws->dx0, ws->dx, rows * dim);
     clear(walk, ws->dx);
     ops->rms_norm_backward(walk->lane, ws->dx, ws->dx0, ws->x0, ws->inv_x0, rows, dim);
@@ -146,7 +147,7 @@ static void embed(const struct walk *walk) {
                             weight_of(walk, -1, ROLE_SMEAR_GATE), request->sequences, request->time, dim);
     }
     if (config->model_bigram_buckets) {
-        real *dbigram = ws->dbigram;
+        act *dbigram = ws->dbigram;
         linear(walk, dbigram, false, dembedded, ws->bigram, -1, ROLE_BIGRAM_PROJ);
         ops->embedding_backward(walk->lane, gradient(walk, -1, ROLE_BIGRAM_TABLE), ws->buckets, dbigram, rows,
                                 (size_t)config->model_bigram_dim, (size_t)config->model_bigram_buckets);

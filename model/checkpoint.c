@@ -9,7 +9,7 @@
 #include "model/files.h"
 #include "model/trainer_state.h"
 
-enum { VERSION = 1, DIGEST_BYTES = 64, PART_COUNT = 5 };
+enum { VERSION = 1, DIGEST_BYTES = 64, PART_COUNT = 5, BLOCK_BYTES = 1 << 24 };
 
 struct header {
     char magic[8];
@@ -23,6 +23,7 @@ struct header {
 struct part {
     void *data;
     size_t bytes;
+    bool on_backend; /* in its memory; else the host's */
 };
 
 static const char MAGIC[8] = {'H', 'I', 'N', 'G', 'E', 'C', 'K', 'P'};
@@ -42,11 +43,11 @@ static struct header header_of(const struct trainer *t, const char *key) {
 }
 
 static void parts_of(const struct trainer *t, const struct header *header, struct part parts[PART_COUNT]) {
-    parts[0] = (struct part){t->weights, header->total * sizeof(real)};
-    parts[1] = (struct part){t->first, header->total * sizeof(real)};
-    parts[2] = (struct part){t->second, header->second_total * sizeof(real)};
-    parts[3] = (struct part){t->average.weights, header->average_total * sizeof(real)};
-    parts[4] = (struct part){t->losses, (size_t)header->steps_done * sizeof(double)};
+    parts[0] = (struct part){t->weights, header->total * sizeof(real), true};
+    parts[1] = (struct part){t->first, header->total * sizeof(real), true};
+    parts[2] = (struct part){t->second, header->second_total * sizeof(real), true};
+    parts[3] = (struct part){t->average.weights, header->average_total * sizeof(real), true};
+    parts[4] = (struct part){t->losses, (size_t)header->steps_done * sizeof(double), false};
 }
 
 /* --- saving ------------------------------------------------------------------------------------------------------ */
@@ -57,13 +58,28 @@ static status add(struct file_writer *writer, struct digest *digest, const void 
     return file_writer_add(writer, data, bytes);
 }
 
+/* Through the host's memory, a block at a time. */
+static status add_part(const struct trainer *t, struct file_writer *writer, struct digest *digest,
+                       const struct part *part) {
+    if (!part->on_backend || !t->ops->device_memory) return add(writer, digest, part->data, part->bytes);
+    unsigned char *block = malloc(BLOCK_BYTES);
+    status s = block ? NULL : status_new(STATUS_SYSTEM, "checkpoint: out of memory");
+    for (size_t start = 0; start < part->bytes && !s; start += BLOCK_BYTES) {
+        size_t left = part->bytes - start, bytes = left < BLOCK_BYTES ? left : BLOCK_BYTES;
+        t->ops->download(t->lanes, block, (unsigned char *)part->data + start, bytes);
+        s = add(writer, digest, block, bytes);
+    }
+    free(block);
+    return s ? s : t->ops->finish(t->lanes);
+}
+
 static status write_content(const struct trainer *t, const char *key, struct file_writer *writer,
                             struct digest *digest) {
     struct header header = header_of(t, key);
     struct part parts[PART_COUNT];
     parts_of(t, &header, parts);
     TRY(add(writer, digest, &header, sizeof header));
-    for (int i = 0; i < PART_COUNT; i++) TRY(add(writer, digest, parts[i].data, parts[i].bytes));
+    for (int i = 0; i < PART_COUNT; i++) TRY(add_part(t, writer, digest, &parts[i]));
     return NULL;
 }
 
@@ -123,7 +139,10 @@ static status restore(struct trainer *t, const char *path, const char *key, cons
     TRY(check_content(path, parts, data, size));
     const unsigned char *at = data + sizeof header;
     for (int i = 0; i < PART_COUNT; at += parts[i].bytes, i++)
-        if (parts[i].bytes) memcpy(parts[i].data, at, parts[i].bytes);
+        if (parts[i].bytes && parts[i].on_backend)
+            t->ops->upload(t->lanes, parts[i].data, at, parts[i].bytes);
+        else if (parts[i].bytes)
+            memcpy(parts[i].data, at, parts[i].bytes);
     t->steps_done = header.steps_done;
     t->average.included = header.included;
     t->seconds = header.seconds;

@@ -8,11 +8,11 @@
 #include "model/tape.h"
 
 struct layer_state {
-    real *out; /* (sequences, D): the stream, or kept for the skip that pops it */
+    act *out; /* (sequences, D): the stream, or kept for the skip that pops it */
     union {
         struct mamba_state mamba;
         struct {
-            real *k, *v; /* (sequences, capacity, kv_heads, hd) */
+            act *k, *v; /* (sequences, capacity, kv_heads, hd) */
         } cache;
     };
 };
@@ -22,15 +22,19 @@ struct decoder {
     struct arena arena;
     struct lane lane;
     size_t sequences, capacity, position;
-    struct extent extent;               /* of one token of each sequence */
-    real *rope_cosine, *rope_sine;      /* (capacity, rope_dims/2) */
-    int32_t *ids, *buckets;             /* (sequences, 2) pairs of a token and the one before it */
-    real *bigram;                       /* (sequences, bigram_dim) */
-    real *embedded, *smeared;           /* (sequences, 2, D) pairs */
-    real *x0, *stream, *u, *branch;     /* (sequences, D) */
-    real *inv;                          /* (sequences) */
-    real *fc, *act, *projected, *mixed; /* the layers' own rows */
-    struct layer_state *layers[2];      /* of net->plain and net->repeated; NULL while counting */
+    struct extent extent;                    /* of one token of each sequence */
+    int32_t *tokens;                         /* host: (2, sequences) the tokens, and their bigrams' buckets */
+    int32_t *before;                         /* host: (sequences) the tokens before */
+    int32_t *ids, *buckets;                  /* (sequences) on the backend, one after the other */
+    real *rope_cosine, *rope_sine;           /* (capacity, rope_dims/2) */
+    act *bigram;                             /* (sequences, bigram_dim) */
+    act *embedded, *smeared;                 /* (2, sequences, D) of the token before, and of this one */
+    real *gates;                             /* (sequences, D) the smear's gate, once for each sequence */
+    act *x0, *stream, *u, *branch;           /* (sequences, D) */
+    real *inv;                               /* (sequences) */
+    act *fc, *activated, *projected, *mixed; /* the layers' own rows */
+    real *logits;                            /* (sequences, V) */
+    struct layer_state *layers[2];           /* of net->plain and net->repeated; NULL while counting */
 };
 
 static void lay_out_state(struct decoder *d, struct layer_state *layer, const struct virtual_layer *at, bool popped,
@@ -38,10 +42,10 @@ static void lay_out_state(struct decoder *d, struct layer_state *layer, const st
     const struct mamba_shape *m = &d->extent.mamba;
     const struct attention_shape *a = &d->extent.attention;
     size_t heads = d->sequences * m->heads, cache = d->sequences * d->capacity * a->kv_heads * a->head_dim;
-    layer->out = popped ? arena_reals(arena, d->extent.rows * d->extent.dim) : d->stream;
+    layer->out = popped ? arena_acts(arena, d->extent.rows * d->extent.dim) : d->stream;
     if (is_attention(d->net, at->physical)) {
-        layer->cache.k = arena_reals(arena, cache);
-        layer->cache.v = arena_reals(arena, cache);
+        layer->cache.k = arena_acts(arena, cache);
+        layer->cache.v = arena_acts(arena, cache);
         return;
     }
     layer->mamba.s = arena_reals(arena, heads * m->head_dim * m->state);
@@ -72,21 +76,23 @@ static void lay_out(struct decoder *d, struct arena *arena) {
     d->rope_cosine = angles ? arena_reals(arena, angles) : NULL;
     d->rope_sine = angles ? arena_reals(arena, angles) : NULL;
     d->ids = arena_take(arena, 2 * rows * sizeof *d->ids);
-    d->buckets = arena_take(arena, 2 * rows * sizeof *d->buckets);
-    d->bigram = arena_reals(arena, rows * (size_t)config->model_bigram_dim);
-    d->embedded = arena_reals(arena, 2 * wide);
-    d->smeared = arena_reals(arena, 2 * wide);
-    d->x0 = arena_reals(arena, wide);
-    d->stream = arena_reals(arena, wide);
-    d->u = arena_reals(arena, wide);
-    d->branch = arena_reals(arena, wide);
+    d->buckets = d->ids ? d->ids + rows : NULL;
+    d->bigram = arena_acts(arena, rows * (size_t)config->model_bigram_dim);
+    d->embedded = arena_acts(arena, 2 * wide);
+    d->smeared = arena_acts(arena, 2 * wide);
+    d->gates = arena_reals(arena, wide);
+    d->x0 = arena_acts(arena, wide);
+    d->stream = arena_acts(arena, wide);
+    d->u = arena_acts(arena, wide);
+    d->branch = arena_acts(arena, wide);
     d->inv = arena_reals(arena, rows);
-    d->fc = arena_reals(arena, rows * d->extent.hidden);
-    d->act = arena_reals(arena, rows * d->extent.hidden);
-    d->projected = arena_reals(arena, rows * d->extent.projected);
-    d->mixed = arena_reals(arena, rows * d->extent.mixed);
-    d->lane.scratch = arena_take(arena, d->extent.scratch);
-    d->lane.scratch_bytes = d->extent.scratch;
+    d->fc = arena_acts(arena, rows * d->extent.hidden);
+    d->activated = arena_acts(arena, rows * d->extent.hidden);
+    d->projected = arena_acts(arena, rows * d->extent.projected);
+    d->mixed = arena_acts(arena, rows * d->extent.mixed);
+    d->logits = arena_reals(arena, rows * (size_t)config->model_vocab_size);
+    d->lane.scratch_bytes = network_scratch(d->net, &d->extent);
+    d->lane.scratch = arena_take(arena, d->lane.scratch_bytes);
     lay_out_states(d, arena);
 }
 
@@ -97,7 +103,7 @@ static struct decoder decoder_of(const struct network *net, size_t sequences, si
 
 size_t decoder_bytes(const struct network *net, size_t sequences, size_t capacity) {
     struct decoder d = decoder_of(net, sequences, capacity);
-    struct arena counter = {0};
+    struct arena counter = {.ops = net->ops};
     lay_out(&d, &counter);
     return counter.used;
 }
@@ -107,15 +113,19 @@ status decoder_create(struct decoder **out, const struct network *net, size_t se
     size_t plain = (size_t)net->plain.count, repeated = (size_t)net->repeated.count;
     struct decoder *d = malloc(sizeof *d);
     struct layer_state *layers = calloc(plain + repeated, sizeof *layers);
-    if (!d || !layers) {
+    int32_t *tokens = calloc(3 * sequences + 1, sizeof *tokens);
+    if (!d || !layers || !tokens) {
         free(d);
         free(layers);
+        free(tokens);
         return status_new(STATUS_SYSTEM, "no memory for a decoder of %zu layers", repeated);
     }
     *d = decoder_of(net, sequences, capacity);
     d->layers[0] = layers;
     d->layers[1] = layers + plain;
-    status s = arena_create(&d->arena, decoder_bytes(net, sequences, capacity), "the decoder");
+    d->tokens = tokens;
+    d->before = tokens + 2 * sequences;
+    status s = arena_create_for(&d->arena, net->ops, decoder_bytes(net, sequences, capacity), "the decoder");
     if (s) {
         decoder_destroy(d);
         return s;
@@ -133,25 +143,26 @@ void decoder_destroy(struct decoder *decoder) {
     if (!decoder) return;
     arena_destroy(&decoder->arena);
     free(decoder->layers[0]);
+    free(decoder->tokens);
     free(decoder);
 }
 
-static void clear(real *x, size_t count) { memset(x, 0, count * sizeof *x); }
+static void clear(struct decoder *d, real *x, size_t count) { d->net->ops->clear(&d->lane, x, count * sizeof *x); }
 
 static void clear_mamba(struct decoder *d, struct mamba_state *state) {
     const struct mamba_shape *m = &d->extent.mamba;
     size_t heads = d->sequences * m->heads;
-    clear(state->s, heads * m->head_dim * m->state);
-    clear(state->phase, heads * m->angles);
-    clear(state->b_before, heads * m->state);
-    clear(state->x_before, heads * m->head_dim);
+    clear(d, state->s, heads * m->head_dim * m->state);
+    clear(d, state->phase, heads * m->angles);
+    clear(d, state->b_before, heads * m->state);
+    clear(d, state->x_before, heads * m->head_dim);
 }
 
 /* A cache holds nothing before position 0, so it needs no clearing. */
 void decoder_reset(struct decoder *d) {
     d->position = 0;
-    memset(d->ids, 0, 2 * d->sequences * sizeof *d->ids);
-    clear(d->embedded, 2 * d->sequences * d->extent.dim);
+    memset(d->before, 0, d->sequences * sizeof *d->before);
+    d->net->ops->clear(&d->lane, d->embedded, 2 * d->sequences * d->extent.dim * d->net->ops->act_bytes);
     for (int repeats_on = 0; repeats_on < 2; repeats_on++) {
         const struct schedule *schedule = schedule_of(d->net, repeats_on);
         for (int i = 0; i < schedule->count; i++)
@@ -171,47 +182,52 @@ static const real *weight(const struct step *step, int layer, enum tensor_role r
     return step->weights + offset_of(step->d->net, layer, role);
 }
 
-static void linear(const struct step *step, real *y, const real *x, int layer, enum tensor_role role) {
+static void linear(const struct step *step, act *y, const act *x, int layer, enum tensor_role role) {
     const struct tensor *w = parameters_get(&step->d->net->parameters, layer, role);
     step->ops->linear_forward(&step->d->lane, y, x, step->weights + w->offset, step->d->sequences, w->shape[0],
                               w->shape[1]);
 }
 
-/* In a pair, row 0 is the token before and row 1 this one, so that the ops over time serve a single step too. */
-static void next_pairs(struct decoder *d, const int32_t *ids) {
-    size_t dim = d->extent.dim;
-    for (size_t s = 0; s < d->sequences; s++) {
-        d->ids[2 * s] = d->ids[2 * s + 1];
-        d->ids[2 * s + 1] = ids[s];
-        memcpy(d->embedded + 2 * s * dim, d->embedded + (2 * s + 1) * dim, dim * sizeof *d->embedded);
+/* Puts the tokens and their bigrams' buckets on the backend. */
+static void next_tokens(const struct step *step, const int32_t *ids) {
+    struct decoder *d = step->d;
+    size_t count = d->sequences, buckets = (size_t)d->net->config.model_bigram_buckets;
+    for (size_t s = 0; s < count; s++) {
+        d->tokens[s] = ids[s];
+        d->tokens[count + s] = buckets ? bigram_bucket(d->before[s], ids[s], buckets) : 0;
+        d->before[s] = ids[s];
     }
+    step->ops->upload(&d->lane, d->ids, d->tokens, 2 * count * sizeof *d->tokens);
 }
 
 static void add_bigram(const struct step *step) {
     struct decoder *d = step->d;
-    const struct config *config = &d->net->config;
-    step->ops->bigram_ids(&d->lane, d->buckets, d->ids, d->sequences, 2, (size_t)config->model_bigram_buckets);
-    for (size_t s = 0; s < d->sequences; s++) d->buckets[s] = d->buckets[2 * s + 1];
     step->ops->embedding_forward(&d->lane, d->bigram, d->buckets, weight(step, -1, ROLE_BIGRAM_TABLE), d->sequences,
-                                 (size_t)config->model_bigram_dim);
+                                 (size_t)d->net->config.model_bigram_dim);
     linear(step, d->branch, d->bigram, -1, ROLE_BIGRAM_PROJ);
     step->ops->add_into(&d->lane, d->stream, d->branch, d->sequences * d->extent.dim);
 }
 
+/* As two tokens of one sequence that is as wide as all sequences together: so one copy serves all of them. */
 static void smear(const struct step *step) {
     struct decoder *d = step->d;
-    size_t dim = d->extent.dim, bytes = dim * sizeof(real);
-    for (size_t s = 0; s < d->sequences; s++) memcpy(d->embedded + (2 * s + 1) * dim, d->stream + s * dim, bytes);
-    step->ops->smear_forward(&d->lane, d->smeared, d->embedded, weight(step, -1, ROLE_SMEAR_GATE), d->sequences, 2,
-                             dim);
-    for (size_t s = 0; s < d->sequences; s++) memcpy(d->stream + s * dim, d->smeared + (2 * s + 1) * dim, bytes);
+    const struct backend *ops = step->ops;
+    size_t dim = d->extent.dim, wide = d->sequences * dim, bytes = wide * ops->act_bytes;
+    act *now = act_at(ops, d->embedded, wide);
+    const real *gate = weight(step, -1, ROLE_SMEAR_GATE);
+    for (size_t s = 0; d->position == 0 && s < d->sequences; s++)
+        ops->copy(&d->lane, d->gates + s * dim, gate, dim * sizeof *gate);
+    ops->copy(&d->lane, d->embedded, now, bytes);
+    ops->copy(&d->lane, now, d->stream, bytes);
+    ops->smear_forward(&d->lane, d->smeared, d->embedded, d->gates, 1, 2, wide);
+    ops->copy(&d->lane, d->stream, act_at(ops, d->smeared, wide), bytes);
 }
 
 static void embed(const struct step *step, const int32_t *ids) {
     struct decoder *d = step->d;
     size_t rows = d->sequences, dim = d->extent.dim;
-    next_pairs(d, ids);
-    step->ops->embedding_forward(&d->lane, d->stream, ids, weight(step, -1, ROLE_EMBEDDING), rows, dim);
+    next_tokens(step, ids);
+    step->ops->embedding_forward(&d->lane, d->stream, d->ids, weight(step, -1, ROLE_EMBEDDING), rows, dim);
     if (d->net->config.model_bigram_buckets) add_bigram(step);
     if (d->net->config.model_smear) smear(step);
     step->ops->rms_norm_forward(&d->lane, d->x0, d->inv, d->stream, rows, dim);
@@ -228,8 +244,8 @@ static void mamba(const struct step *step, struct layer_state *layer, int physic
 static void attention(const struct step *step, struct layer_state *layer, int physical) {
     struct decoder *d = step->d;
     const struct attention_shape *shape = &d->extent.attention;
-    real *q = d->projected, *k = q + d->sequences * shape->heads * shape->head_dim;
-    real *v = k + d->sequences * shape->kv_heads * shape->head_dim;
+    act *q = d->projected, *k = act_at(step->ops, q, d->sequences * shape->heads * shape->head_dim);
+    act *v = act_at(step->ops, k, d->sequences * shape->kv_heads * shape->head_dim);
     linear(step, q, d->u, physical, ROLE_ATTN_Q);
     linear(step, k, d->u, physical, ROLE_ATTN_K);
     linear(step, v, d->u, physical, ROLE_ATTN_V);
@@ -242,12 +258,12 @@ static void attention(const struct step *step, struct layer_state *layer, int ph
 static void mlp(const struct step *step, const struct virtual_layer *at) {
     struct decoder *d = step->d;
     linear(step, d->fc, d->u, at->physical, fc_role(d->net, at));
-    step->ops->leaky_relu_squared_forward(&d->lane, d->act, d->fc, d->sequences * d->extent.hidden);
-    linear(step, d->branch, d->act, at->physical, proj_role(d->net, at));
+    step->ops->leaky_relu_squared_forward(&d->lane, d->activated, d->fc, d->sequences * d->extent.hidden);
+    linear(step, d->branch, d->activated, at->physical, proj_role(d->net, at));
 }
 
 /* x is where the layer's input stands: the stream, x0 or an output that was kept. */
-static void block(const struct step *step, struct layer_state *layer, const struct virtual_layer *at, const real *x) {
+static void block(const struct step *step, struct layer_state *layer, const struct virtual_layer *at, const act *x) {
     struct decoder *d = step->d;
     const struct backend *ops = step->ops;
     size_t rows = d->sequences, dim = d->extent.dim;
@@ -275,14 +291,16 @@ void decoder_step(struct decoder *d, const real *weights, bool repeats_on, const
     struct step step = {.d = d, .ops = d->net->ops, .weights = weights, .layers = d->layers[repeats_on]};
     size_t vocab = (size_t)d->net->config.model_vocab_size;
     embed(&step, ids);
-    const real *x = d->x0;
+    const act *x = d->x0;
     for (int i = 0; i < schedule->count; i++) {
         block(&step, &step.layers[i], &schedule->layers[i], x);
         x = step.layers[i].out;
     }
     step.ops->rms_norm_forward(&d->lane, d->u, d->inv, x, d->sequences, d->extent.dim);
-    linear(&step, logits, d->u, -1, ROLE_EMBEDDING);
-    step.ops->softcap(&d->lane, logits, logits, d->sequences * vocab, d->net->config.model_softcap);
+    step.ops->head_forward(&d->lane, d->logits, d->u, weight(&step, -1, ROLE_EMBEDDING), d->sequences, vocab,
+                           d->extent.dim);
+    step.ops->softcap(&d->lane, d->logits, d->logits, d->sequences * vocab, d->net->config.model_softcap);
+    step.ops->download(&d->lane, logits, d->logits, d->sequences * vocab * sizeof *logits);
     d->position++;
 }
 

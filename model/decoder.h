@@ -13,8 +13,8 @@ void decoder_destroy(struct decoder *decoder);
 void decoder_reset(struct decoder *decoder); /* to position 0, where a new decoder is too */
 struct lane *decoder_lane(struct decoder *decoder);
 
-/* Feeds one token per sequence, at most `capacity` times; logits (sequences, V) after the softcap. repeats_on stays
- * what it was at position 0. */
+/* Feeds one token per sequence, at most `capacity` times; logits (sequences, V) after the softcap. ids and logits are
+ * the host's, weights the backend's; these and repeats_on stay what they were at position 0. */
 void decoder_step(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *ids, real *logits);
 
 /* (done, total) tokens, every few positions; returning true stops with STATUS_INTERRUPTED. */
@@ -22,9 +22,9 @@ typedef bool (*sample_progress)(void *context, size_t done, size_t total);
 
 /* Draws tokens (count, time): the first uniform over the vocabulary, then sampled at the temperature. Sequences run
  * in fixed groups on any lanes; draws come from streams named by sequence ("calibration sequence 0"). weights are
- * effective ones. progress may be NULL. */
+ * effective ones, in the backend's memory; tokens are the host's. progress may be NULL. */
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
                       double temperature, uint64_t seed, sample_progress progress, void *context, int32_t *tokens);
 
-/* Bytes that decoder_sample takes beside the tokens. */
+/* Bytes of the backend's memory that decoder_sample takes beside the tokens. */
 size_t decoder_sample_memory(const struct network *net, size_t count, size_t time);

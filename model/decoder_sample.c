@@ -8,7 +8,11 @@
 #include "kernels/random.h"
 #include "model/decoder.h"
 
-enum { GROUP = 8, POSITIONS = 16 /* between two reports */ };
+enum {
+    GROUP = 8, /* sequences of one decoder; a device wants all of them at once */
+    GROUP_OF_DEVICE = 64,
+    POSITIONS = 16 /* between two reports */
+};
 
 struct sampling {
     const struct network *net;
@@ -44,7 +48,7 @@ static int32_t draw(real *logits, size_t vocab, double temperature, double unifo
 }
 
 /* What a group's decoder reads at this position; lanes of the last group without a sequence of their own read 0. */
-static void current_tokens(const struct sampling *s, size_t first, size_t position, int32_t ids[GROUP]) {
+static void current_tokens(const struct sampling *s, size_t first, size_t position, int32_t ids[GROUP_OF_DEVICE]) {
     for (size_t i = 0; i < s->group; i++)
         ids[i] = first + i < s->count ? s->tokens[(first + i) * s->time + position] : 0;
 }
@@ -69,11 +73,11 @@ static void continue_group(void *context, int piece, struct lane *lane) {
     size_t first = (size_t)(s->first_group + piece) * s->group, vocab = (size_t)s->net->config.model_vocab_size;
     size_t used = s->count - first < s->group ? s->count - first : s->group;
     real *logits = s->logits + (size_t)piece * s->group * vocab;
-    struct random_stream streams[GROUP];
+    struct random_stream streams[GROUP_OF_DEVICE];
     (void)lane; /* the decoder has its own */
     for (size_t i = 0; i < used; i++) streams[i] = stream_of(s, first + i);
     for (size_t t = s->from; t < s->to; t++) {
-        int32_t ids[GROUP];
+        int32_t ids[GROUP_OF_DEVICE];
         current_tokens(s, first, t - 1, ids);
         decoder_step(s->decoders[piece], s->weights, s->repeats_on, ids, logits);
         for (size_t i = 0; i < used; i++)
@@ -97,6 +101,7 @@ static status run_groups(struct sampling *s, struct lane *lanes, int groups) {
         s->to = s->from + POSITIONS < s->time ? s->from + POSITIONS : s->time;
         TRY(report(s));
         ops->for_each(lanes, s->side_by_side, groups, continue_group, s);
+        for (int i = 0; i < groups; i++) TRY(ops->finish(decoder_lane(s->decoders[i])));
     }
     return NULL;
 }
@@ -115,7 +120,8 @@ static status run(struct sampling *s, struct lane *lanes) {
 
 static void size_groups(struct sampling *s) {
     int available = s->net->ops->lane_count();
-    s->group = s->count < GROUP ? s->count : GROUP;
+    size_t most = s->net->ops->device_memory ? GROUP_OF_DEVICE : GROUP;
+    s->group = s->count < most ? s->count : most;
     s->group_count = (int)((s->count + s->group - 1) / s->group);
     s->side_by_side = available < s->group_count ? available : s->group_count;
 }
@@ -128,7 +134,8 @@ size_t decoder_sample_memory(const struct network *net, size_t count, size_t tim
     if (count == 0 || time == 0) return 0;
     struct sampling s = {.net = net, .count = count, .time = time};
     size_groups(&s);
-    return (size_t)s.side_by_side * decoder_bytes(net, s.group, time) + logits_bytes(&s);
+    return (size_t)s.side_by_side * decoder_bytes(net, s.group, time) +
+           (net->ops->device_memory ? 0 : logits_bytes(&s));
 }
 
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,

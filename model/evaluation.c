@@ -8,6 +8,7 @@
 #include "kernels/clock.h"
 
 #include "model/evaluation_state.h"
+#include "model/network_shapes.h"
 
 enum { PARCELS_PER_LANE = 4 };
 
@@ -19,23 +20,39 @@ static int round_parcels(const struct evaluator *e) { return e->lane_count * PAR
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 
-/* Pointers to `count` pieces; the pointers of a counting arena are not there to be written. */
-static void **take_pieces(struct arena *arena, int count, size_t bytes) {
-    void **pieces = arena_take(arena, (size_t)count * sizeof *pieces);
-    for (int i = 0; i < count; i++) {
-        void *piece = arena_take(arena, bytes);
-        if (pieces) pieces[i] = piece;
-    }
-    return pieces;
+static size_t parcel_tokens(const struct evaluator *e) { return e->parcel_windows * e->windows.time; }
+
+/* A pointer for each of `count` pieces, whose memory may be another arena's. */
+static void **take_pointers(struct arena *arena, int count) {
+    return arena_take(arena, (size_t)count * sizeof(void *));
 }
 
-static void lay_out(struct evaluator *e, struct arena *arena) {
-    size_t tokens = e->parcel_windows * e->windows.time;
+static void take_pieces(struct arena *arena, void **pieces, int count, size_t bytes) {
+    for (int i = 0; i < count; i++) {
+        void *piece = arena_take(arena, bytes);
+        if (piece) pieces[i] = piece;
+    }
+}
+
+static void lay_out_host(struct evaluator *e, struct arena *arena) {
     e->lanes = arena_take(arena, (size_t)e->lane_count * sizeof *e->lanes);
-    e->effective = arena_reals(arena, e->net.parameters.total);
-    e->ids = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
-    e->targets = (int32_t **)take_pieces(arena, e->lane_count, tokens * sizeof(int32_t));
-    e->nll = (double **)take_pieces(arena, round_parcels(e), tokens * sizeof(double));
+    e->ids = (int32_t **)take_pointers(arena, e->lane_count);
+    e->nll = (double **)take_pointers(arena, round_parcels(e));
+    e->tokens = (int32_t **)take_pointers(arena, e->lane_count);
+    for (int i = 0; i < e->lane_count; i++) {
+        int32_t *tokens = arena_take(arena, 2 * parcel_tokens(e) * sizeof *tokens);
+        if (tokens) e->tokens[i] = tokens;
+    }
+    e->scores = arena_take(arena, parcel_tokens(e) * sizeof *e->scores);
+}
+
+/* After lay_out_host. */
+static void lay_out(struct evaluator *e, struct arena *arena) {
+    size_t total = e->net.parameters.total;
+    e->masters = e->net.ops->device_memory ? arena_reals(arena, total) : NULL;
+    e->effective = arena_reals(arena, total);
+    take_pieces(arena, (void **)e->ids, e->lane_count, 2 * parcel_tokens(e) * sizeof(int32_t));
+    take_pieces(arena, (void **)e->nll, round_parcels(e), parcel_tokens(e) * sizeof(double));
     learner_lay_out(e, arena);
 }
 
@@ -54,6 +71,7 @@ static void evaluator_destroy(struct evaluator *e) {
         if (e->workspaces[i]) workspace_destroy(e->workspaces[i]);
     free(e->workspaces);
     arena_destroy(&e->arena);
+    arena_destroy(&e->host);
     network_destroy(&e->net);
 }
 
@@ -66,7 +84,8 @@ static size_t full_windows(const struct window_plan *windows) {
 }
 
 static void plan_parcels(struct evaluator *e, const struct config *config) {
-    size_t slice = (size_t)config->train_slice_tokens / e->windows.time, full = full_windows(&e->windows);
+    size_t slice = (size_t)slice_tokens_of(config, e->net.ops->device_memory) / e->windows.time;
+    size_t full = full_windows(&e->windows);
     e->chunk_windows = full ? full : 1;
     if (config->eval_mode == EVAL_TTT)
         e->chunk_windows = least((size_t)config->eval_ttt_chunk / e->windows.time, e->chunk_windows);
@@ -94,20 +113,23 @@ static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, 
     }
 }
 
-struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int lane) {
-    fill(e, parcel, e->ids[lane], e->targets[lane]);
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, struct lane *lane) {
+    int32_t *tokens = e->tokens[lane->index], *ids = e->ids[lane->index];
+    size_t time = window_plan_at(&e->windows, parcel.first).time, count = parcel.count * time;
+    fill(e, parcel, tokens, tokens + count);
+    e->net.ops->upload(lane, ids, tokens, 2 * count * sizeof *tokens);
     return (struct forward_request){.weights = e->effective,
-                                    .ids = e->ids[lane],
-                                    .targets = e->targets[lane],
+                                    .ids = ids,
+                                    .targets = ids + count,
                                     .sequences = parcel.count,
-                                    .time = window_plan_at(&e->windows, parcel.first).time,
+                                    .time = time,
                                     .repeats_on = e->net.config.recurrence_layers.count > 0,
                                     .temperature = e->net.config.eval_temperature};
 }
 
 static void run_parcel(void *context, int piece, struct lane *lane) {
     struct evaluator *e = context;
-    struct forward_request request = parcel_request(e, parcel_at(e, e->first_parcel + (size_t)piece), lane->index);
+    struct forward_request request = parcel_request(e, parcel_at(e, e->first_parcel + (size_t)piece), lane);
     request.nll = e->nll[piece];
     network_forward(&e->net, e->workspaces[lane->index], &request);
 }
@@ -127,10 +149,14 @@ static void score(const struct evaluator *e, struct evaluation *out, size_t targ
     out->tokens++;
 }
 
+/* nll in the backend's memory. */
 static void score_parcel(const struct evaluator *e, struct evaluation *out, struct parcel parcel, const double *nll) {
+    const size_t count = parcel.count * window_plan_at(&e->windows, parcel.first).time;
+    e->net.ops->download(e->lanes, e->scores, nll, count * sizeof *nll);
     for (size_t i = 0; i < parcel.count; i++) {
         struct window window = window_plan_at(&e->windows, parcel.first + i);
-        for (size_t t = window.first; t < window.time; t++) score(e, out, window.start + t, nll[i * window.time + t]);
+        for (size_t t = window.first; t < window.time; t++)
+            score(e, out, window.start + t, e->scores[i * window.time + t]);
     }
 }
 
@@ -145,6 +171,7 @@ static status score_parcels(struct evaluator *e, size_t first, size_t end, evalu
         int parcels = (int)least((size_t)round_parcels(e), end - e->first_parcel);
         e->net.ops->for_each(e->lanes, e->lane_count, parcels, run_parcel, e);
         for (int i = 0; i < parcels; i++) score_parcel(e, out, parcel_at(e, e->first_parcel + (size_t)i), e->nll[i]);
+        TRY(e->net.ops->finish(e->lanes));
     }
     return NULL;
 }
@@ -183,6 +210,7 @@ static status check_vocabulary(const struct config *config, const struct dataset
 
 /* All that is needed to know the sizes. */
 static status evaluator_size(struct evaluator *e, const struct config *config, const struct backend *ops) {
+    e->net.ops = ops;
     e->lane_count = ops->lane_count();
     TRY(check_vocabulary(config, e->dataset));
     TRY(window_plan_create(&e->windows, config, e->dataset->validation.count));
@@ -191,11 +219,18 @@ static status evaluator_size(struct evaluator *e, const struct config *config, c
 }
 
 static status evaluator_prepare(struct evaluator *e, const real *weights) {
-    struct arena counter = {0};
+    struct arena counter = {.ops = e->net.ops}, host = {0};
+    lay_out_host(e, &host);
     lay_out(e, &counter);
-    TRY(arena_create(&e->arena, counter.used, "the evaluation"));
+    TRY(arena_create(&e->host, host.used, "the evaluation"));
+    lay_out_host(e, &e->host);
+    TRY(arena_create_for(&e->arena, e->net.ops, counter.used, "the evaluation"));
     lay_out(e, &e->arena);
     TRY(create_lanes(e));
+    if (e->masters) {
+        e->net.ops->upload(e->lanes, e->masters, weights, e->net.parameters.total * sizeof *weights);
+        weights = e->masters;
+    }
     network_effective(&e->net, e->lanes, e->lane_count, e->effective, weights, VIEW_MASTER);
     if (learns(e)) learner_start(e, weights);
     return NULL;
@@ -218,10 +253,12 @@ status evaluate(const struct config *config, const struct backend *ops, const re
 status evaluation_memory(const struct config *config, const struct backend *ops, const struct dataset *dataset,
                          size_t *bytes) {
     struct evaluator e = {.dataset = dataset};
-    struct arena counting = {0};
+    struct arena counting = {.ops = ops}, host = {0};
     TRY(evaluator_size(&e, config, ops));
+    lay_out_host(&e, &host);
     lay_out(&e, &counting);
-    *bytes = counting.used + (size_t)e.lane_count * workspace_bytes(&e.net, learns(&e));
+    *bytes = counting.used + (ops->device_memory ? 0 : host.used) +
+             (size_t)e.lane_count * workspace_bytes(&e.net, learns(&e));
     evaluator_destroy(&e);
     return NULL;
 }

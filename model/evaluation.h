@@ -27,10 +27,12 @@ struct evaluation {
 /* (done, total) windows; returning true stops with STATUS_INTERRUPTED. */
 typedef bool (*evaluation_progress)(void *context, size_t done, size_t total);
 
-/* weights: master weights; ternary models are ternarised inside. config's eval.* options decide what is scored. */
+/* weights: master weights, the host's; ternary models are ternarised inside. config's eval.* options decide what is
+ * scored. */
 status evaluate(const struct config *config, const struct backend *ops, const real *weights,
                 const struct dataset *dataset, evaluation_progress progress, void *context, struct evaluation *out);
 
-/* Bytes that evaluate takes beside the weights and the text; what ttt learns with is among them. */
+/* Bytes of the backend's memory that evaluate takes beside the weights and the text; what ttt learns with is among
+ * them. */
 status evaluation_memory(const struct config *config, const struct backend *ops, const struct dataset *dataset,
                          size_t *bytes);

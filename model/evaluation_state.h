@@ -12,6 +12,7 @@ struct learner {
     real *gradients[LEARNERS]; /* partial sums, added as a binary tree */
     real *masters;             /* the weights that learn; the evaluator's effective ones are their image */
     real *first, *second;      /* AdamW's moments */
+    int32_t *finite;           /* (tensors) what add_tree says, which the loss tells too */
     int64_t updates;
 };
 
@@ -25,11 +26,16 @@ struct evaluator {
     int lane_count;
     size_t first_parcel; /* of the round being run */
 
-    struct arena arena;
-    struct lane *lanes;
+    struct arena arena; /* of the backend's memory */
+    real *masters;      /* the weights, where the caller's are not in the backend's memory; else NULL */
     real *effective;
-    int32_t **ids, **targets; /* one per lane, (parcel_windows, T) */
-    double **nll;             /* one per parcel of a round, (parcel_windows, T); at least one per lane */
+    int32_t **ids; /* one per lane, (2, parcel_windows, T) tokens and targets */
+    double **nll;  /* one per parcel of a round, (parcel_windows, T); at least one per lane */
+
+    struct arena host;
+    struct lane *lanes;
+    int32_t **tokens; /* what ids get */
+    double *scores;   /* (parcel_windows, T) a parcel's nll */
     struct learner learner;
 };
 
@@ -40,14 +46,14 @@ struct parcel {
 struct parcel parcel_at(const struct evaluator *e, size_t index);
 
 /* The forward pass of a parcel, whose tokens are put into the lane's buffers. */
-struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int lane);
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, struct lane *lane);
 
 /* --- test-time training --- */
 
 static inline bool learns(const struct evaluator *e) { return e->net.config.eval_mode == EVAL_TTT; }
 
 void learner_lay_out(struct evaluator *e, struct arena *arena);
-void learner_start(struct evaluator *e, const real *weights);
+void learner_start(struct evaluator *e, const real *masters); /* in the backend's memory */
 
 /* Updates the weights on the chunk, eval.ttt_epochs times; stop is asked before each. */
 status learner_update(struct evaluator *e, size_t chunk, evaluation_progress progress, void *context);

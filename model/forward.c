@@ -13,7 +13,7 @@ struct walk walk_begin(const struct network *net, struct workspace *ws, const st
                          .extent = extent_of(net, request->sequences, request->time)};
 }
 
-static void linear(const struct walk *walk, real *y, const real *x, int layer, enum tensor_role role) {
+static void linear(const struct walk *walk, act *y, const act *x, int layer, enum tensor_role role) {
     const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
     const struct forward_request *request = walk->request;
     if (request->tap)
@@ -27,7 +27,7 @@ static void embed(const struct walk *walk) {
     const struct config *config = &walk->net->config;
     struct workspace *ws = walk->ws;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
-    const real *embedded = ws->embedded;
+    const act *embedded = ws->embedded;
     ops->embedding_forward(walk->lane, ws->embedded, request->ids, weight_of(walk, -1, ROLE_EMBEDDING), rows, dim);
     if (config->model_bigram_buckets) {
         ops->bigram_ids(walk->lane, ws->buckets, request->ids, request->sequences, request->time,
@@ -54,8 +54,8 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     linear(walk, m->proj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
     ops->mamba_prepare_forward(walk->lane, &m->tape, m->proj, &weights, shape);
     ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, weights.d, shape);
-    ops->silu_gate_forward(walk->lane, m->gated, m->y, m->proj + columns.z, columns.width, walk->extent.rows,
-                           walk->extent.inner);
+    ops->silu_gate_forward(walk->lane, m->gated, m->y, act_at(ops, m->proj, columns.z), columns.width,
+                           walk->extent.rows, walk->extent.inner);
     linear(walk, layer->mixed, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
 }
 
@@ -67,22 +67,23 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     linear(walk, a->k, layer->u, physical, ROLE_ATTN_K);
     linear(walk, a->v, layer->u, physical, ROLE_ATTN_V);
     ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight_of(walk, physical, ROLE_ATTN_Q_GAIN),
-                                   walk->net->rope_cosine, walk->net->rope_sine, shape);
+                                   walk->ws->rope_cosine, walk->ws->rope_sine, shape);
     ops->attention_forward(walk->lane, a->out, &a->tape, shape);
     linear(walk, layer->mixed, a->out, physical, ROLE_ATTN_PROJ);
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     linear(walk, layer->fc, layer->v, at->physical, fc_role(walk->net, at));
-    walk->ops->leaky_relu_squared_forward(walk->lane, layer->act, layer->fc, walk->extent.rows * walk->extent.hidden);
-    linear(walk, layer->mlp, layer->act, at->physical, proj_role(walk->net, at));
+    walk->ops->leaky_relu_squared_forward(walk->lane, layer->activated, layer->fc,
+                                          walk->extent.rows * walk->extent.hidden);
+    linear(walk, layer->mlp, layer->activated, at->physical, proj_role(walk->net, at));
 }
 
 static void block(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct backend *ops = walk->ops;
     struct lane *lane = walk->lane;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
-    real *stream = walk->ws->stream;
+    act *stream = walk->ws->stream;
     if (layer->skip)
         ops->scaled_add_forward(lane, layer->sum, layer->before,
                                 weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim, layer->skip, rows,
@@ -104,8 +105,9 @@ static void block(const struct walk *walk, struct layer_tape *layer, const struc
 
 void head_logits(const struct walk *walk, real *logits, size_t first, size_t count) {
     const struct extent *e = &walk->extent;
-    walk->ops->linear_forward(walk->lane, logits, walk->ws->last + first * e->dim, weight_of(walk, -1, ROLE_EMBEDDING),
-                              count, (size_t)walk->net->config.model_vocab_size, e->dim);
+    walk->ops->head_forward(walk->lane, logits, act_at(walk->ops, walk->ws->last, first * e->dim),
+                            weight_of(walk, -1, ROLE_EMBEDDING), count, (size_t)walk->net->config.model_vocab_size,
+                            e->dim);
 }
 
 static void head(const struct walk *walk) {
@@ -113,8 +115,8 @@ static void head(const struct walk *walk) {
     struct workspace *ws = walk->ws;
     size_t rows = walk->extent.rows, vocab = (size_t)walk->net->config.model_vocab_size;
     double cap = walk->net->config.model_softcap;
-    for (size_t first = 0; first < rows; first += HEAD_ROWS) {
-        size_t count = rows - first < HEAD_ROWS ? rows - first : HEAD_ROWS;
+    for (size_t first = 0; first < rows; first += ws->head_block) {
+        size_t count = rows - first < ws->head_block ? rows - first : ws->head_block;
         real *logits = request->logits ? request->logits + first * vocab : head_block(walk, first);
         head_logits(walk, logits, first, count);
         if (request->targets)

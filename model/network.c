@@ -2,7 +2,6 @@
 #include "model/network.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "model/tape.h"
 
@@ -17,7 +16,7 @@ static status new_layers(struct workspace *ws, const struct network *net) {
 
 static status count_bytes(struct network *net, bool training) {
     struct workspace ws = {.training = training};
-    struct arena counter = {0};
+    struct arena counter = {.ops = net->ops};
     TRY(new_layers(&ws, net));
     workspace_lay_out(&ws, net, &counter);
     free(ws.layers[0]);
@@ -25,22 +24,10 @@ static status count_bytes(struct network *net, bool training) {
     return NULL;
 }
 
-static status rope_tables(struct network *net) {
-    size_t dims = (size_t)net->config.attention_rope_dims;
-    if (dims == 0) return NULL;
-    net->rope_cosine = malloc(net->time * dims * sizeof(real));
-    if (!net->rope_cosine) return status_new(STATUS_SYSTEM, "no memory for RoPE's table of %zu positions", net->time);
-    net->rope_sine = net->rope_cosine + net->time * (dims / 2);
-    struct lane lane = {0};
-    net->ops->rope_table(&lane, net->rope_cosine, net->rope_sine, net->time, dims, net->config.attention_rope_base);
-    return NULL;
-}
-
 static status build(struct network *net) {
     schedule_build(&net->plain, &net->config, false);
     schedule_build(&net->repeated, &net->config, true);
     TRY(parameters_create(&net->parameters, &net->config));
-    TRY(rope_tables(net));
     TRY(count_bytes(net, false));
     return count_bytes(net, true);
 }
@@ -53,11 +40,7 @@ status network_create(struct network *net, const struct config *config, const st
     return s;
 }
 
-void network_destroy(struct network *net) {
-    parameters_destroy(&net->parameters);
-    free(net->rope_cosine);
-    net->rope_cosine = net->rope_sine = NULL;
-}
+void network_destroy(struct network *net) { parameters_destroy(&net->parameters); }
 
 size_t workspace_bytes(const struct network *net, bool training) { return net->workspace_bytes[training]; }
 
@@ -66,13 +49,16 @@ status workspace_create(struct workspace **out, const struct network *net, bool 
     if (!ws) return status_new(STATUS_SYSTEM, "no memory for a workspace");
     ws->training = training;
     status s = new_layers(ws, net);
-    if (!s) s = arena_create(&ws->arena, workspace_bytes(net, training), "a lane's workspace");
+    if (!s) s = arena_create_for(&ws->arena, net->ops, workspace_bytes(net, training), "a lane's workspace");
     if (s) {
         workspace_destroy(ws);
         return s;
     }
     ws->lane.index = lane_index;
     workspace_lay_out(ws, net, &ws->arena);
+    if (ws->rope_cosine)
+        net->ops->rope_table(&ws->lane, ws->rope_cosine, ws->rope_sine, net->time,
+                             (size_t)net->config.attention_rope_dims, net->config.attention_rope_base);
     *out = ws;
     return NULL;
 }
@@ -114,7 +100,17 @@ static void effective_piece(void *context, int piece, struct lane *lane) {
                                           (1 << (config->train_qat_bits - 1)) - 1,
                                           config->train_qat_scale_floor == FLOOR_PUBLISHED);
     else
-        memcpy(out, w, tensor->count * sizeof *out);
+        job->net->ops->copy(lane, out, w, tensor->count * sizeof *out);
+}
+
+size_t network_view_scratch(const struct network *net) {
+    size_t bytes = 0;
+    for (int i = 0; i < net->parameters.count; i++) {
+        const struct tensor *t = &net->parameters.tensors[i];
+        bytes = larger(bytes, net->ops->tensor_scratch(t->count));
+        bytes = larger(bytes, net->ops->rows_scratch(t->shape[0], t->shape[1]));
+    }
+    return bytes;
 }
 
 void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,

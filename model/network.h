@@ -2,7 +2,10 @@
  *
  * A slice is `sequences` x `time` tokens on one lane. The network owns no weights: it reads *effective* weights (the
  * master weights, or their ternary or fake-quantised image, made once a step by network_effective) and adds
- * gradients of the effective weights, which network_master_gradients turns into those of the master weights. */
+ * gradients of the effective weights, which network_master_gradients turns into those of the master weights.
+ *
+ * Weights, gradients, ids, targets, nll and logits are all in the backend's memory (kernels.h). A network itself has
+ * none of it, so that its sizes are known without a device. */
 #pragma once
 #include "kernels/arena.h"
 #include "kernels/kernels.h"
@@ -15,7 +18,6 @@ struct network {
     struct parameters parameters;
     struct schedule plain, repeated; /* without and with recurrence */
     size_t max_sequences, time;      /* the largest slice that a workspace holds */
-    real *rope_cosine, *rope_sine;   /* (time, rope_dims/2); NULL without RoPE */
     size_t workspace_bytes[2];       /* without and with a tape */
 };
 
@@ -33,7 +35,7 @@ void workspace_destroy(struct workspace *ws);
 struct lane *workspace_lane(struct workspace *ws);
 
 /* Called with the input rows of each linear layer while a forward pass runs (calibration). */
-typedef void (*tap_function)(void *context, int tensor_index, const real *x, size_t rows, size_t cols);
+typedef void (*tap_function)(void *context, int tensor_index, const act *x, size_t rows, size_t cols);
 
 struct forward_request {
     const real *weights;    /* effective */
@@ -56,11 +58,14 @@ void network_backward(const struct network *net, struct workspace *ws, const str
 
 enum weight_view { VIEW_MASTER, VIEW_QAT }; /* ternary is a property of the config, in both */
 
-/* effective = the weights as the forward pass sees them; runs over tensors through for_each. */
+/* effective = the weights as the forward pass sees them; runs over tensors through for_each. The lanes are those of
+ * workspaces, or have as much scratch (network_view_scratch). */
 void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,
                        const real *master, enum weight_view view);
 void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
                               const real *master, const real *effective);
+
+size_t network_view_scratch(const struct network *net);
 
 /* Floating-point operations of one token at this time length, counted op by op (multiply and add are 2). */
 double network_forward_flops(const struct network *net, bool repeats_on, size_t time);

@@ -31,3 +31,11 @@ static inline struct mamba_shape mamba_shape_of(const struct config *config, siz
                                     (size_t)floor((double)config->mamba_state * config->mamba_rotary_fraction) / 2,
                                 .chunk = (size_t)config->mamba_chunk};
 }
+
+/* Tokens of a slice where train.slice_tokens leaves it open (0): what suits a CPU's caches, or on a device, which wants
+ * much at once, a whole micro-shard. It decides the order of sums, so it follows from the options alone. */
+static inline int64_t slice_tokens_of(const struct config *config, bool on_device) {
+    enum { CPU_TOKENS = 1024, SHARDS = 8 };
+    if (config->train_slice_tokens) return config->train_slice_tokens;
+    return on_device ? config->train_batch_tokens / SHARDS : CPU_TOKENS;
+}

@@ -4,7 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { BLOCK_ALIGNMENT = 16 }; /* reals: in float32, each tensor of `second` starts on a multiple of 64 bytes */
+enum {
+    BLOCK_ALIGNMENT = 16, /* reals: in float32, each tensor of `second` starts on a multiple of 64 bytes */
+    MOST_TOGETHER = 64    /* matrices of one piece */
+};
 
 /* Products of Newton-Schulz are cubic, Adam is linear; only the order of magnitude matters. */
 static double cost(const struct tensor *tensor) {
@@ -15,24 +18,53 @@ static double cost(const struct tensor *tensor) {
 
 static int by_descending_cost(const void *a, const void *b, void *tensors) {
     int x = *(const int *)a, y = *(const int *)b;
-    double left = cost((const struct tensor *)tensors + x), right = cost((const struct tensor *)tensors + y);
-    if (left != right) return left > right ? -1 : 1;
+    const struct tensor *left = (const struct tensor *)tensors + x, *right = (const struct tensor *)tensors + y;
+    if (cost(left) != cost(right)) return cost(left) > cost(right) ? -1 : 1;
+    if (left->shape[0] != right->shape[0]) return left->shape[0] > right->shape[0] ? -1 : 1;
     return x - y;
+}
+
+static bool go_together(const struct tensor *a, const struct tensor *b) {
+    return a->optimizer == OPTIMIZER_MUON && b->optimizer == OPTIMIZER_MUON && a->shape[0] == b->shape[0] &&
+           a->shape[1] == b->shape[1];
+}
+
+static const struct tensor *tensor_at(const struct optimizer *o, int place) {
+    return &o->parameters->tensors[o->order[place]];
+}
+
+static void cut_pieces(struct optimizer *o) {
+    int most = o->ops->batch_most < MOST_TOGETHER ? (int)o->ops->batch_most : MOST_TOGETHER, first = 0;
+    for (int i = 0; i < o->parameters->count; i++) {
+        if (i && i - first < most && go_together(tensor_at(o, first), tensor_at(o, i))) continue;
+        first = o->pieces[o->piece_count++] = i;
+    }
+    o->pieces[o->piece_count] = o->parameters->count;
+}
+
+static void measure_scratch(struct optimizer *o) {
+    for (int piece = 0; piece < o->piece_count; piece++) {
+        const struct tensor *tensor = tensor_at(o, o->pieces[piece]);
+        if (tensor->optimizer != OPTIMIZER_MUON) continue;
+        size_t batch = (size_t)(o->pieces[piece + 1] - o->pieces[piece]);
+        size_t bytes = o->ops->newton_schulz_scratch(batch, tensor->shape[0], tensor->shape[1]);
+        size_t rows = o->ops->rows_scratch(tensor->shape[0], tensor->shape[1]);
+        if (bytes < rows) bytes = rows;
+        if (bytes > o->scratch_bytes) o->scratch_bytes = bytes;
+    }
 }
 
 static void lay_out(struct optimizer *o) {
     for (int i = 0; i < o->parameters->count; i++) {
         const struct tensor *tensor = &o->parameters->tensors[i];
         o->order[i] = i;
-        if (tensor->optimizer == OPTIMIZER_MUON) {
-            size_t bytes = o->ops->newton_schulz_scratch(1, tensor->shape[0], tensor->shape[1]);
-            if (bytes > o->scratch_bytes) o->scratch_bytes = bytes;
-        } else {
-            o->second_offset[i] = o->second_total;
-            o->second_total += (tensor->count + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
-        }
+        if (tensor->optimizer == OPTIMIZER_MUON) continue;
+        o->second_offset[i] = o->second_total;
+        o->second_total += (tensor->count + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
     }
     qsort_r(o->order, (size_t)o->parameters->count, sizeof *o->order, by_descending_cost, o->parameters->tensors);
+    cut_pieces(o);
+    measure_scratch(o);
 }
 
 status optimizer_create(struct optimizer *optimizer, const struct config *config, const struct parameters *parameters,
@@ -40,8 +72,9 @@ status optimizer_create(struct optimizer *optimizer, const struct config *config
     size_t count = (size_t)parameters->count;
     *optimizer = (struct optimizer){.config = config, .parameters = parameters, .ops = ops};
     optimizer->order = calloc(count, sizeof *optimizer->order);
+    optimizer->pieces = calloc(count + 1, sizeof *optimizer->pieces);
     optimizer->second_offset = calloc(count, sizeof *optimizer->second_offset);
-    if (!optimizer->order || !optimizer->second_offset) {
+    if (!optimizer->order || !optimizer->pieces || !optimizer->second_offset) {
         optimizer_destroy(optimizer);
         return status_new(STATUS_SYSTEM, "optimiser: out of memory");
     }
@@ -51,6 +84,7 @@ status optimizer_create(struct optimizer *optimizer, const struct config *config
 
 void optimizer_destroy(struct optimizer *optimizer) {
     free(optimizer->order);
+    free(optimizer->pieces);
     free(optimizer->second_offset);
     *optimizer = (struct optimizer){0};
 }
@@ -67,18 +101,31 @@ struct job {
     const struct optimizer_step *step;
 };
 
-static void muon(const struct job *job, const struct tensor *tensor, struct lane *lane) {
+/* Muon's directions of one tensor, before they are made orthogonal. */
+static real *direction(const struct job *job, const struct tensor *tensor, struct lane *lane) {
     const struct config *config = job->optimizer->config;
     const struct backend *ops = job->optimizer->ops;
     const struct optimizer_step *s = job->step;
     real *update = s->update + tensor->offset;
-    const size_t rows = tensor->shape[0], cols = tensor->shape[1];
     ops->muon_momentum(lane, update, s->first + tensor->offset, s->gradients + tensor->offset, tensor->count,
                        muon_momentum_at(config, s->step));
-    if (config->optim_row_norm) ops->normalize_rows(lane, update, rows, cols);
-    ops->newton_schulz(lane, &update, 1, rows, cols, (int)config->optim_muon_iterations);
-    ops->muon_apply(lane, s->weights + tensor->offset, update, tensor->count, config->optim_muon_rate * s->multiplier,
-                    config->optim_muon_decay, rows > cols ? sqrt((double)rows / (double)cols) : 1.0);
+    if (config->optim_row_norm) ops->normalize_rows(lane, update, tensor->shape[0], tensor->shape[1]);
+    return update;
+}
+
+/* Tensors of one shape, from `first` of the order on. */
+static void muon(const struct job *job, int first, size_t count, struct lane *lane) {
+    const struct config *config = job->optimizer->config;
+    const struct backend *ops = job->optimizer->ops;
+    const struct optimizer_step *s = job->step;
+    const size_t rows = tensor_at(job->optimizer, first)->shape[0], cols = tensor_at(job->optimizer, first)->shape[1];
+    real *updates[MOST_TOGETHER] = {0};
+    for (size_t i = 0; i < count; i++) updates[i] = direction(job, tensor_at(job->optimizer, first + (int)i), lane);
+    ops->newton_schulz(lane, updates, count, rows, cols, (int)config->optim_muon_iterations);
+    for (size_t i = 0; i < count; i++)
+        ops->muon_apply(lane, s->weights + tensor_at(job->optimizer, first + (int)i)->offset, updates[i], rows * cols,
+                        config->optim_muon_rate * s->multiplier, config->optim_muon_decay,
+                        rows > cols ? sqrt((double)rows / (double)cols) : 1.0);
 }
 
 static void adam(const struct job *job, int index, const struct tensor *tensor, struct lane *lane) {
@@ -96,19 +143,19 @@ static void adam(const struct job *job, int index, const struct tensor *tensor, 
                                    tensor->count, &settings);
 }
 
-static void update_tensor(void *context, int piece, struct lane *lane) {
+static void update_piece(void *context, int piece, struct lane *lane) {
     const struct job *job = context;
-    int index = job->optimizer->order[piece];
-    const struct tensor *tensor = &job->optimizer->parameters->tensors[index];
-    if (tensor->optimizer == OPTIMIZER_MUON)
-        muon(job, tensor, lane);
+    const struct optimizer *o = job->optimizer;
+    int first = o->pieces[piece];
+    if (tensor_at(o, first)->optimizer == OPTIMIZER_MUON)
+        muon(job, first, (size_t)(o->pieces[piece + 1] - first), lane);
     else
-        adam(job, index, tensor, lane);
+        adam(job, o->order[first], tensor_at(o, first), lane);
 }
 
 void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_step *step) {
     struct job job = {optimizer, step};
-    optimizer->ops->for_each(step->lanes, step->lane_count, optimizer->parameters->count, update_tensor, &job);
+    optimizer->ops->for_each(step->lanes, step->lane_count, optimizer->piece_count, update_piece, &job);
 }
 
 static double sum_of_squares(const real *x, size_t count) {

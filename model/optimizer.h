@@ -1,7 +1,8 @@
 /* optimizer: one step of Muon (linear weights) and Adam (everything else), tensor by tensor.
  *
  * Muon: K. Jordan 2024; Adam: arXiv 1412.6980. All rates share one multiplier. Each tensor is one piece of work, the
- * costliest first, so that the result is the same on any number of lanes. */
+ * costliest first, so that the result is the same on any number of lanes; where the backend takes several matrices at
+ * once (batch_most), Muon's tensors of one shape are one piece. */
 #pragma once
 #include "model/parameters.h"
 
@@ -11,10 +12,12 @@ struct optimizer {
     const struct config *config;         /* borrowed */
     const struct parameters *parameters; /* borrowed */
     const struct backend *ops;           /* borrowed */
-    int *order;                          /* (count) tensors, costliest first */
-    size_t *second_offset;               /* (count) into second, for Adam's tensors */
-    size_t second_total;                 /* reals */
-    size_t scratch_bytes;                /* what every lane must have */
+    int *order;                          /* (count) tensors, costliest first, those of one shape together */
+    int *pieces;                         /* (piece_count + 1) where in order each piece of work begins */
+    int piece_count;
+    size_t *second_offset; /* (count) into second, for Adam's tensors */
+    size_t second_total;   /* reals */
+    size_t scratch_bytes;  /* what every lane must have */
 };
 
 struct optimizer_step {
@@ -36,6 +39,6 @@ void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_s
 /* Linear from optim.muon_momentum_start to optim.muon_momentum over optim.muon_momentum_steps. */
 double muon_momentum_at(const struct config *config, int64_t step);
 
-/* Scales all gradients down so that their euclidean norm is at most `limit`; the norm is summed in float64, tensor by
- * tensor in order. Returns the norm before. */
+/* Scales all gradients (in the host's memory) down so that their euclidean norm is at most `limit`; the norm is summed
+ * in float64, tensor by tensor in order. Returns the norm before. */
 double clip_gradients(const struct parameters *parameters, real *gradients, double limit);

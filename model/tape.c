@@ -3,27 +3,22 @@
 
 #include "model/network_shapes.h"
 
+static size_t head_block_rows(const struct network *net, size_t rows) {
+    size_t most = net->ops->device_memory ? HEAD_ROWS_OF_DEVICE : HEAD_ROWS;
+    return rows < most ? rows : most;
+}
+
 /* A mixer that the model does not use needs no room, and its options may not fit together. */
 static void measure_mixers(struct extent *e, const struct network *net) {
     const struct attention_shape *a = &e->attention;
     if (uses_attention(net)) {
         e->mixed = a->heads * a->head_dim;
         e->projected = e->mixed + 2 * a->kv_heads * a->head_dim;
-        e->scratch = net->ops->attention_scratch(a);
     }
     if (uses_mamba(net)) {
         e->mixed = larger(e->mixed, e->inner);
         e->projected = larger(e->projected, mamba_columns(&e->mamba).width);
-        e->scratch =
-            larger(e->scratch, larger(net->ops->ssd_scratch(&e->mamba), net->ops->mamba_prepare_scratch(&e->mamba)));
     }
-}
-
-static void measure_embeddings(struct extent *e, const struct network *net) {
-    const struct config *c = &net->config;
-    size_t tokens = net->ops->embedding_scratch(e->rows, e->dim, (size_t)c->model_vocab_size);
-    size_t bigrams = net->ops->embedding_scratch(e->rows, (size_t)c->model_bigram_dim, (size_t)c->model_bigram_buckets);
-    e->scratch = larger(e->scratch, larger(tokens, bigrams));
 }
 
 struct extent extent_of(const struct network *net, size_t sequences, size_t time) {
@@ -35,74 +30,101 @@ struct extent extent_of(const struct network *net, size_t sequences, size_t time
                        .attention = attention_shape_of(config, sequences, time)};
     e.inner = e.mamba.heads * e.mamba.head_dim;
     measure_mixers(&e, net);
-    measure_embeddings(&e, net);
     return e;
+}
+
+static size_t mixers_scratch(const struct network *net, const struct extent *e) {
+    size_t bytes = uses_attention(net) ? net->ops->attention_scratch(&e->attention) : 0;
+    if (!uses_mamba(net)) return bytes;
+    bytes = larger(bytes, net->ops->ssd_scratch(&e->mamba));
+    return larger(bytes, net->ops->mamba_prepare_scratch(&e->mamba));
+}
+
+static size_t embeddings_scratch(const struct network *net, const struct extent *e) {
+    const struct config *c = &net->config;
+    return larger(net->ops->embedding_scratch(e->rows, e->dim, (size_t)c->model_vocab_size),
+                  net->ops->embedding_scratch(e->rows, (size_t)c->model_bigram_dim, (size_t)c->model_bigram_buckets));
+}
+
+size_t network_scratch(const struct network *net, const struct extent *e) {
+    const struct backend *ops = net->ops;
+    size_t vocab = (size_t)net->config.model_vocab_size, block = head_block_rows(net, e->rows);
+    size_t widest = larger(larger(e->dim, e->hidden), e->inner);
+    if (net->config.model_bigram_buckets) widest = larger(widest, (size_t)net->config.model_bigram_dim);
+    size_t bytes = larger(mixers_scratch(net, e), embeddings_scratch(net, e));
+    bytes = larger(bytes, ops->rows_scratch(e->rows, widest));
+    bytes = larger(bytes, larger(ops->rows_scratch(block, vocab), ops->linear_scratch(block, vocab, e->dim)));
+    for (int i = 0; i < net->parameters.count; i++) {
+        const struct tensor *t = &net->parameters.tensors[i];
+        if (t->linear) bytes = larger(bytes, ops->linear_scratch(e->rows, t->shape[0], t->shape[1]));
+    }
+    return larger(bytes, network_view_scratch(net));
 }
 
 static void lay_out_mamba(struct mamba_buffers *m, const struct extent *e, struct arena *arena) {
     const struct mamba_shape *s = &e->mamba;
     size_t per_head = e->rows * s->heads;
-    m->proj = arena_reals(arena, e->rows * mamba_columns(s).width);
-    m->tape.b = arena_reals(arena, per_head * s->state);
-    m->tape.c = arena_reals(arena, per_head * s->state);
+    m->proj = arena_acts(arena, e->rows * mamba_columns(s).width);
+    m->tape.b = arena_acts(arena, per_head * s->state);
+    m->tape.c = arena_acts(arena, per_head * s->state);
     m->tape.inv_b = arena_reals(arena, e->rows * s->groups);
     m->tape.inv_c = arena_reals(arena, e->rows * s->groups);
     m->tape.delta = arena_reals(arena, per_head);
     m->tape.log_decay = arena_reals(arena, per_head);
     m->tape.gamma = arena_reals(arena, per_head);
-    m->tape.cosine = s->angles ? arena_reals(arena, per_head * s->angles) : NULL;
-    m->tape.sine = s->angles ? arena_reals(arena, per_head * s->angles) : NULL;
-    m->tape.states = arena_reals(arena, s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state);
-    m->y = arena_reals(arena, e->rows * e->inner);
-    m->gated = arena_reals(arena, e->rows * e->inner);
+    m->tape.cosine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
+    m->tape.sine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
+    m->tape.states = arena_acts(arena, s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state);
+    m->y = arena_acts(arena, e->rows * e->inner);
+    m->gated = arena_acts(arena, e->rows * e->inner);
 }
 
 static void lay_out_attention(struct attention_buffers *a, const struct extent *e, struct arena *arena) {
     const struct attention_shape *s = &e->attention;
     size_t q = e->rows * s->heads * s->head_dim, kv = e->rows * s->kv_heads * s->head_dim;
-    a->q = arena_reals(arena, q);
-    a->k = arena_reals(arena, kv);
-    a->v = arena_reals(arena, kv);
-    a->tape.q = arena_reals(arena, q);
-    a->tape.k = arena_reals(arena, kv);
-    a->tape.v = arena_reals(arena, kv);
+    a->q = arena_acts(arena, q);
+    a->k = arena_acts(arena, kv);
+    a->v = arena_acts(arena, kv);
+    a->tape.q = arena_acts(arena, q);
+    a->tape.k = arena_acts(arena, kv);
+    a->tape.v = arena_acts(arena, kv);
     a->tape.inv_q = arena_reals(arena, e->rows * s->heads);
     a->tape.inv_k = arena_reals(arena, e->rows * s->kv_heads);
     a->tape.log_sum = arena_reals(arena, e->rows * s->heads);
-    a->out = arena_reals(arena, q);
+    a->out = arena_acts(arena, q);
 }
 
 static void lay_out_layer(struct layer_tape *layer, bool attention, const struct extent *e, struct arena *arena) {
     size_t wide = e->rows * e->dim;
-    layer->u = arena_reals(arena, wide);
+    layer->u = arena_acts(arena, wide);
     layer->inv_u = arena_reals(arena, e->rows);
     if (attention)
         lay_out_attention(&layer->attention, e, arena);
     else
         lay_out_mamba(&layer->mamba, e, arena);
-    layer->mixed = arena_reals(arena, wide);
-    layer->v = arena_reals(arena, wide);
+    layer->mixed = arena_acts(arena, wide);
+    layer->v = arena_acts(arena, wide);
     layer->inv_v = arena_reals(arena, e->rows);
-    layer->fc = arena_reals(arena, e->rows * e->hidden);
-    layer->act = arena_reals(arena, e->rows * e->hidden);
-    layer->mlp = arena_reals(arena, wide);
+    layer->fc = arena_acts(arena, e->rows * e->hidden);
+    layer->activated = arena_acts(arena, e->rows * e->hidden);
+    layer->mlp = arena_acts(arena, wide);
 }
 
 /* The residual stream through the layers: training keeps every stage of it, evaluation only what a skip needs. */
 static void lay_out_stream(struct workspace *ws, const struct schedule *schedule, struct layer_tape *layers,
                            const struct extent *e, struct arena *arena) {
     size_t wide = e->rows * e->dim;
-    const real *before = ws->x0;
+    const act *before = ws->x0;
     for (int i = 0; i < schedule->count; i++) {
         int source = schedule->layers[i].skip_source;
         bool popped = schedule_is_popped(schedule, i);
         struct layer_tape *layer = &layers[i];
         layer->before = before;
         layer->skip = source < 0 ? NULL : layers[source].out;
-        layer->sum = source < 0 ? NULL : ws->training ? arena_reals(arena, wide) : ws->stream;
+        layer->sum = source < 0 ? NULL : ws->training ? arena_acts(arena, wide) : ws->stream;
         layer->x = source < 0 ? before : layer->sum;
-        layer->out = ws->training || popped ? arena_reals(arena, wide) : ws->stream;
-        layer->skip_gradient = ws->training && popped ? arena_reals(arena, wide) : NULL;
+        layer->out = ws->training || popped ? arena_acts(arena, wide) : ws->stream;
+        layer->skip_gradient = ws->training && popped ? arena_acts(arena, wide) : NULL;
         before = layer->out;
     }
 }
@@ -124,19 +146,25 @@ static void lay_out_layers(struct workspace *ws, const struct network *net, bool
 static void lay_out_whole(struct workspace *ws, const struct network *net, const struct extent *e,
                           struct arena *arena) {
     size_t wide = e->rows * e->dim, vocab = (size_t)net->config.model_vocab_size;
+    size_t angles = net->time * (size_t)net->config.attention_rope_dims / 2;
+    ws->rope_cosine = angles ? arena_reals(arena, angles) : NULL;
+    ws->rope_sine = angles ? arena_reals(arena, angles) : NULL;
     if (net->config.model_bigram_buckets) {
         ws->buckets = arena_take(arena, e->rows * sizeof *ws->buckets);
-        ws->bigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
+        ws->bigram = arena_acts(arena, e->rows * (size_t)net->config.model_bigram_dim);
     }
-    ws->embedded = arena_reals(arena, wide);
-    ws->x0 = arena_reals(arena, wide);
+    ws->embedded = arena_acts(arena, wide);
+    ws->x0 = arena_acts(arena, wide);
     ws->inv_x0 = arena_reals(arena, e->rows);
-    ws->stream = arena_reals(arena, wide);
-    ws->last = arena_reals(arena, wide);
+    ws->stream = arena_acts(arena, wide);
+    ws->last = arena_acts(arena, wide);
     ws->inv_last = arena_reals(arena, e->rows);
     bool keep = ws->training && e->rows * vocab <= HEAD_KEPT_REALS;
-    ws->head_rows = keep || e->rows < HEAD_ROWS ? e->rows : HEAD_ROWS;
+    ws->head_block = head_block_rows(net, e->rows);
+    ws->head_rows = keep ? e->rows : ws->head_block;
     ws->logits = arena_reals(arena, ws->head_rows * vocab);
+    bool own = ws->training && net->ops->act_bytes != sizeof(real);
+    ws->dlogits = own ? arena_acts(arena, ws->head_block * vocab) : NULL;
     ws->log_sum = arena_reals(arena, e->rows);
 }
 
@@ -144,18 +172,18 @@ static void lay_out_gradients(struct workspace *ws, const struct network *net, c
                               struct arena *arena) {
     size_t wide = e->rows * e->dim, per_head = e->rows * e->mamba.heads;
     struct layer_gradients *g = &ws->gradients;
-    ws->dx = arena_reals(arena, wide);
-    ws->dx0 = arena_reals(arena, wide);
-    ws->dbranch = arena_reals(arena, wide);
-    ws->dinput = arena_reals(arena, wide);
+    ws->dx = arena_acts(arena, wide);
+    ws->dx0 = arena_acts(arena, wide);
+    ws->dbranch = arena_acts(arena, wide);
+    ws->dinput = arena_acts(arena, wide);
     if (net->config.model_bigram_buckets)
-        ws->dbigram = arena_reals(arena, e->rows * (size_t)net->config.model_bigram_dim);
-    g->hidden = arena_reals(arena, e->rows * e->hidden);
-    g->mixed = arena_reals(arena, e->rows * e->mixed);
-    g->projected = arena_reals(arena, e->rows * e->projected);
+        ws->dbigram = arena_acts(arena, e->rows * (size_t)net->config.model_bigram_dim);
+    g->hidden = arena_acts(arena, e->rows * e->hidden);
+    g->mixed = arena_acts(arena, e->rows * e->mixed);
+    g->projected = arena_acts(arena, e->rows * e->projected);
     if (uses_mamba(net)) {
-        g->mamba.b = arena_reals(arena, per_head * e->mamba.state);
-        g->mamba.c = arena_reals(arena, per_head * e->mamba.state);
+        g->mamba.b = arena_acts(arena, per_head * e->mamba.state);
+        g->mamba.c = arena_acts(arena, per_head * e->mamba.state);
         g->mamba.delta = arena_reals(arena, per_head);
         g->mamba.log_decay = arena_reals(arena, per_head);
         g->mamba.gamma = arena_reals(arena, per_head);
@@ -164,8 +192,8 @@ static void lay_out_gradients(struct workspace *ws, const struct network *net, c
 
 void workspace_lay_out(struct workspace *ws, const struct network *net, struct arena *arena) {
     struct extent e = extent_of(net, net->max_sequences, net->time);
-    ws->lane.scratch = arena_take(arena, e.scratch);
-    ws->lane.scratch_bytes = e.scratch;
+    ws->lane.scratch_bytes = network_scratch(net, &e);
+    ws->lane.scratch = arena_take(arena, ws->lane.scratch_bytes);
     lay_out_whole(ws, net, &e, arena);
     if (ws->training) lay_out_gradients(ws, net, &e, arena);
     size_t start = arena->used, end = start;

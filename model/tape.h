@@ -15,35 +15,37 @@ struct extent {
     struct mamba_shape mamba;
     struct attention_shape attention;
     size_t mixed, projected; /* widest rows of the mixers in use: before the last projection, after the first */
-    size_t scratch;          /* bytes that the mixers' ops of forward and backward need in their lane */
 };
 struct extent extent_of(const struct network *net, size_t sequences, size_t time);
+
+/* Bytes that the ops of forward, backward, decoding and the weights' views need in their lane. */
+size_t network_scratch(const struct network *net, const struct extent *extent);
 
 static inline size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 struct mamba_buffers {
-    real *proj; /* (R, width) in_proj's rows */
+    act *proj; /* (R, width) in_proj's rows */
     struct mamba_tape tape;
-    real *y, *gated; /* (R, D_in) before and after the gate */
+    act *y, *gated; /* (R, D_in) before and after the gate */
 };
 
 struct attention_buffers {
-    real *q, *k, *v; /* raw: (R, heads*hd), (R, kv_heads*hd) twice */
+    act *q, *k, *v; /* raw: (R, heads*hd), (R, kv_heads*hd) twice */
     struct attention_tape tape;
-    real *out; /* (R, heads*hd) */
+    act *out; /* (R, heads*hd) */
 };
 
 struct layer_tape {
-    const real *x;             /* (R,D) enters the layer, its skip added */
-    const real *before, *skip; /* (R,D) the sum's parts; skip is NULL without one, and x is before */
-    real *sum;                 /* (R,D) where x is made when there is a skip */
-    real *u, *inv_u;           /* (R,D), (R) what the mixer reads */
-    real *mixed;               /* (R,D) what it gives */
-    real *v, *inv_v;           /* (R,D), (R) what the MLP reads */
-    real *fc, *act;            /* (R,hidden) before and after the activation */
-    real *mlp;                 /* (R,D) what the MLP gives */
-    real *out;                 /* (R,D) */
-    real *skip_gradient;       /* (R,D) of out, from the layer that pops it; NULL when none does */
+    const act *x;             /* (R,D) enters the layer, its skip added */
+    const act *before, *skip; /* (R,D) the sum's parts; skip is NULL without one, and x is before */
+    act *sum;                 /* (R,D) where x is made when there is a skip */
+    act *u, *v;               /* (R,D) what the mixer and the MLP read */
+    real *inv_u, *inv_v;      /* (R) */
+    act *mixed;               /* (R,D) what the mixer gives */
+    act *fc, *activated;      /* (R,hidden) before and after the activation */
+    act *mlp;                 /* (R,D) what the MLP gives */
+    act *out;                 /* (R,D) */
+    act *skip_gradient;       /* (R,D) of out, from the layer that pops it; NULL when none does */
     union {
         struct mamba_buffers mamba;
         struct attention_buffers attention;
@@ -52,32 +54,35 @@ struct layer_tape {
 
 /* Gradients that live only while one layer is walked back. */
 struct layer_gradients {
-    real *hidden;    /* (R,hidden) */
-    real *mixed;     /* (R, D_in or heads*hd) of what the mixer's last projection reads */
-    real *projected; /* (R,width) of in_proj's rows; q, k and v for attention */
+    act *hidden;    /* (R,hidden) */
+    act *mixed;     /* (R, D_in or heads*hd) of what the mixer's last projection reads */
+    act *projected; /* (R,width) of in_proj's rows; q, k and v for attention */
     struct mamba_tape_gradients mamba;
 };
 
-/* Rows of logits in one product, and the most that are kept for backward instead of being made again. */
-enum { HEAD_ROWS = 256, HEAD_KEPT_REALS = 1 << 22 };
+/* Rows of logits in one product, on a device as many as its cache takes, and the most logits that are kept for backward
+ * instead of being made again. */
+enum { HEAD_ROWS = 256, HEAD_ROWS_OF_DEVICE = 8192, HEAD_KEPT_REALS = 1 << 22 };
 
 struct workspace {
     struct arena arena;
     struct lane lane;
     bool training;
-    int32_t *buckets; /* (R) */
-    real *bigram;     /* (R, bigram_dim) rows of the table */
-    real *embedded;   /* (R,D) before the smear */
-    real *x0, *inv_x0;
-    real *stream;                 /* (R,D) the residual stream inside a layer */
-    real *last, *inv_last;        /* (R,D), (R) what the head reads */
-    real *logits;                 /* (head_rows, V) before the cap */
-    size_t head_rows;             /* all rows, or HEAD_ROWS of them */
-    real *log_sum;                /* (R) */
-    struct layer_tape *layers[2]; /* of net->plain and net->repeated */
+    real *rope_cosine, *rope_sine; /* (time, rope_dims/2); NULL without RoPE */
+    int32_t *buckets;              /* (R) */
+    act *bigram;                   /* (R, bigram_dim) rows of the table */
+    act *embedded;                 /* (R,D) before the smear */
+    act *x0, *stream, *last;       /* (R,D) the first residual, the stream inside a layer, what the head reads */
+    real *inv_x0, *inv_last;       /* (R) */
+    size_t head_block;             /* rows of logits in one product */
+    size_t head_rows;              /* rows of logits that there is room for: all, or a block */
+    real *logits;                  /* (head_rows, V) before the cap */
+    act *dlogits;                  /* (head_block, V); NULL where logits serve */
+    real *log_sum;                 /* (R) */
+    struct layer_tape *layers[2];  /* of net->plain and net->repeated */
 
-    real *dx, *dx0, *dbranch, *dinput; /* (R,D) gradients of the stream, x0, a branch's output and its input */
-    real *dbigram;                     /* (R, bigram_dim) */
+    act *dx, *dx0, *dbranch, *dinput; /* (R,D) gradients of the stream, x0, a branch's output and its input */
+    act *dbigram;                     /* (R, bigram_dim) */
     struct layer_gradients gradients;
 };
 
@@ -139,7 +144,7 @@ static inline const real *weight_of(const struct walk *walk, int layer, enum ten
 
 struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
 
-/* Where the logits of a block of HEAD_ROWS rows from `first` stand in the workspace. */
+/* Where the logits of a block of rows from `first` stand in the workspace. */
 static inline real *head_block(const struct walk *walk, size_t first) {
     bool whole = walk->ws->head_rows >= walk->extent.rows;
     return walk->ws->logits + (whole ? first * (size_t)walk->net->config.model_vocab_size : 0);

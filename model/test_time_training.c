@@ -4,8 +4,6 @@
  *
  * Parcel k of a chunk adds into partial gradient k mod P, in order; the partial ones are added as a binary tree. P
  * depends on the options alone, so the bits do not depend on the number of lanes. */
-#include <string.h>
-
 #include "model/evaluation_state.h"
 
 struct lesson {
@@ -21,13 +19,14 @@ void learner_lay_out(struct evaluator *e, struct arena *arena) {
     for (l->partial_count = LEARNERS; (size_t)l->partial_count > e->chunk_parcels;) l->partial_count /= 2;
     for (int i = 0; i < l->partial_count; i++) l->gradients[i] = arena_reals(arena, total);
     l->masters = arena_reals(arena, total);
+    l->finite = arena_take(arena, (size_t)e->net.parameters.count * sizeof *l->finite);
     if (e->net.config.eval_ttt_optimizer != TTT_ADAMW) return;
     l->first = arena_reals(arena, total);
     l->second = arena_reals(arena, total);
 }
 
-void learner_start(struct evaluator *e, const real *weights) {
-    memcpy(e->learner.masters, weights, e->net.parameters.total * sizeof *weights);
+void learner_start(struct evaluator *e, const real *masters) {
+    e->net.ops->copy(e->lanes, e->learner.masters, masters, e->net.parameters.total * sizeof *masters);
 }
 
 /* --- the gradient ------------------------------------------------------------------------------------------------ */
@@ -36,9 +35,9 @@ static void add_gradients_of_parcels(void *context, int partial, struct lane *la
     const struct lesson *lesson = context;
     struct evaluator *e = lesson->e;
     real *gradients = e->learner.gradients[partial];
-    memset(gradients, 0, e->net.parameters.total * sizeof *gradients);
+    e->net.ops->clear(lane, gradients, e->net.parameters.total * sizeof *gradients);
     for (size_t k = lesson->first + (size_t)partial; k < lesson->end; k += (size_t)e->learner.partial_count) {
-        struct forward_request request = parcel_request(e, parcel_at(e, k), lane->index);
+        struct forward_request request = parcel_request(e, parcel_at(e, k), lane);
         request.temperature = 1;
         request.nll = e->nll[lane->index];
         network_forward(&e->net, e->workspaces[lane->index], &request);
@@ -48,11 +47,11 @@ static void add_gradients_of_parcels(void *context, int partial, struct lane *la
 
 static void add_tree(void *context, int tensor, struct lane *lane) {
     const struct evaluator *e = context;
+    const struct learner *l = &e->learner;
     const struct tensor *t = &e->net.parameters.tensors[tensor];
-    for (int stride = 1; stride < e->learner.partial_count; stride *= 2)
-        for (int i = 0; i < e->learner.partial_count; i += 2 * stride)
-            e->net.ops->add_into(lane, e->learner.gradients[i] + t->offset,
-                                 e->learner.gradients[i + stride] + t->offset, t->count);
+    real *parts[LEARNERS];
+    for (int i = 0; i < l->partial_count; i++) parts[i] = l->gradients[i] + t->offset;
+    e->net.ops->add_tree(lane, parts, l->partial_count, t->count, l->finite + tensor);
 }
 
 /* Of the master weights, in gradients[0]. */

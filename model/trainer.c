@@ -3,14 +3,13 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "kernels/clock.h"
 #include "model/files.h"
+#include "model/network_shapes.h"
 #include "model/trainer_state.h"
 
-enum { TREE_BLOCK = 1 << 16 };
+enum { TREE_BLOCK = 1 << 16 }; /* of a CPU, where blocks are spread over lanes; on a device all is one */
 
 /* --- schedules --------------------------------------------------------------------------------------------------- */
 
@@ -41,7 +40,7 @@ static bool repeats_now(const struct trainer *t) {
 }
 
 static int tree_blocks(const struct trainer *t) {
-    return (int)((t->net.parameters.total + TREE_BLOCK - 1) / TREE_BLOCK);
+    return (int)((t->net.parameters.total + t->tree_block - 1) / t->tree_block);
 }
 
 static bool qat_ever(const struct config *config) { return config->train_qat_below > 0; }
@@ -54,19 +53,46 @@ static size_t slice_tokens(const struct trainer *t) { return t->slice_sequences 
 
 /* Whole windows; a slice never reaches over a micro-shard. */
 static void cut_batch(struct trainer *t) {
-    size_t time = (size_t)t->config.train_sequence, windows = (size_t)t->config.train_slice_tokens / time;
+    size_t time = (size_t)t->config.train_sequence;
+    size_t windows = (size_t)slice_tokens_of(&t->config, t->ops->device_memory) / time;
     t->shard_sequences = batch_tokens(t) / MICRO_SHARDS / time;
     t->slice_sequences = windows < 1 ? 1 : windows > t->shard_sequences ? t->shard_sequences : windows;
 }
 
-static void lay_out_lanes(struct trainer *t, struct arena *arena) {
+static size_t lane_scratch(const struct trainer *t) {
+    const size_t asked[] = {t->optimizer.scratch_bytes, network_view_scratch(&t->net),
+                            t->ops->tensor_scratch(t->tree_block), t->ops->tensor_scratch(slice_tokens(t)),
+                            t->config.optim_clip > 0 ? t->ops->tensor_scratch(t->net.parameters.total) : 0};
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) most = asked[i] > most ? asked[i] : most;
+    return most;
+}
+
+static size_t verdict_bytes(const struct trainer *t) {
+    return MICRO_SHARDS * sizeof(double) + (size_t)tree_blocks(t) * sizeof(int32_t);
+}
+
+static struct verdict verdict_in(double *memory) {
+    return (struct verdict){memory, memory ? (int32_t *)(memory + MICRO_SHARDS) : NULL};
+}
+
+static void lay_out_host(struct trainer *t, struct arena *arena) {
     t->lanes = arena_take(arena, (size_t)t->lane_count * sizeof *t->lanes);
+    t->batch = arena_take(arena, 2 * batch_tokens(t) * sizeof *t->batch);
+    t->downloaded = verdict_in(arena_take(arena, verdict_bytes(t)));
+    t->loss_capacity = (size_t)t->config.train_steps;
+    t->losses = arena_take(arena, t->loss_capacity * sizeof *t->losses);
+}
+
+static void lay_out_lanes(struct trainer *t, struct arena *arena) {
+    size_t bytes = lane_scratch(t);
     for (int i = 0; i < t->lane_count; i++) {
-        void *scratch = arena_take(arena, t->optimizer.scratch_bytes);
-        if (t->lanes) t->lanes[i] = (struct lane){i, scratch, t->optimizer.scratch_bytes};
+        void *scratch = arena_take(arena, bytes);
+        if (scratch) t->lanes[i] = (struct lane){i, scratch, bytes};
     }
 }
 
+/* After lay_out_host. */
 static void lay_out(struct trainer *t, struct arena *arena) {
     const size_t total = t->net.parameters.total;
     t->weights = arena_reals(arena, total);
@@ -75,18 +101,20 @@ static void lay_out(struct trainer *t, struct arena *arena) {
     if (average_wanted(&t->config)) t->average.weights = arena_reals(arena, total);
     if (qat_ever(&t->config) || t->config.model_linear == LINEAR_TERNARY) t->effective = arena_reals(arena, total);
     for (int i = 0; i < MICRO_SHARDS; i++) t->gradients[i] = arena_reals(arena, total);
-    t->block_finite = arena_take(arena, (size_t)tree_blocks(t) * sizeof *t->block_finite);
     lay_out_lanes(t, arena);
-    t->ids = arena_take(arena, batch_tokens(t) * sizeof *t->ids);
-    t->targets = arena_take(arena, batch_tokens(t) * sizeof *t->targets);
+    t->ids = arena_take(arena, 2 * batch_tokens(t) * sizeof *t->ids);
+    t->targets = t->ids ? t->ids + batch_tokens(t) : NULL;
     for (int i = 0; i < t->workspace_count; i++) t->nll[i] = arena_take(arena, slice_tokens(t) * sizeof(double));
-    t->loss_capacity = (size_t)t->config.train_steps;
-    t->losses = arena_take(arena, t->loss_capacity * sizeof *t->losses);
+    t->verdict = verdict_in(arena_take(arena, verdict_bytes(t)));
 }
 
-/* All that is needed to know the sizes. */
-static status measure(struct trainer *t, const struct config *config, const struct backend *ops, size_t *arena_bytes,
-                      size_t *bytes) {
+/* What creation will ask for. */
+struct needs {
+    size_t arena, host; /* bytes of the two arenas */
+    size_t total;       /* of the backend's memory, lanes' workspaces included */
+};
+
+static status measure(struct trainer *t, const struct config *config, const struct backend *ops, struct needs *needs) {
     TRY(config_check(config));
     t->config = *config;
     t->ops = ops;
@@ -94,30 +122,58 @@ static status measure(struct trainer *t, const struct config *config, const stru
     t->lane_count = ops->lane_count();
     t->workspace_count = t->lane_count < MICRO_SHARDS ? t->lane_count : MICRO_SHARDS;
     TRY(network_create(&t->net, &t->config, ops, t->slice_sequences, (size_t)config->train_sequence));
+    t->tree_block = ops->device_memory ? t->net.parameters.total : TREE_BLOCK;
     TRY(optimizer_create(&t->optimizer, &t->config, &t->net.parameters, ops));
-    struct arena counting = {0};
+    struct arena counting = {.ops = ops}, host = {0};
+    lay_out_host(t, &host);
     lay_out(t, &counting);
-    *arena_bytes = counting.used;
-    *bytes = counting.used + (size_t)t->workspace_count * workspace_bytes(&t->net, true);
+    *needs = (struct needs){.arena = counting.used, .host = host.used};
+    needs->total = counting.used + (ops->device_memory ? 0 : host.used) +
+                   (size_t)t->workspace_count * workspace_bytes(&t->net, true);
     return NULL;
 }
 
 status trainer_memory(const struct config *config, const struct backend *ops, size_t *bytes) {
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return status_new(STATUS_SYSTEM, "trainer: out of memory");
-    size_t arena_bytes;
-    status s = measure(t, config, ops, &arena_bytes, bytes);
+    struct needs needs = {0};
+    status s = measure(t, config, ops, &needs);
+    *bytes = needs.total;
     trainer_destroy(t);
     return s;
 }
 
-static status check_memory(size_t bytes) {
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    if ((double)bytes <= have) return NULL;
+size_t trainer_slice_within(const struct config *config, const struct backend *ops, size_t bytes) {
+    struct config smaller = *config;
+    size_t needed = bytes + 1;
+    smaller.train_slice_tokens = config->train_batch_tokens / MICRO_SHARDS;
+    for (; needed > bytes && smaller.train_slice_tokens >= config->train_sequence; smaller.train_slice_tokens /= 2) {
+        status s = trainer_memory(&smaller, ops, &needed);
+        if (s) needed = bytes + 1;
+        status_free(s);
+        if (needed <= bytes) return (size_t)smaller.train_slice_tokens;
+    }
+    return 0;
+}
+
+static status check_memory(const struct trainer *t, size_t bytes) {
+    double need = (double)bytes / 1e6, have = (double)t->ops->memory_left() / 1e6;
+    if (need <= have) return NULL;
+    if (!t->ops->device_memory)
+        return status_new(STATUS_SYSTEM,
+                          "training needs %.0f MB of memory, this machine has %.0f MB; lower model.dim, "
+                          "train.batch_tokens or train.slice_tokens",
+                          need, have);
+    size_t slice = trainer_slice_within(&t->config, t->ops, t->ops->memory_left());
+    if (slice == 0)
+        return status_new(STATUS_SYSTEM,
+                          "training needs %.0f MB of the device's memory, of which %.0f MB are free, whatever the "
+                          "slice; lower model.dim or train.batch_tokens",
+                          need, have);
     return status_new(STATUS_SYSTEM,
-                      "training needs %.0f MB of memory, this machine has %.0f MB; lower model.dim, train.batch_tokens "
-                      "or train.slice_tokens",
-                      (double)bytes / 1e6, have / 1e6);
+                      "training needs %.0f MB of the device's memory, of which %.0f MB are free; "
+                      "train.slice_tokens=%zu fits",
+                      need, have, slice);
 }
 
 static status check_dataset(const struct config *config, const struct dataset *dataset) {
@@ -126,21 +182,36 @@ static status check_dataset(const struct config *config, const struct dataset *d
                       (long long)config->model_vocab_size, dataset->name, dataset->vocab_size);
 }
 
+/* Initial weights are drawn on the host. */
+static status draw_weights(struct trainer *t, uint64_t seed) {
+    size_t total = t->net.parameters.total;
+    real *drawn = calloc(total, sizeof *drawn);
+    if (!drawn) return status_new(STATUS_SYSTEM, "trainer: out of memory");
+    status s = parameters_initialise(&t->net.parameters, drawn, seed);
+    if (!s) t->ops->upload(t->lanes, t->weights, drawn, total * sizeof *drawn);
+    free(drawn);
+    return s;
+}
+
 static status create(struct trainer *t, const struct config *config, const struct backend *ops,
                      const struct dataset *dataset, uint64_t seed) {
-    size_t arena_bytes, bytes;
+    static _Atomic uint64_t created;
+    struct needs needs;
     TRY(check_dataset(config, dataset));
-    TRY(measure(t, config, ops, &arena_bytes, &bytes));
-    TRY(check_memory(bytes));
-    TRY(arena_create(&t->arena, arena_bytes, "training"));
+    TRY(measure(t, config, ops, &needs));
+    TRY(check_memory(t, needs.total));
+    TRY(arena_create(&t->host, needs.host, "training"));
+    lay_out_host(t, &t->host);
+    TRY(arena_create_for(&t->arena, ops, needs.arena, "training"));
     lay_out(t, &t->arena);
     for (int i = 0; i < t->workspace_count; i++) TRY(workspace_create(&t->workspaces[i], &t->net, true, i));
     t->dataset = dataset;
+    t->number = ++created;
     TRY(batch_plan_create(&t->plan, &dataset->train, (size_t)config->train_sequence, MICRO_SHARDS * t->shard_sequences,
                           config->data_order, seed));
-    TRY(parameters_initialise(&t->net.parameters, t->weights, seed));
-    average_start(&t->average, &t->config, t->weights, t->net.parameters.total);
-    return NULL;
+    TRY(draw_weights(t, seed));
+    average_start(&t->average, &t->config, ops, t->lanes, t->weights, t->net.parameters.total);
+    return ops->finish(t->lanes);
 }
 
 status trainer_create(struct trainer **out, const struct config *config, const struct backend *ops,
@@ -163,6 +234,7 @@ void trainer_destroy(struct trainer *t) {
     optimizer_destroy(&t->optimizer);
     if (t->net.ops) network_destroy(&t->net);
     arena_destroy(&t->arena);
+    arena_destroy(&t->host);
     free(t);
 }
 
@@ -170,77 +242,76 @@ void trainer_destroy(struct trainer *t) {
 
 struct pass {
     struct trainer *trainer;
-    const real *weights; /* effective */
-    bool repeats_on;
-    double loss[MICRO_SHARDS]; /* sum of nats */
+    bool repeats_on, qat;
 };
 
-/* Forward and backward of some windows; the sum of their losses, in the order of the tokens. */
-static double run_slice(struct pass *pass, int shard, size_t first, size_t sequences, int lane) {
+/* The weights as the forward pass sees them at this step. */
+static const real *weights_seen(const struct pass *pass) {
+    const struct trainer *t = pass->trainer;
+    return pass->qat || t->config.model_linear == LINEAR_TERNARY ? t->effective : t->weights;
+}
+
+/* Forward and backward of some windows; adds the sum of their losses, in the order of the tokens. */
+static void run_slice(const struct pass *pass, int shard, size_t first, size_t sequences, struct lane *lane) {
     struct trainer *t = pass->trainer;
     size_t time = (size_t)t->config.train_sequence, start = ((size_t)shard * t->shard_sequences + first) * time;
-    struct forward_request request = {.weights = pass->weights,
+    struct workspace *ws = t->workspaces[lane->index];
+    struct forward_request request = {.weights = weights_seen(pass),
                                       .ids = t->ids + start,
                                       .targets = t->targets + start,
                                       .sequences = sequences,
                                       .time = time,
                                       .repeats_on = pass->repeats_on,
                                       .temperature = 1,
-                                      .nll = t->nll[lane]};
-    network_forward(&t->net, t->workspaces[lane], &request);
-    network_backward(&t->net, t->workspaces[lane], &request, t->gradients[shard], 1.0 / (double)batch_tokens(t));
-    double sum = 0;
-    for (size_t i = 0; i < sequences * time; i++) sum += t->nll[lane][i];
-    return sum;
+                                      .nll = t->nll[lane->index]};
+    network_forward(&t->net, ws, &request);
+    network_backward(&t->net, ws, &request, t->gradients[shard], 1.0 / (double)batch_tokens(t));
+    t->ops->sum_in_order(lane, t->verdict.loss + shard, request.nll, sequences * time);
 }
 
 static void run_micro_shard(void *context, int shard, struct lane *lane) {
-    struct pass *pass = context;
-    struct trainer *t = pass->trainer;
-    memset(t->gradients[shard], 0, t->net.parameters.total * sizeof(real));
-    pass->loss[shard] = 0;
+    const struct pass *pass = context;
+    const struct trainer *t = pass->trainer;
+    t->ops->clear(lane, t->gradients[shard], t->net.parameters.total * sizeof(real));
+    t->ops->clear(lane, t->verdict.loss + shard, sizeof *t->verdict.loss);
     for (size_t first = 0; first < t->shard_sequences; first += t->slice_sequences) {
         size_t left = t->shard_sequences - first;
-        pass->loss[shard] +=
-            run_slice(pass, shard, first, left < t->slice_sequences ? left : t->slice_sequences, lane->index);
+        run_slice(pass, shard, first, left < t->slice_sequences ? left : t->slice_sequences, lane);
     }
-}
-
-/* 0 times anything finite is 0; times an infinity or NaN it is NaN, which a sum keeps. */
-static bool all_finite(const real *x, size_t count) {
-    real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < count; i++) sum += 0 * x[i];
-    return sum == 0;
 }
 
 /* Adds the 8 gradients as a binary tree, whose shape does not depend on who computed them; one block of elements. */
 static void add_tree_block(void *context, int block, struct lane *lane) {
     const struct trainer *t = context;
-    const size_t total = t->net.parameters.total, start = (size_t)block * TREE_BLOCK;
-    const size_t count = total - start < TREE_BLOCK ? total - start : TREE_BLOCK;
-    for (int stride = 1; stride < MICRO_SHARDS; stride *= 2)
-        for (int i = 0; i < MICRO_SHARDS; i += 2 * stride)
-            t->ops->add_into(lane, t->gradients[i] + start, t->gradients[i + stride] + start, count);
-    t->block_finite[block] = all_finite(t->gradients[0] + start, count);
+    const size_t start = (size_t)block * t->tree_block, left = t->net.parameters.total - start;
+    real *parts[MICRO_SHARDS];
+    for (int i = 0; i < MICRO_SHARDS; i++) parts[i] = t->gradients[i] + start;
+    t->ops->add_tree(lane, parts, MICRO_SHARDS, left < t->tree_block ? left : t->tree_block, t->verdict.finite + block);
 }
 
-static status gradient_diverged(const struct trainer *t) {
-    const struct parameters *p = &t->net.parameters;
-    int first = 0;
-    while (first + 1 < p->count && all_finite(t->gradients[0] + p->tensors[first].offset, p->tensors[first].count))
-        first++;
-    return status_new(STATUS_DIVERGED,
-                      "step %lld: the gradient of %s is not finite; lower optim.muon_rate and optim.adam_rate",
-                      (long long)t->steps_done, p->tensors[first].name);
+/* The CPU's norm is summed tensor by tensor. */
+static void clip(const struct trainer *t) {
+    if (t->config.optim_clip <= 0) return;
+    if (t->ops->device_memory)
+        t->ops->clip_by_norm(t->lanes, t->gradients[0], t->net.parameters.total, t->config.optim_clip);
+    else
+        clip_gradients(&t->net.parameters, t->gradients[0], t->config.optim_clip);
 }
 
-static status add_gradients(struct trainer *t) {
-    int blocks = tree_blocks(t);
-    t->ops->for_each(t->lanes, t->lane_count, blocks, add_tree_block, t);
-    for (int i = 0; i < blocks; i++)
-        if (!t->block_finite[i]) return gradient_diverged(t);
-    return NULL;
+/* Everything of a step but the batch and the update: from the same memory always the same ops with the same arguments,
+ * which a device may record. Leaves the gradients of the master weights in gradients[0]. */
+static void run_pass(void *context) {
+    struct pass *pass = context;
+    struct trainer *t = pass->trainer;
+    const real *seen = weights_seen(pass);
+    if (seen != t->weights)
+        network_effective(&t->net, t->lanes, t->lane_count, t->effective, t->weights,
+                          pass->qat ? VIEW_QAT : VIEW_MASTER);
+    t->ops->for_each(t->lanes, t->workspace_count, MICRO_SHARDS, run_micro_shard, pass);
+    t->ops->for_each(t->lanes, t->lane_count, tree_blocks(t), add_tree_block, t);
+    if (seen != t->weights)
+        network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
+    clip(t);
 }
 
 static double add_losses(double loss[MICRO_SHARDS]) {
@@ -249,29 +320,47 @@ static double add_losses(double loss[MICRO_SHARDS]) {
     return loss[0];
 }
 
-/* The weights as the forward pass sees them at this step. */
-static const real *make_effective(struct trainer *t, double multiplier) {
-    bool qat = qat_ever(&t->config) && multiplier < t->config.train_qat_below;
-    if (!qat && t->config.model_linear != LINEAR_TERNARY) return t->weights;
-    network_effective(&t->net, t->lanes, t->lane_count, t->effective, t->weights, qat ? VIEW_QAT : VIEW_MASTER);
-    return t->effective;
+static bool all_finite(const real *x, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(x[i])) return false;
+    return true;
 }
 
-/* Leaves the gradients of the master weights in gradients[0]. */
-static status compute_gradients(struct trainer *t, double multiplier, double *loss) {
-    batch_fill(&t->plan, t->steps_done, t->ids, t->targets);
-    struct pass pass = {.trainer = t, .weights = make_effective(t, multiplier), .repeats_on = repeats_now(t)};
-    t->ops->for_each(t->lanes, t->workspace_count, MICRO_SHARDS, run_micro_shard, &pass);
-    *loss = add_losses(pass.loss) / (double)batch_tokens(t);
+static status gradient_diverged(const struct trainer *t) {
+    const struct parameters *p = &t->net.parameters;
+    real *gradient = malloc(p->total * sizeof *gradient);
+    if (!gradient) return status_new(STATUS_DIVERGED, "step %lld: a gradient is not finite", (long long)t->steps_done);
+    t->ops->download(t->lanes, gradient, t->gradients[0], p->total * sizeof *gradient);
+    int first = 0;
+    while (first + 1 < p->count && all_finite(gradient + p->tensors[first].offset, p->tensors[first].count)) first++;
+    free(gradient);
+    return status_new(STATUS_DIVERGED,
+                      "step %lld: the gradient of %s is not finite; lower optim.muon_rate and optim.adam_rate",
+                      (long long)t->steps_done, p->tensors[first].name);
+}
+
+/* The step's loss; an error when it or the gradient is not finite. */
+static status judge(const struct trainer *t, double *loss) {
+    t->ops->download(t->lanes, t->downloaded.loss, t->verdict.loss, verdict_bytes(t));
+    TRY(t->ops->finish(t->lanes));
+    *loss = add_losses(t->downloaded.loss) / (double)batch_tokens(t);
     if (!isfinite(*loss))
         return status_new(STATUS_DIVERGED,
                           "step %lld: the loss is %g; lower optim.muon_rate and optim.adam_rate, or set optim.clip",
                           (long long)t->steps_done, *loss);
-    TRY(add_gradients(t));
-    if (pass.weights != t->weights)
-        network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
-    if (t->config.optim_clip > 0) clip_gradients(&t->net.parameters, t->gradients[0], t->config.optim_clip);
+    for (int i = 0; i < tree_blocks(t); i++)
+        if (!t->downloaded.finite[i]) return gradient_diverged(t);
     return NULL;
+}
+
+static status compute_gradients(struct trainer *t, double multiplier, double *loss) {
+    struct pass pass = {.trainer = t,
+                        .repeats_on = repeats_now(t),
+                        .qat = qat_ever(&t->config) && multiplier < t->config.train_qat_below};
+    batch_fill(&t->plan, t->steps_done, t->batch, t->batch + batch_tokens(t));
+    t->ops->upload(t->lanes, t->ids, t->batch, 2 * batch_tokens(t) * sizeof *t->batch);
+    t->ops->replay(t->lanes, t->number << 2 | (uint64_t)pass.repeats_on << 1 | (uint64_t)pass.qat, run_pass, &pass);
+    return judge(t, loss);
 }
 
 /* --- the step ---------------------------------------------------------------------------------------------------- */
@@ -297,6 +386,7 @@ status trainer_step(struct trainer *t, struct step_record *record) {
     double start = clock_seconds(), multiplier = multiplier_now(t), loss;
     TRY(compute_gradients(t, multiplier, &loss));
     apply_gradients(t, multiplier);
+    TRY(t->ops->finish(t->lanes));
     double seconds = clock_seconds() - start;
     *record = (struct step_record){.step = t->steps_done,
                                    .loss = loss,
@@ -321,6 +411,10 @@ const real *trainer_weights(const struct trainer *t) { return t->weights; }
 
 const real *trainer_averaged(const struct trainer *t) {
     return t->average.included > 0 ? t->average.weights : t->weights;
+}
+
+void trainer_copy_out(const struct trainer *t, const real *weights, real *out) {
+    t->ops->download(t->lanes, out, weights, t->net.parameters.total * sizeof *out);
 }
 
 const double *trainer_losses(const struct trainer *t) { return t->losses; }

@@ -21,8 +21,11 @@ status trainer_create(struct trainer **out, const struct config *config, const s
                       const struct dataset *dataset, uint64_t seed);
 void trainer_destroy(struct trainer *trainer);
 
-/* Bytes that trainer_create will ask for, without asking. */
+/* Bytes of the backend's memory that trainer_create will ask for, without asking: a device need not be there. */
 status trainer_memory(const struct config *config, const struct backend *ops, size_t *bytes);
+
+/* The largest train.slice_tokens with which trainer_memory is at most so many bytes; 0 when none is. */
+size_t trainer_slice_within(const struct config *config, const struct backend *ops, size_t bytes);
 
 /* One optimiser step. STATUS_DIVERGED when the loss or a gradient is not finite: the weights are those before the
  * step. */
@@ -31,8 +34,13 @@ bool trainer_finished(const struct trainer *trainer);
 int64_t trainer_steps_done(const struct trainer *trainer);
 
 const struct network *trainer_network(const struct trainer *trainer);
+
+/* In the backend's memory. */
 const real *trainer_weights(const struct trainer *trainer);
 const real *trainer_averaged(const struct trainer *trainer); /* EMA, SWA, or the raw weights when neither is on */
+
+/* One of these two to the host's memory: (parameters.total). */
+void trainer_copy_out(const struct trainer *trainer, const real *weights, real *out);
 
 /* SHA-256 of the float64 losses so far; the trace that reproduce compares. */
 void trainer_trace_sha256(const struct trainer *trainer, char hex[65]);

@@ -1,13 +1,19 @@
 /* trainer_state: the insides of struct trainer, shared by trainer.c and checkpoint.c alone.
  *
- * One arena, in this order:
- *   weights | first moments | second moments | average | effective | 8 gradients | lanes and their scratch | batch |
- * losses */
+ * One arena of the backend's memory, in this order:
+ *   weights | first moments | second moments | average | effective | 8 gradients | scratch of the lanes | batch |
+ * verdict and one of the host's: lanes | batch | verdict | losses */
 #pragma once
 #include "kernels/arena.h"
 #include "model/averages.h"
 #include "model/optimizer.h"
 #include "model/trainer.h"
+
+/* What a step is judged by before the weights are touched; one piece of memory, read once a step. */
+struct verdict {
+    double *loss;    /* (MICRO_SHARDS) sums of nats */
+    int32_t *finite; /* (blocks of the gradient tree) */
+};
 
 struct trainer {
     struct config config;
@@ -16,7 +22,9 @@ struct trainer {
     struct network net;
     struct optimizer optimizer;
     struct batch_plan plan;
+    uint64_t number; /* of this trainer among those of the process: what a device recorded is not another's */
     size_t slice_sequences, shard_sequences;
+    size_t tree_block; /* elements of the gradient that one piece of work adds up */
     int lane_count, workspace_count;
     struct workspace *workspaces[MICRO_SHARDS]; /* [lane index] */
 
@@ -25,10 +33,14 @@ struct trainer {
     struct average average;
     real *effective; /* NULL when the forward pass always reads the weights themselves */
     real *gradients[MICRO_SHARDS];
-    bool *block_finite; /* (blocks of the gradient tree) */
-    struct lane *lanes;
-    int32_t *ids, *targets;    /* (batch tokens) */
+    int32_t *ids, *targets;    /* (batch tokens) one after the other */
     double *nll[MICRO_SHARDS]; /* [lane index] (slice tokens) */
+    struct verdict verdict;
+
+    struct arena host;
+    struct lane *lanes;        /* (lane_count) */
+    int32_t *batch;            /* (2, batch tokens) what ids and targets get */
+    struct verdict downloaded; /* the verdict */
 
     /* What a checkpoint holds beside the buffers. */
     int64_t steps_done;

@@ -44,7 +44,7 @@ size_t cpu_attention_scratch(const struct attention_shape *shape) {
 }
 
 static struct buffers scratch_buffers(struct lane *lane, const struct attention_shape *shape) {
-    struct arena arena = {lane->scratch, lane->scratch_bytes, 0};
+    struct arena arena = {.base = lane->scratch, .size = lane->scratch_bytes};
     return layout(&arena, shape);
 }
 

@@ -9,7 +9,7 @@
 #include "kernels/cpu/vector_math.h"
 #include "kernels/kernels.h"
 
-enum { COLUMN_BLOCK = 512, BIGRAM_MULTIPLIER = 92821 };
+enum { COLUMN_BLOCK = 512 };
 
 size_t cpu_embedding_scratch(size_t rows, size_t dim, size_t entries) {
     (void)rows, (void)dim, (void)entries;
@@ -36,10 +36,10 @@ void cpu_bigram_ids(struct lane *lane, int32_t *buckets, const int32_t *ids, siz
                     size_t bucket_count) {
     (void)lane;
     for (size_t b = 0; b < batch; b++) {
-        uint64_t before = 0;
+        int32_t before = 0;
         for (size_t t = 0; t < time; t++) {
-            uint64_t id = (uint64_t)ids[b * time + t];
-            buckets[b * time + t] = (int32_t)((before * BIGRAM_MULTIPLIER + id) % bucket_count);
+            int32_t id = ids[b * time + t];
+            buckets[b * time + t] = bigram_bucket(before, id, bucket_count);
             before = id;
         }
     }

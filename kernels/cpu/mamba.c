@@ -152,7 +152,7 @@ static struct row tape_row(const struct mamba_tape *tape, const struct mamba_sha
 
 void cpu_mamba_prepare_forward(struct lane *lane, struct mamba_tape *tape, const real *proj,
                                const struct mamba_weights *weights, const struct mamba_shape *shape) {
-    struct arena arena = {lane->scratch, lane->scratch_bytes, 0};
+    struct arena arena = {.base = lane->scratch, .size = lane->scratch_bytes};
     struct prepare_scratch scratch = row_layout(&arena, shape);
     size_t width = mamba_columns(shape).width;
     for (size_t batch = 0; batch < shape->batch; batch++) {
@@ -316,7 +316,7 @@ void cpu_mamba_prepare_backward(struct lane *lane, real *dproj, const struct mam
                                 const struct mamba_tape_gradients *dtape, const struct mamba_tape *tape,
                                 const real *proj, const struct mamba_weights *weights,
                                 const struct mamba_shape *shape) {
-    struct arena arena = {lane->scratch, lane->scratch_bytes, 0};
+    struct arena arena = {.base = lane->scratch, .size = lane->scratch_bytes};
     struct backward_scratch scratch = backward_layout(&arena, shape);
     size_t width = mamba_columns(shape).width;
     for (size_t batch = 0; batch < shape->batch; batch++) {
@@ -392,7 +392,7 @@ static void move_phase(const struct decode_scratch *w, real *phase, const real *
 
 void cpu_mamba_decode(struct lane *lane, real *out, struct mamba_state *state, const real *proj,
                       const struct mamba_weights *weights, const struct mamba_shape *shape) {
-    struct arena arena = {lane->scratch, lane->scratch_bytes, 0};
+    struct arena arena = {.base = lane->scratch, .size = lane->scratch_bytes};
     struct decode_scratch w = decode_layout(&arena, shape);
     struct mamba_columns k = mamba_columns(shape);
     size_t head_dim = shape->head_dim;

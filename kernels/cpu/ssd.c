@@ -94,7 +94,7 @@ size_t cpu_ssd_scratch(const struct mamba_shape *shape) {
 }
 
 static struct buffers scratch_buffers(struct lane *lane, const struct mamba_shape *shape) {
-    struct arena arena = {lane->scratch, lane->scratch_bytes, 0};
+    struct arena arena = {.base = lane->scratch, .size = lane->scratch_bytes};
     return layout(&arena, shape);
 }
 

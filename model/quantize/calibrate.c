@@ -5,9 +5,9 @@
 #include "model/quantize/calibrate.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "model/decoder.h"
+#include "model/network_shapes.h"
 
 enum { PARTIALS = 8 };
 #define PARTIAL_BYTES_LIMIT ((size_t)1 << 30) /* of all partial sums together; fewer of them beyond */
@@ -19,8 +19,10 @@ struct job {
     struct lane lanes[PARTIALS];
     int lane_count, partials;
     double **partial; /* (partials, slots) */
+    double **sums;    /* (partials) room for one slot's, where the backend's memory is not the host's; else NULL */
+    real *effective;  /* what a ternary model calculates with; else NULL */
     const real *weights;
-    int32_t *ids; /* (sequences, time) */
+    int32_t *tokens, *ids; /* (sequences, time) the host's and the backend's */
     size_t time, slice_sequences, slices;
     size_t round;
 };
@@ -71,44 +73,91 @@ static int partial_count(const struct calibration *c, size_t slices) {
     return count;
 }
 
+static bool on_device(const struct job *job) { return job->net.ops->device_memory; }
+
+/* Sums of a device are added up on the host, slot by slot; elsewhere the first partial sums become the total. */
+static void lay_out_sums(struct job *job, struct arena *host) {
+    struct calibration *c = job->calibration;
+    size_t most = 0;
+    c->hessians = arena_take(host, (size_t)c->slot_count * sizeof *c->hessians);
+    for (int i = 0; i < c->slot_count; i++) {
+        size_t count = c->slot_cols[i] * c->slot_cols[i];
+        double *h = arena_take(host, count * sizeof *h);
+        if (c->hessians) c->hessians[i] = h;
+        if (count > most) most = count;
+    }
+    job->sums = arena_take(host, (size_t)job->partials * sizeof *job->sums);
+    for (int i = 0; i < job->partials; i++) {
+        double *sum = arena_take(host, most * sizeof *sum);
+        if (job->sums) job->sums[i] = sum;
+    }
+}
+
+static void lay_out_host(struct job *job, struct arena *host) {
+    struct calibration *c = job->calibration;
+    job->tokens = arena_take(host, c->sequences * job->time * sizeof *job->tokens);
+    job->partial = arena_take(host, (size_t)(job->partials * c->slot_count) * sizeof *job->partial);
+    if (on_device(job))
+        lay_out_sums(job, host);
+    else
+        c->hessians = job->partial;
+}
+
+/* The CPU's op needs no scratch; a device's lane has it for the largest of its calls. */
+static void lay_out_lanes(struct job *job, struct arena *arena) {
+    size_t bytes = 0;
+    for (int slot = 0; on_device(job) && slot < job->calibration->slot_count; slot++) {
+        size_t one = job->net.ops->gptq_scratch(job->slice_sequences * job->time, job->calibration->slot_cols[slot]);
+        if (one > bytes) bytes = one;
+    }
+    for (int i = 0; i < job->lane_count; i++) job->lanes[i] = (struct lane){i, arena_take(arena, bytes), bytes};
+}
+
+/* After lay_out_host. */
 static void lay_out(struct job *job, struct arena *arena) {
     struct calibration *c = job->calibration;
     job->ids = arena_take(arena, c->sequences * job->time * sizeof *job->ids);
-    job->partial = arena_take(arena, (size_t)(job->partials * c->slot_count) * sizeof *job->partial);
+    job->effective =
+        job->net.config.model_linear == LINEAR_TERNARY ? arena_reals(arena, job->net.parameters.total) : NULL;
     for (int i = 0; i < job->partials * c->slot_count; i++) {
         size_t cols = c->slot_cols[i % c->slot_count];
         double *h = arena_take(arena, cols * cols * sizeof *h);
-        if (job->partial) job->partial[i] = h;
+        if (h) job->partial[i] = h;
     }
-    c->hessians = job->partial; /* the first partial sums become the total */
+    lay_out_lanes(job, arena);
 }
 
 /* All that is needed to know the sizes. */
-static status size_up(struct job *job, const struct network *net, size_t *arena_bytes) {
+static status size_up(struct job *job, const struct network *net, size_t *bytes, size_t *host_bytes) {
     struct calibration *c = job->calibration;
     job->time = (size_t)net->config.train_sequence;
-    size_t windows = (size_t)net->config.train_slice_tokens / job->time;
+    size_t windows = (size_t)slice_tokens_of(&net->config, net->ops->device_memory) / job->time;
     job->slice_sequences = windows < 1 ? 1 : windows > c->sequences ? c->sequences : windows;
     job->slices = (c->sequences + job->slice_sequences - 1) / job->slice_sequences;
     job->partials = partial_count(c, job->slices);
-    struct arena counting = {0};
-    lay_out(job, &counting);
-    *arena_bytes = counting.used;
     int lanes = net->ops->lane_count();
-    job->lane_count = job->partials < lanes ? job->partials : lanes;
-    return network_create(&job->net, &net->config, net->ops, job->slice_sequences, job->time);
+    job->lane_count = lanes < job->partials ? lanes : job->partials;
+    TRY(network_create(&job->net, &net->config, net->ops, job->slice_sequences, job->time));
+    struct arena counting = {.ops = net->ops}, host = {0};
+    lay_out_host(job, &host);
+    lay_out(job, &counting);
+    *bytes = counting.used;
+    *host_bytes = host.used;
+    return NULL;
 }
 
 static status prepare(struct job *job, const struct network *net) {
     struct calibration *c = job->calibration;
-    size_t arena_bytes;
-    TRY(size_up(job, net, &arena_bytes));
-    TRY(arena_create(&c->arena, arena_bytes, "calibration"));
+    size_t bytes, host_bytes;
+    TRY(size_up(job, net, &bytes, &host_bytes));
+    TRY(arena_create(&c->host, host_bytes, "calibration"));
+    lay_out_host(job, &c->host);
+    TRY(arena_create_for(&c->arena, net->ops, bytes, "calibration"));
     lay_out(job, &c->arena);
-    for (int i = 0; i < job->lane_count; i++) {
-        TRY(workspace_create(&job->workspaces[i], &job->net, false, i));
-        job->lanes[i].index = i;
-    }
+    for (int i = 0; i < job->lane_count; i++) TRY(workspace_create(&job->workspaces[i], &job->net, false, i));
+    if (job->effective) /* ternary models calculate with the ternary image of their weights */
+        network_effective(&job->net, workspace_lane(job->workspaces[0]), 1, job->effective, job->weights, VIEW_MASTER);
+    if (job->effective) job->weights = job->effective;
     return NULL;
 }
 
@@ -126,7 +175,7 @@ struct tap {
     double **hessians; /* (slots) of one partial sum */
 };
 
-static void accumulate(void *context, int tensor, const real *x, size_t rows, size_t cols) {
+static void accumulate(void *context, int tensor, const act *x, size_t rows, size_t cols) {
     const struct tap *tap = context;
     const struct calibration *c = tap->job->calibration;
     int slot = c->slot[tensor];
@@ -141,7 +190,7 @@ static void run_slice(void *context, int piece, struct lane *lane) {
     if (slice >= job->slices) return;
     size_t first = slice * job->slice_sequences, left = job->calibration->sequences - first;
     struct workspace *ws = job->workspaces[lane->index];
-    struct tap tap = {job, workspace_lane(ws), job->partial + piece * job->calibration->slot_count};
+    struct tap tap = {job, lane, job->partial + piece * job->calibration->slot_count};
     struct forward_request request = {.weights = job->weights,
                                       .ids = job->ids + first * job->time,
                                       .sequences = left < job->slice_sequences ? left : job->slice_sequences,
@@ -153,17 +202,27 @@ static void run_slice(void *context, int piece, struct lane *lane) {
     network_forward(&job->net, ws, &request);
 }
 
+/* The partial sums of a slot, in the host's memory. */
+static void host_sums(struct job *job, int slot, double *sums[PARTIALS]) {
+    const struct calibration *c = job->calibration;
+    for (int i = 0; i < job->partials; i++) {
+        sums[i] = on_device(job) ? job->sums[i] : job->partial[i * c->slot_count + slot];
+        if (on_device(job))
+            job->net.ops->download(job->lanes, sums[i], job->partial[i * c->slot_count + slot],
+                                   c->slot_cols[slot] * c->slot_cols[slot] * sizeof **sums);
+    }
+}
+
 static void add_up(struct job *job) {
     struct calibration *c = job->calibration;
     for (int slot = 0; slot < c->slot_count; slot++) {
         size_t count = c->slot_cols[slot] * c->slot_cols[slot];
+        double *sums[PARTIALS] = {0};
+        host_sums(job, slot, sums);
         for (int stride = 1; stride < job->partials; stride *= 2)
-            for (int i = 0; i < job->partials; i += 2 * stride) {
-                double *to = job->partial[i * c->slot_count + slot];
-                const double *from = job->partial[(i + stride) * c->slot_count + slot];
-                for (size_t k = 0; k < count; k++) to[k] += from[k];
-            }
-        for (size_t k = 0; k < count; k++) c->hessians[slot][k] /= (double)c->sequences;
+            for (int i = 0; i < job->partials; i += 2 * stride)
+                for (size_t k = 0; k < count; k++) sums[i][k] += sums[i + stride][k];
+        for (size_t k = 0; k < count; k++) c->hessians[slot][k] = sums[0][k] / (double)c->sequences;
     }
 }
 
@@ -175,7 +234,7 @@ static status run_passes(struct job *job, quantize_progress progress, void *cont
         job->net.ops->for_each(job->lanes, job->lane_count, job->partials, run_slice, job);
     }
     add_up(job);
-    return NULL;
+    return job->net.ops->finish(job->lanes);
 }
 
 /* --- the tokens -------------------------------------------------------------------------------------------------- */
@@ -189,7 +248,7 @@ static status take_from_train(struct job *job, const struct dataset *dataset, ui
     struct batch_plan plan;
     status s = batch_plan_create(&plan, &dataset->train, job->time, count, DATA_SHUFFLED, seed);
     if (!s) {
-        batch_fill(&plan, 0, job->ids, targets);
+        batch_fill(&plan, 0, job->tokens, targets);
         batch_plan_destroy(&plan);
     }
     free(targets);
@@ -210,7 +269,7 @@ static status gather_tokens(struct job *job, const struct dataset *dataset, uint
     const struct config *config = &job->net.config;
     if (config->quant_calibration == CALIBRATION_TRAIN) return take_from_train(job, dataset, seed);
     return decoder_sample(&job->net, job->weights, true, job->calibration->sequences, job->time,
-                          config->quant_calibration_temperature, seed, report_sampling, to, job->ids);
+                          config->quant_calibration_temperature, seed, report_sampling, to, job->tokens);
 }
 
 static status run(struct job *job, const struct network *net, const struct dataset *dataset, uint64_t seed,
@@ -219,50 +278,38 @@ static status run(struct job *job, const struct network *net, const struct datas
     if (job->calibration->slot_count == 0) return NULL;
     TRY(prepare(job, net));
     TRY(gather_tokens(job, dataset, seed, &(struct reporter){progress, context}));
+    job->net.ops->upload(job->lanes, job->ids, job->tokens, job->calibration->sequences * job->time * sizeof *job->ids);
     return run_passes(job, progress, context);
-}
-
-/* Ternary models calculate with the ternary image of their weights. */
-static status make_effective(const struct network *net, const real *weights, real **effective) {
-    *effective = NULL;
-    if (net->config.model_linear != LINEAR_TERNARY) return NULL;
-    *effective = calloc(net->parameters.total, sizeof **effective);
-    if (!*effective) return status_new(STATUS_SYSTEM, "calibration: out of memory");
-    struct lane lane = {0};
-    network_effective(net, &lane, 1, *effective, weights, VIEW_MASTER);
-    return NULL;
 }
 
 status calibrate(const struct network *net, const real *weights, const struct dataset *dataset, uint64_t seed,
                  quantize_progress progress, void *context, struct calibration *out) {
-    real *effective;
     *out = (struct calibration){.sequences = (size_t)net->config.quant_calibration_sequences};
-    TRY(make_effective(net, weights, &effective));
-    struct job job = {.calibration = out, .weights = effective ? effective : weights};
+    struct job job = {.calibration = out, .weights = weights};
     status s = run(&job, net, dataset, seed, progress, context);
     release(&job);
-    free(effective);
     if (s) calibration_free(out);
     return s;
 }
 
 void calibration_free(struct calibration *calibration) {
     arena_destroy(&calibration->arena);
+    arena_destroy(&calibration->host);
     free(calibration->slot);
     free(calibration->slot_cols);
     *calibration = (struct calibration){0};
 }
 
 static status measure(struct job *job, const struct network *net, size_t *peak, size_t *kept) {
-    const struct config *config = &net->config;
+    size_t host;
     TRY(make_slots(job->calibration, net));
     *peak = *kept = 0;
     if (job->calibration->slot_count == 0) return NULL;
-    TRY(size_up(job, net, kept));
+    TRY(size_up(job, net, kept, &host));
+    if (!on_device(job)) *kept += host;
     *peak = *kept + (size_t)job->lane_count * workspace_bytes(&job->net, false);
-    if (config->quant_calibration == CALIBRATION_SELF)
+    if (net->config.quant_calibration == CALIBRATION_SELF)
         *peak += decoder_sample_memory(&job->net, job->calibration->sequences, job->time);
-    if (config->model_linear == LINEAR_TERNARY) *peak += net->parameters.total * sizeof(real);
     return NULL;
 }
 

@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/arena.h"
 #include "kernels/clock.h"
 #include "kernels/half.h"
 #include "model/quantize/calibrate.h"
+#include "model/quantize/rooms.h"
 
-enum { NOTE_CAPACITY = 320, BATCH = 8, DAMPINGS = 4 };
+enum { BATCH = 8, DAMPINGS = 4 };
 static const double FIRST_DAMPING = 0.01;
 
 /* --- one tensor -------------------------------------------------------------------------------------------------- */
@@ -20,33 +20,50 @@ static const double FIRST_DAMPING = 0.01;
 struct job {
     struct quantized_model *model;
     const struct backend *ops;
-    const real *weights;
+    const real *weights;  /* the host's */
+    const real *uploaded; /* the same in the backend's memory */
     const struct calibration *calibration;
-    const int *order;             /* tensors to round, costliest first */
-    int first;                    /* of the batch at work, in order */
-    char (*notes)[NOTE_CAPACITY]; /* (tensors) */
+    const struct rooms *rooms;
+    int first; /* of the batch at work, in rooms->order */
 };
 
 static int qmax_of(const struct quantized_part *part) { return (1 << (part->bits - 1)) - 1; }
 
-static const real *weights_of(const struct job *job, const struct quantized_tensor *q,
-                              const struct quantized_part *part) {
-    return job->weights + q->tensor->offset + part->first * q->tensor->shape[1];
+static size_t place_of(const struct quantized_tensor *q, const struct quantized_part *part) {
+    return q->tensor->offset + part->first * q->tensor->shape[1];
+}
+
+/* Where a part's integers and scales stand in a room. */
+static int8_t *integers_in(const struct room *room, const struct quantized_tensor *q,
+                           const struct quantized_part *part) {
+    return room->integers + part->first * q->tensor->shape[1];
+}
+static uint16_t *scales_in(const struct room *room, const struct quantized_tensor *q,
+                           const struct quantized_part *part) {
+    size_t before = 0;
+    for (const struct quantized_part *p = q->parts; p < part; p++) before += p->scale_count;
+    return room->scales + before;
 }
 
 static void round_rows(const struct job *job, struct lane *lane, struct quantized_tensor *q, double percentile) {
-    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count; part++)
-        if (part->storage == STORED_INT)
-            job->ops->quantize_rows(lane, part->integers, part->scales, weights_of(job, q, part), part->rows,
-                                    q->tensor->shape[1], part->group, qmax_of(part), percentile,
-                                    job->model->network->config.quant_scale_floor == FLOOR_PUBLISHED);
+    const struct room *room = &job->rooms->each[lane->index];
+    const bool floor = job->model->network->config.quant_scale_floor == FLOOR_PUBLISHED;
+    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count; part++) {
+        if (part->storage != STORED_INT) continue;
+        int8_t *integers = integers_in(room, q, part);
+        uint16_t *scales = scales_in(room, q, part);
+        job->ops->quantize_rows(lane, integers, scales, job->uploaded + place_of(q, part), part->rows,
+                                q->tensor->shape[1], part->group, qmax_of(part), percentile, floor);
+        job->ops->download(lane, part->integers, integers, part->count);
+        job->ops->download(lane, part->scales, scales, part->scale_count * sizeof *scales);
+    }
 }
 
 static double squared_error(const struct job *job, const struct quantized_tensor *q,
                             const struct quantized_part *part) {
     const size_t cols = q->tensor->shape[1], width = part->group ? part->group : cols;
     const size_t scales_in_row = (cols + width - 1) / width;
-    const real *w = weights_of(job, q, part);
+    const real *w = job->weights + place_of(q, part);
     double sum = 0;
     for (size_t i = 0; i < part->count; i++) {
         const real decoded =
@@ -79,15 +96,31 @@ __attribute__((format(printf, 2, 3))) static void add_note(char note[NOTE_CAPACI
     va_end(args);
 }
 
-/* Rows do not feel each other, so parts do not either. False when H is not positive definite. */
+/* The integers of all parts; rows do not feel each other, so parts do not either. False when H, in the backend's
+ * memory, is not positive definite: then q stays what it is. */
 static bool gptq(const struct job *job, struct lane *lane, struct quantized_tensor *q, const double *h,
                  double damping) {
+    const struct room *room = &job->rooms->each[lane->index];
     int info = 0;
-    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count && info == 0; part++)
-        if (part->storage == STORED_INT)
-            job->ops->gptq_quantize(lane, part->integers, part->scales, weights_of(job, q, part), h, part->rows,
-                                    q->tensor->shape[1], part->group, qmax_of(part), damping, &info);
+    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count && info == 0; part++) {
+        if (part->storage != STORED_INT) continue;
+        job->ops->gptq_quantize(lane, integers_in(room, q, part), scales_in(room, q, part),
+                                job->uploaded + place_of(q, part), h, part->rows, q->tensor->shape[1], part->group,
+                                qmax_of(part), damping, room->info);
+        job->ops->download(lane, &info, room->info, sizeof info);
+        if (info == 0) job->ops->download(lane, part->integers, integers_in(room, q, part), part->count);
+    }
     return info == 0;
+}
+
+/* The statistics where the ops can read them. */
+static const double *statistics(const struct job *job, struct lane *lane, int index) {
+    const double *h = job->calibration ? calibration_hessian(job->calibration, index) : NULL;
+    double *room = job->rooms->each[lane->index].h;
+    size_t cols = job->model->tensors[index].tensor->shape[1];
+    if (!h || !room) return h;
+    job->ops->upload(lane, room, h, cols * cols * sizeof *h);
+    return room;
 }
 
 /* Rounds q again with error feedback. Where H stays indefinite, the plain rounding that q holds already remains. */
@@ -105,14 +138,14 @@ static void feed_errors_back(const struct job *job, struct lane *lane, struct qu
 
 static void quantise_integers(const struct job *job, struct lane *lane, int index) {
     struct quantized_tensor *q = &job->model->tensors[index];
-    char *note = job->notes[index];
+    char *note = job->rooms->notes[index];
     double percentile = 100;
     if (job->model->network->config.quant_clip == CLIP_SEARCH) {
         percentile = search_clip(job, lane, q);
         if (percentile < 100) add_note(note, "%s: clipped at percentile %g\n", q->tensor->name, percentile);
     }
     round_rows(job, lane, q, percentile);
-    const double *h = job->calibration ? calibration_hessian(job->calibration, index) : NULL;
+    const double *h = statistics(job, lane, index);
     if (h) feed_errors_back(job, lane, q, h, note);
 }
 
@@ -123,12 +156,7 @@ static float scale_of(const real *image, size_t count) {
     return 1;
 }
 
-/* The lane's scratch holds what the layer calculates with. */
-static void quantise_trits(const struct job *job, struct lane *lane, struct quantized_tensor *q) {
-    struct quantized_part *part = &q->parts[0];
-    real *image = lane->scratch;
-    job->ops->ternarize(lane, image, weights_of(job, q, part), part->count);
-    part->trit_scale = scale_of(image, part->count);
+static void pack_trits(struct quantized_part *part, const real *image) {
     for (size_t start = 0; start < part->count; start += TRITS_PER_BYTE) {
         unsigned byte = 0;
         for (size_t i = TRITS_PER_BYTE; i-- > 0;) {
@@ -139,9 +167,19 @@ static void quantise_trits(const struct job *job, struct lane *lane, struct quan
     }
 }
 
+/* The image is what the layer calculates with. */
+static void quantise_trits(const struct job *job, struct lane *lane, struct quantized_tensor *q) {
+    struct quantized_part *part = &q->parts[0];
+    real *image = job->rooms->images[lane->index];
+    job->ops->ternarize(lane, job->rooms->each[lane->index].image, job->uploaded + place_of(q, part), part->count);
+    job->ops->download(lane, image, job->rooms->each[lane->index].image, part->count * sizeof *image);
+    part->trit_scale = scale_of(image, part->count);
+    pack_trits(part, image);
+}
+
 static void quantise_tensor(void *context, int piece, struct lane *lane) {
     const struct job *job = context;
-    int index = job->order[job->first + piece];
+    int index = job->rooms->order[job->first + piece];
     if (job->model->tensors[index].parts[0].storage == STORED_TRITS)
         quantise_trits(job, lane, &job->model->tensors[index]);
     else
@@ -151,7 +189,7 @@ static void quantise_tensor(void *context, int piece, struct lane *lane) {
 static void store_floats(const struct job *job, struct quantized_tensor *q) {
     const double limit = 65504; /* the largest half: an infinity would spread */
     for (struct quantized_part *part = q->parts; part < q->parts + q->part_count; part++) {
-        const real *w = weights_of(job, q, part);
+        const real *w = job->weights + place_of(q, part);
         for (size_t i = 0; i < part->count; i++) {
             if (part->storage == STORED_F32) part->floats[i] = (float)w[i];
             if (part->storage == STORED_F16)
@@ -170,12 +208,6 @@ static int by_descending_size(const void *a, const void *b, void *tensors) {
     return x - y;
 }
 
-static bool is_rounded(const struct quantized_tensor *q) {
-    for (int p = 0; p < q->part_count; p++)
-        if (q->parts[p].storage == STORED_INT || q->parts[p].storage == STORED_TRITS) return true;
-    return false;
-}
-
 static int order_rounded(const struct quantized_model *model, int *order) {
     int count = 0;
     for (int i = 0; i < model->count; i++)
@@ -184,46 +216,22 @@ static int order_rounded(const struct quantized_model *model, int *order) {
     return count;
 }
 
-struct memory {
-    int *order;
-    char (*notes)[NOTE_CAPACITY];
-    struct lane *lanes;
-    int lane_count;
-};
-
-static size_t scratch_for(const struct quantized_model *model, const struct quantized_tensor *q) {
-    if (q->parts[0].storage == STORED_TRITS) return q->tensor->count * sizeof(real);
-    bool gptq = model->network->config.quant_method == METHOD_GPTQ;
-    return gptq && is_rounded(q) ? model->network->ops->gptq_scratch(q->tensor->shape[0], q->tensor->shape[1]) : 0;
-}
-
-static void lay_out(struct memory *memory, const struct quantized_model *model, struct arena *arena) {
-    size_t count = (size_t)model->count, scratch = 0;
-    for (int i = 0; i < model->count; i++) {
-        size_t bytes = scratch_for(model, &model->tensors[i]);
-        if (bytes > scratch) scratch = bytes;
-    }
-    memory->order = arena_take(arena, count * sizeof *memory->order);
-    memory->notes = arena_take(arena, count * sizeof *memory->notes);
-    memory->lanes = arena_take(arena, (size_t)memory->lane_count * sizeof *memory->lanes);
-    for (int i = 0; i < memory->lane_count; i++) {
-        void *bytes = arena_take(arena, scratch);
-        if (memory->lanes) memory->lanes[i] = (struct lane){i, bytes, scratch};
-    }
-}
-
-static status quantise_rounded(struct job *job, const struct memory *memory, quantize_progress progress,
-                               void *context) {
-    int count = order_rounded(job->model, memory->order);
-    job->order = memory->order;
-    job->notes = memory->notes;
+static status quantise_rounded(struct job *job, quantize_progress progress, void *context) {
+    const struct rooms *rooms = job->rooms;
+    int count = order_rounded(job->model, rooms->order);
     for (job->first = 0; job->first < count; job->first += BATCH) {
         if (progress && progress(context, "quantising", (double)job->first / count))
             return status_new(STATUS_INTERRUPTED, "stopped while quantising");
         int left = count - job->first;
-        job->ops->for_each(memory->lanes, memory->lane_count, left < BATCH ? left : BATCH, quantise_tensor, job);
+        job->ops->for_each(rooms->lanes, rooms->lane_count, left < BATCH ? left : BATCH, quantise_tensor, job);
+        TRY(job->ops->finish(rooms->lanes));
     }
     return NULL;
+}
+
+static int lanes_for(const struct backend *ops) {
+    int lanes = ops->lane_count();
+    return lanes < BATCH ? lanes : BATCH;
 }
 
 static void join_notes(struct quantized_model *model, char (*notes)[NOTE_CAPACITY]) {
@@ -239,15 +247,12 @@ static void join_notes(struct quantized_model *model, char (*notes)[NOTE_CAPACIT
 /* At the peak either the calibration runs, or its sums are still there while the tensors are rounded. */
 static status peak_of(const struct quantized_model *model, size_t *bytes) {
     const struct network *net = model->network;
-    struct memory memory = {.lane_count = net->ops->lane_count()};
-    struct arena counting = {0};
     size_t running = 0, kept = 0;
-    if (memory.lane_count > BATCH) memory.lane_count = BATCH;
     if (net->config.quant_method == METHOD_GPTQ && net->config.quant_calibration != CALIBRATION_NONE)
         TRY(calibration_memory(net, &running, &kept));
-    lay_out(&memory, model, &counting);
-    size_t rounding = kept + counting.used;
-    *bytes = quantized_model_bytes(model) + (running > rounding ? running : rounding);
+    size_t rounding = kept + rooms_bytes(model, lanes_for(net->ops));
+    size_t beside = net->ops->device_memory ? net->parameters.total * sizeof(real) : quantized_model_bytes(model);
+    *bytes = beside + (running > rounding ? running : rounding);
     return NULL;
 }
 
@@ -261,37 +266,51 @@ status quantize_memory(const struct network *net, size_t *bytes) {
 
 static status quantise_all(struct job *job, quantize_progress progress, void *context) {
     struct quantized_model *model = job->model;
-    struct memory memory = {.lane_count = job->ops->lane_count()};
-    struct arena arena = {0};
-    if (memory.lane_count > BATCH) memory.lane_count = BATCH;
-    lay_out(&memory, model, &arena);
-    TRY(arena_create(&arena, arena.used, "quantisation"));
-    lay_out(&memory, model, &arena);
+    struct rooms rooms;
+    TRY(rooms_create(&rooms, model, lanes_for(job->ops)));
+    job->rooms = &rooms;
     for (int i = 0; i < model->count; i++) store_floats(job, &model->tensors[i]);
-    status s = quantise_rounded(job, &memory, progress, context);
-    if (!s) join_notes(model, memory.notes);
-    arena_destroy(&arena);
+    status s = quantise_rounded(job, progress, context);
+    if (!s) join_notes(model, rooms.notes);
+    rooms_destroy(&rooms);
     return s;
 }
 
-static status fill(struct quantized_model *model, const real *weights, const struct dataset *dataset, uint64_t seed,
-                   quantize_progress progress, void *context) {
+static status calibrate_and_quantise(struct job *job, const struct dataset *dataset, uint64_t seed,
+                                     quantize_progress progress, void *context) {
+    struct quantized_model *model = job->model;
     const struct network *net = model->network;
-    struct job job = {.model = model, .ops = net->ops, .weights = weights};
     struct calibration calibration = {0};
     bool calibrated = net->config.quant_method == METHOD_GPTQ;
     double start = clock_seconds();
     if (calibrated && net->config.quant_calibration == CALIBRATION_NONE) {
         snprintf(model->notes, sizeof model->notes, "gptq without statistics is rowwise\n");
     } else if (calibrated) {
-        TRY(calibrate(net, weights, dataset, seed, progress, context, &calibration));
-        job.calibration = &calibration;
+        TRY(calibrate(net, job->uploaded, dataset, seed, progress, context, &calibration));
+        job->calibration = &calibration;
     }
     double middle = clock_seconds();
-    status s = quantise_all(&job, progress, context);
+    status s = quantise_all(job, progress, context);
     calibration_free(&calibration);
     model->calibration_seconds = middle - start;
     model->quantise_seconds = clock_seconds() - middle;
+    return s;
+}
+
+static status fill(struct quantized_model *model, const real *weights, const struct dataset *dataset, uint64_t seed,
+                   quantize_progress progress, void *context) {
+    const struct backend *ops = model->network->ops;
+    struct job job = {.model = model, .ops = ops, .weights = weights, .uploaded = weights};
+    struct lane lane = {0};
+    void *copy = NULL;
+    size_t bytes = model->network->parameters.total * sizeof *weights;
+    if (ops->device_memory) {
+        TRY(ops->memory_new(&copy, bytes, "the weights to quantise"));
+        ops->upload(&lane, copy, weights, bytes);
+        job.uploaded = copy;
+    }
+    status s = calibrate_and_quantise(&job, dataset, seed, progress, context);
+    if (copy) ops->memory_free(copy);
     return s;
 }
 

@@ -44,13 +44,14 @@ struct quantized_model {
 
 typedef bool (*quantize_progress)(void *context, const char *what, double fraction); /* true: stop */
 
-/* By net->config's quant.* options. weights: the averaged model in master precision. dataset may be NULL unless
- * quant.calibration is train. */
+/* By net->config's quant.* options. weights: the averaged model in master precision, the host's. dataset may be NULL
+ * unless quant.calibration is train. */
 status quantize_model(const struct network *net, const real *weights, const struct dataset *dataset, uint64_t seed,
                       quantize_progress progress, void *context, struct quantized_model *out);
 void quantized_model_free(struct quantized_model *model);
 
-/* Bytes that quantize_model takes at its peak, calibration included, beside the weights that it is given. */
+/* Bytes of the backend's memory that quantize_model takes at its peak, calibration included, beside the weights that it
+ * is given. */
 status quantize_memory(const struct network *net, size_t *bytes);
 
 /* Storage for every tensor as the config wants it, values still unset: for who fills it from a file. */

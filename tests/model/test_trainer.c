@@ -210,7 +210,8 @@ static void the_announced_memory_is_what_is_taken(void **state) {
         assert_good(trainer_memory(&config, toy_backend(lanes), &announced));
         struct trainer *trainer = new_trainer(BUSY, lanes);
         assert_int_equal(trainer->workspace_count, lanes);
-        assert_int_equal(announced, trainer->arena.used + (size_t)lanes * workspace_bytes(&trainer->net, true));
+        assert_int_equal(announced, trainer->arena.used + trainer->host.used +
+                                        (size_t)lanes * workspace_bytes(&trainer->net, true));
         assert_true(trainer->arena.used > 12 * bytes_of(trainer));
         trainer_destroy(trainer);
     }

@@ -50,9 +50,9 @@ static void pieces_are_aligned_zeroed_and_apart(void **state) {
     (void)state;
     struct arena arena = counted_and_created();
     struct layout l = lay_out(&arena);
-    assert_int_equal((uintptr_t)l.bytes % 64, 0);
-    assert_int_equal((uintptr_t)l.reals % 64, 0);
-    assert_int_equal((uintptr_t)l.last % 64, 0);
+    assert_int_equal((uintptr_t)l.bytes % 256, 0);
+    assert_int_equal((uintptr_t)l.reals % 256, 0);
+    assert_int_equal((uintptr_t)l.last % 256, 0);
     for (size_t i = 0; i < 1000; i++) assert_true(l.reals[i] == 0);
     assert_true((unsigned char *)l.reals >= l.bytes + 3);
     assert_true((unsigned char *)l.last >= (unsigned char *)(l.reals + 1000));
@@ -80,7 +80,7 @@ static void a_large_arena_is_zeroed_and_aligned_too(void **state) {
     struct arena arena;
     assert_null(arena_create(&arena, 5 << 20, "the test"));
     unsigned char *all = arena_take(&arena, 4 << 20);
-    assert_int_equal((uintptr_t)all % 64, 0);
+    assert_int_equal((uintptr_t)all % 256, 0);
     for (size_t i = 0; i < 4 << 20; i += 4093) assert_int_equal(all[i], 0);
     arena_destroy(&arena);
 }

@@ -95,7 +95,7 @@ __device__ void take_keys(softmax<DIM> &x, const operand<DIM> &q, const bf16 *k,
     }
 }
 
-template <int DIM>
+template <int DIM, bool VECTORS>
 __device__ void finish(softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, float *log_sum, float scale) {
     float undo[tiling<DIM>::TILES][2];
 #pragma unroll
@@ -108,10 +108,10 @@ __device__ void finish(softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, 
         if (threadIdx.x % 4 == 0 && row < out.rows)
             log_sum[row] = (x.most[t][half] * scale + log2f(sum)) * 0.693147180559945309f;
     }
-    store_rows<DIM>(out, tile, x.out, undo);
+    store_rows<DIM, VECTORS>(out, tile, x.out, undo);
 }
 
-template <int DIM>
+template <int DIM, bool VECTORS>
 __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS) attention_forward_kernel(forward f) {
     constexpr int TILE = tiling<DIM>::TILE;
     bf16 *tiles = shared_memory<bf16>(); /* k, v, and k, v of the next tile; at first q in the latter's place */
@@ -121,10 +121,10 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS) att
     auto q = head_of(f.q, f.queries, sequence, head);
     auto k = head_of(f.k, f.keys, sequence, head / f.group), v = head_of(f.v, f.keys, sequence, head / f.group);
 
-    load_rows<DIM, OWN_ROWS>(tiles + 2 * TILE, q.from(first));
+    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, q.from(first));
     copy_commit();
-    load_rows<DIM, TILE_ROWS>(tiles, k);
-    load_rows<DIM, TILE_ROWS>(tiles + TILE, v);
+    load_rows<DIM, TILE_ROWS, VECTORS>(tiles, k);
+    load_rows<DIM, TILE_ROWS, VECTORS>(tiles + TILE, v);
     copy_commit();
     copy_wait<1>();
     __syncthreads();
@@ -138,40 +138,41 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS) att
         bf16 *next = tiles + (turn ^ 1) * 2 * TILE, *now = tiles + turn * 2 * TILE;
         if (key + TILE_ROWS < keys) {
             k = k.from(TILE_ROWS), v = v.from(TILE_ROWS);
-            load_rows<DIM, TILE_ROWS>(next, k);
-            load_rows<DIM, TILE_ROWS>(next + TILE, v);
+            load_rows<DIM, TILE_ROWS, VECTORS>(next, k);
+            load_rows<DIM, TILE_ROWS, VECTORS>(next + TILE, v);
             copy_commit();
         }
         if (query < time && key < query + tiling<DIM>::WARP_ROWS)
             take_keys<DIM>(x, rows, now, now + TILE, query, key, f.scale);
     }
     __syncthreads();
-    finish<DIM>(x, head_of(f.out, f.queries, sequence, head).from(query), tiles + own * tiling<DIM>::STRIDE,
-                f.log_sum + (size_t)blockIdx.x * time + query, f.scale);
+    finish<DIM, VECTORS>(x, head_of(f.out, f.queries, sequence, head).from(query), tiles + own * tiling<DIM>::STRIDE,
+                         f.log_sum + (size_t)blockIdx.x * time + query, f.scale);
 }
 
-template <int DIM> void launch(const forward &f, const struct attention_shape *s) {
+template <int DIM, bool VECTORS> void launch(const forward &f, const struct attention_shape *s) {
     dim3 grid((unsigned)(s->batch * s->heads), (unsigned)ceil_div(s->time, OWN_ROWS));
-    LAUNCH(attention_forward_kernel<DIM>, grid, tiling<DIM>::THREADS, 4 * tiling<DIM>::TILE * sizeof(bf16), f);
+    LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, tiling<DIM>::THREADS, 4 * tiling<DIM>::TILE * sizeof(bf16),
+           f);
 }
 
 } // namespace
 
 extern "C" void cuda_attention_forward(struct lane *, act *out, struct attention_tape *tape,
                                        const struct attention_shape *shape) {
-    bool vectors = has_vectors(shape, {tape->q, tape->k, tape->v, out});
     forward f = {.q = acts(tape->q),
                  .k = acts(tape->k),
                  .v = acts(tape->v),
                  .out = acts(out),
                  .log_sum = tape->log_sum,
-                 .queries = layout_of(shape, shape->heads, vectors),
-                 .keys = layout_of(shape, shape->kv_heads, vectors),
+                 .queries = layout_of(shape, shape->heads),
+                 .keys = layout_of(shape, shape->kv_heads),
                  .heads = (int)shape->heads,
                  .group = (int)(shape->heads / shape->kv_heads),
                  .scale = 1.44269504088896341f / sqrtf((float)shape->head_dim)};
-    if (shape->head_dim <= 32) return launch<32>(f, shape);
-    if (shape->head_dim <= 64) return launch<64>(f, shape);
-    if (shape->head_dim <= WIDEST_HEAD) return launch<128>(f, shape);
-    wide_attention_forward(acts(out), tape, shape);
+    if (shape->head_dim > WIDEST_HEAD) return wide_attention_forward(f.out, tape, shape);
+    if (!has_vectors(shape, {tape->q, tape->k, tape->v, out})) return launch<128, false>(f, shape);
+    if (shape->head_dim <= 32) return launch<32, true>(f, shape);
+    if (shape->head_dim <= 64) return launch<64, true>(f, shape);
+    launch<128, true>(f, shape);
 }

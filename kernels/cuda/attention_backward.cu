@@ -52,13 +52,13 @@ __device__ float dot(const bf16 *x, const bf16 *y, int dim, bool vectors, int la
 }
 
 /* `lanes` threads a row, a power of two; blockDim.x / lanes rows a block, which divides `padded`. */
-__global__ void row_figures_kernel(backward b, int lanes) {
+__global__ void row_figures_kernel(backward b, int lanes, bool vectors) {
     size_t row = (size_t)blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes;
     int token = (int)(row % b.padded), head = (int)(row / b.padded), lane = (int)threadIdx.x % lanes;
     auto dout = head_of(b.dout, b.queries, head / b.heads, head % b.heads).from(token);
     auto out = head_of(b.out, b.queries, head / b.heads, head % b.heads).from(token);
     bool wanted = token < b.queries.rows;
-    float d = wanted ? dot(dout.first, out.first, dout.dim, dout.vectors, lane, lanes) : 0;
+    float d = wanted ? dot(dout.first, out.first, dout.dim, vectors, lane, lanes) : 0;
     for (int offset = lanes / 2; offset > 0; offset /= 2) d += __shfl_xor_sync(0xffffffffu, d, offset);
     float log_sum = wanted ? b.log_sum[(size_t)head * b.queries.rows + token] * LOG2_E : INFINITY;
     if (lane == 0) b.rows[row] = make_float2(log_sum, d);
@@ -130,17 +130,18 @@ template <int DIM> __device__ void clear(row_sums<DIM> &sums) {
     for (int i = 0; i < tiling<DIM>::TILES * DIM / 2; i++) sums[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
 }
 
-template <int DIM>
+template <int DIM, bool VECTORS>
 __device__ void store_scaled(const head_rows<bf16> &to, bf16 *tile, const row_sums<DIM> &sums, float scale) {
     float factor[tiling<DIM>::TILES][2];
     for (int t = 0; t < tiling<DIM>::TILES; t++) factor[t][0] = factor[t][1] = scale;
-    store_rows<DIM>(to, tile, sums, factor);
+    store_rows<DIM, VECTORS>(to, tile, sums, factor);
 }
 
 /* Begins the copy of a tile of queries, of their dout and of their figures. */
-template <int DIM> __device__ void load_queries(bf16 *q, const backward &b, int sequence, int head, int query) {
-    load_rows<DIM, TILE_ROWS>(q, head_of(b.q, b.queries, sequence, head).from(query));
-    load_rows<DIM, TILE_ROWS>(q + tiling<DIM>::TILE, head_of(b.dout, b.queries, sequence, head).from(query));
+template <int DIM, bool VECTORS>
+__device__ void load_queries(bf16 *q, const backward &b, int sequence, int head, int query) {
+    load_rows<DIM, TILE_ROWS, VECTORS>(q, head_of(b.q, b.queries, sequence, head).from(query));
+    load_rows<DIM, TILE_ROWS, VECTORS>(q + tiling<DIM>::TILE, head_of(b.dout, b.queries, sequence, head).from(query));
     int at = 2 * (int)threadIdx.x;
     if (at < TILE_ROWS)
         copy_16(reinterpret_cast<float2 *>(q + FIGURES_AT<DIM>) + at,
@@ -148,7 +149,7 @@ template <int DIM> __device__ void load_queries(bf16 *q, const backward &b, int 
     copy_commit();
 }
 
-template <int DIM>
+template <int DIM, bool VECTORS>
 __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     attention_backward_keys_kernel(backward b) {
     constexpr int TILE = tiling<DIM>::TILE;
@@ -157,8 +158,8 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     int first = (int)blockIdx.y * OWN_ROWS, time = b.queries.rows;
     int own = (int)threadIdx.x / WARP * tiling<DIM>::WARP_ROWS;
 
-    load_rows<DIM, OWN_ROWS>(tiles, head_of(b.k, b.keys, sequence, kv_head).from(first));
-    load_rows<DIM, OWN_ROWS>(tiles + 2 * TILE, head_of(b.v, b.keys, sequence, kv_head).from(first));
+    load_rows<DIM, OWN_ROWS, VECTORS>(tiles, head_of(b.k, b.keys, sequence, kv_head).from(first));
+    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, head_of(b.v, b.keys, sequence, kv_head).from(first));
     copy_commit();
     copy_wait<0>();
     __syncthreads();
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     __syncthreads();
 
     int head = kv_head * b.group, heads_end = head + b.group;
-    load_queries<DIM>(tiles, b, sequence, head, first);
+    load_queries<DIM, VECTORS>(tiles, b, sequence, head, first);
 #pragma unroll 1
     for (int query = first, turn = 0; head < heads_end; turn ^= 1) {
         copy_wait<0>();
@@ -178,13 +179,14 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
         int now = query;
         query += TILE_ROWS;
         if (query >= time) query = first, head++;
-        if (head < heads_end) load_queries<DIM>(tiles + (turn ^ 1) * QUERY_TILE<DIM>, b, sequence, head, query);
+        if (head < heads_end)
+            load_queries<DIM, VECTORS>(tiles + (turn ^ 1) * QUERY_TILE<DIM>, b, sequence, head, query);
         if (x.key < time) take_queries<DIM>(x, tiles + turn * QUERY_TILE<DIM>, now, b.base2_scale);
     }
     __syncthreads();
     tiles += own * tiling<DIM>::STRIDE;
-    store_scaled<DIM>(head_of(b.dk, b.keys, sequence, kv_head).from(x.key), tiles, x.dk, b.scale);
-    store_scaled<DIM>(head_of(b.dv, b.keys, sequence, kv_head).from(x.key), tiles + 2 * TILE, x.dv, 1);
+    store_scaled<DIM, VECTORS>(head_of(b.dk, b.keys, sequence, kv_head).from(x.key), tiles, x.dk, b.scale);
+    store_scaled<DIM, VECTORS>(head_of(b.dv, b.keys, sequence, kv_head).from(x.key), tiles + 2 * TILE, x.dv, 1);
 }
 
 /* --- dq ------------------------------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ template <int DIM> __device__ void take_keys(query_warp<DIM> &x, const bf16 *k, 
     }
 }
 
-template <int DIM>
+template <int DIM, bool VECTORS>
 __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     attention_backward_queries_kernel(backward b) {
     constexpr int TILE = tiling<DIM>::TILE;
@@ -235,8 +237,8 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     int first = (int)(gridDim.y - 1 - blockIdx.y) * OWN_ROWS, time = b.queries.rows;
     int own = (int)threadIdx.x / WARP * tiling<DIM>::WARP_ROWS, keys = min(first + OWN_ROWS, time);
 
-    load_rows<DIM, OWN_ROWS>(tiles, head_of(b.q, b.queries, sequence, head).from(first));
-    load_rows<DIM, OWN_ROWS>(tiles + 2 * TILE, head_of(b.dout, b.queries, sequence, head).from(first));
+    load_rows<DIM, OWN_ROWS, VECTORS>(tiles, head_of(b.q, b.queries, sequence, head).from(first));
+    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, head_of(b.dout, b.queries, sequence, head).from(first));
     copy_commit();
     copy_wait<0>();
     __syncthreads();
@@ -252,8 +254,8 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
 
     auto k = head_of(b.k, b.keys, sequence, kv_head);
     auto v = head_of(b.v, b.keys, sequence, kv_head);
-    load_rows<DIM, TILE_ROWS>(tiles, k);
-    load_rows<DIM, TILE_ROWS>(tiles + TILE, v);
+    load_rows<DIM, TILE_ROWS, VECTORS>(tiles, k);
+    load_rows<DIM, TILE_ROWS, VECTORS>(tiles + TILE, v);
     copy_commit();
 #pragma unroll 1
     for (int key = 0, turn = 0; key < keys; key += TILE_ROWS, turn ^= 1) {
@@ -262,8 +264,8 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
         bf16 *next = tiles + (turn ^ 1) * 2 * TILE, *now = tiles + turn * 2 * TILE;
         if (key + TILE_ROWS < keys) {
             k = k.from(TILE_ROWS), v = v.from(TILE_ROWS);
-            load_rows<DIM, TILE_ROWS>(next, k);
-            load_rows<DIM, TILE_ROWS>(next + TILE, v);
+            load_rows<DIM, TILE_ROWS, VECTORS>(next, k);
+            load_rows<DIM, TILE_ROWS, VECTORS>(next + TILE, v);
             copy_commit();
         }
         if (x.query < time && key < x.query + tiling<DIM>::WARP_ROWS)
@@ -271,25 +273,25 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     }
     __syncthreads();
     tiles += own * tiling<DIM>::STRIDE;
-    store_scaled<DIM>(head_of(b.dq, b.queries, sequence, head).from(x.query), tiles, x.dq, b.scale);
+    store_scaled<DIM, VECTORS>(head_of(b.dq, b.queries, sequence, head).from(x.query), tiles, x.dq, b.scale);
 }
 
 /* --- launches ------------------------------------------------------------------------------------------------------
  */
 
-void launch_row_figures(const backward &b, const struct attention_shape *s) {
+void launch_row_figures(const backward &b, const struct attention_shape *s, bool vectors) {
     int lanes = 1, threads = OWN_ROWS;
-    for (size_t loads = s->head_dim / (b.queries.vectors ? 8 : 1); lanes < WARP && (size_t)lanes < loads;) lanes *= 2;
+    for (size_t loads = s->head_dim / (vectors ? 8 : 1); lanes < WARP && (size_t)lanes < loads;) lanes *= 2;
     size_t rows = s->batch * s->heads * b.padded;
-    LAUNCH(row_figures_kernel, (unsigned)(rows * lanes / threads), threads, 0, b, lanes);
+    LAUNCH(row_figures_kernel, (unsigned)(rows * lanes / threads), threads, 0, b, lanes, vectors);
 }
 
-template <int DIM> void launch_gradients(const backward &b, const struct attention_shape *s) {
+template <int DIM, bool VECTORS> void launch_gradients(const backward &b, const struct attention_shape *s) {
     unsigned blocks = (unsigned)(b.padded / OWN_ROWS);
-    LAUNCH(attention_backward_keys_kernel<DIM>, dim3((unsigned)(s->batch * s->kv_heads), blocks), tiling<DIM>::THREADS,
-           2 * QUERY_TILE<DIM> * sizeof(bf16), b);
-    LAUNCH(attention_backward_queries_kernel<DIM>, dim3((unsigned)(s->batch * s->heads), blocks), tiling<DIM>::THREADS,
-           4 * tiling<DIM>::TILE * sizeof(bf16), b);
+    LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), dim3((unsigned)(s->batch * s->kv_heads), blocks),
+           tiling<DIM>::THREADS, 2 * QUERY_TILE<DIM> * sizeof(bf16), b);
+    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), dim3((unsigned)(s->batch * s->heads), blocks),
+           tiling<DIM>::THREADS, 4 * tiling<DIM>::TILE * sizeof(bf16), b);
 }
 
 } // namespace
@@ -315,15 +317,17 @@ extern "C" void cuda_attention_backward(struct lane *lane, act *dq, act *dk, act
                   .log_sum = tape->log_sum,
                   .rows = static_cast<float2 *>(lane->scratch),
                   .padded = padded_time(shape),
-                  .queries = layout_of(shape, shape->heads, vectors),
-                  .keys = layout_of(shape, shape->kv_heads, vectors),
+                  .queries = layout_of(shape, shape->heads),
+                  .keys = layout_of(shape, shape->kv_heads),
                   .heads = (int)shape->heads,
                   .group = (int)(shape->heads / shape->kv_heads),
                   .scale = 1 / sqrtf((float)shape->head_dim),
                   .base2_scale = LOG2_E / sqrtf((float)shape->head_dim)};
-    launch_row_figures(b, shape);
-    if (shape->head_dim <= 32) return launch_gradients<32>(b, shape);
-    if (shape->head_dim <= 64) return launch_gradients<64>(b, shape);
-    if (shape->head_dim <= WIDEST_HEAD) return launch_gradients<128>(b, shape);
-    wide_attention_backward(b.dq, b.dk, b.dv, b.dout, b.rows, b.padded, tape, shape);
+    launch_row_figures(b, shape, vectors);
+    if (shape->head_dim > WIDEST_HEAD)
+        return wide_attention_backward(b.dq, b.dk, b.dv, b.dout, b.rows, b.padded, tape, shape);
+    if (!vectors) return launch_gradients<128, false>(b, shape);
+    if (shape->head_dim <= 32) return launch_gradients<32, true>(b, shape);
+    if (shape->head_dim <= 64) return launch_gradients<64, true>(b, shape);
+    launch_gradients<128, true>(b, shape);
 }

@@ -30,11 +30,8 @@ template <int DIM> using row_sums = float[tiling<DIM>::TILES][DIM / 8][4];
 template <typename T> struct head_rows {
     T *first;
     int stride, rows, dim;
-    bool vectors; /* every row is aligned to 16 bytes and has whole vectors of 8 */
 
-    __device__ head_rows from(int row) const {
-        return {first + (ptrdiff_t)row * stride, stride, rows - row, dim, vectors};
-    }
+    __device__ head_rows from(int row) const { return {first + (ptrdiff_t)row * stride, stride, rows - row, dim}; }
     __device__ bool has(int row, int column) const { return row < rows && column < dim; }
     __device__ T *at(int row, int column) const { return first + row * stride + column; } /* row: a tile's */
 };
@@ -43,19 +40,19 @@ template <typename T> struct head_rows {
 struct head_layout {
     size_t sequence; /* elements of one */
     int stride, rows, dim;
-    bool vectors;
 };
 
-static inline head_layout layout_of(const struct attention_shape *s, size_t heads, bool vectors) {
+static inline head_layout layout_of(const struct attention_shape *s, size_t heads) {
     size_t stride = heads * s->head_dim;
-    return {s->time * stride, (int)stride, (int)s->time, (int)s->head_dim, vectors};
+    return {s->time * stride, (int)stride, (int)s->time, (int)s->head_dim};
 }
 
 template <typename T>
 __device__ static inline head_rows<T> head_of(T *x, const head_layout &l, int sequence, int head) {
-    return {x + sequence * l.sequence + head * l.dim, l.stride, l.rows, l.dim, l.vectors};
+    return {x + sequence * l.sequence + head * l.dim, l.stride, l.rows, l.dim};
 }
 
+/* Whether every row is aligned to 16 bytes and has whole vectors of 8: what kernels with VECTORS take. */
 static inline bool has_vectors(const struct attention_shape *s, std::initializer_list<const act *> tensors) {
     uintptr_t bits = s->head_dim * sizeof(bf16);
     for (const act *x : tensors) bits |= reinterpret_cast<uintptr_t>(x);
@@ -63,16 +60,17 @@ static inline bool has_vectors(const struct attention_shape *s, std::initializer
 }
 
 /* The first ROWS rows of x to a tile, with zeros where x has nothing. The copies are left to copy_wait. */
-template <int DIM, int ROWS> __device__ static inline void load_rows(bf16 *tile, const head_rows<const bf16> &x) {
-    constexpr int STRIDE = tiling<DIM>::STRIDE, THREADS = tiling<DIM>::THREADS, VECTORS = DIM / 8;
+template <int DIM, int ROWS, bool VECTORS>
+__device__ static inline void load_rows(bf16 *tile, const head_rows<const bf16> &x) {
+    constexpr int STRIDE = tiling<DIM>::STRIDE, THREADS = tiling<DIM>::THREADS, LOADS = DIM / 8;
     int thread = (int)threadIdx.x;
-    if (x.vectors) {
-        int row = thread / VECTORS, column = thread % VECTORS * 8;
+    if constexpr (VECTORS) {
+        int row = thread / LOADS, column = thread % LOADS * 8;
         const bf16 *from = x.at(row, column); /* one pointer that walks: registers are scarce */
 #pragma unroll
-        for (int at = 0; at < ROWS; at += THREADS / VECTORS) {
+        for (int at = 0; at < ROWS; at += THREADS / LOADS) {
             copy_16(tile + (row + at) * STRIDE + column, from, x.has(row + at, column));
-            from += THREADS / VECTORS * x.stride;
+            from += THREADS / LOADS * x.stride;
         }
     } else {
 #pragma unroll 1
@@ -96,7 +94,8 @@ template <int DIM> __device__ static inline void load_operand(operand<DIM> &a, c
 template <int DIM>
 __device__ static inline void multiply_slice(slice_sums<DIM> &s, const operand<DIM> &a, const bf16 *x, int row) {
     int lane = (int)threadIdx.x % WARP;
-    const bf16 *from = x + (row + lane % 8 + lane / 16 * 8) * tiling<DIM>::STRIDE + lane / 8 % 2 * 8;
+    const bf16 *from =
+        x + ((lane % 8 + lane / 16 * 8) * tiling<DIM>::STRIDE + lane / 8 % 2 * 8) + row * tiling<DIM>::STRIDE;
 #pragma unroll
     for (int i = 0; i < tiling<DIM>::TILES * 8; i++) s[i / 8][i / 4 % 2][i % 4] = 0;
 #pragma unroll
@@ -116,7 +115,7 @@ __device__ static inline void multiply_slice(slice_sums<DIM> &s, const operand<D
 template <int DIM>
 __device__ static inline void add_product(row_sums<DIM> &sums, const slice_operand<DIM> &p, const bf16 *x, int row) {
     int lane = (int)threadIdx.x % WARP;
-    const bf16 *from = x + (row + lane % 16) * tiling<DIM>::STRIDE + lane / 16 * 8;
+    const bf16 *from = x + (lane % 16 * tiling<DIM>::STRIDE + lane / 16 * 8) + row * tiling<DIM>::STRIDE;
 #pragma unroll
     for (int n = 0; n < DIM / 16; n++) {
         uint32_t b[4];
@@ -143,10 +142,10 @@ __device__ static inline int fragment_row(int t, int e) { return t * 16 + e / 2 
 __device__ static inline int fragment_column(int n, int e) { return n * 8 + (int)threadIdx.x % 4 * 2 + e % 2; }
 
 /* The first rows of x = the warp's sums, each times factor[t][0 or 1], by way of the warp's own rows of a tile. */
-template <int DIM>
+template <int DIM, bool VECTORS>
 __device__ static inline void store_rows(const head_rows<bf16> &x, bf16 *tile, const row_sums<DIM> &sums,
                                          const float (&factor)[tiling<DIM>::TILES][2]) {
-    constexpr int STRIDE = tiling<DIM>::STRIDE, ROWS = tiling<DIM>::WARP_ROWS, VECTORS = DIM / 8;
+    constexpr int STRIDE = tiling<DIM>::STRIDE, ROWS = tiling<DIM>::WARP_ROWS, LOADS = DIM / 8;
     int lane = (int)threadIdx.x % WARP;
 #pragma unroll
     for (int i = 0; i < tiling<DIM>::TILES * (DIM / 8) * 2; i++) {
@@ -156,9 +155,9 @@ __device__ static inline void store_rows(const head_rows<bf16> &x, bf16 *tile, c
             pack_bf16(sums[t][n][2 * half] * scale, sums[t][n][2 * half + 1] * scale);
     }
     __syncwarp();
-    if (x.vectors) {
-        for (int at = lane; at < ROWS * VECTORS; at += WARP) {
-            int row = at / VECTORS, column = at % VECTORS * 8;
+    if constexpr (VECTORS) {
+        for (int at = lane; at < ROWS * LOADS; at += WARP) {
+            int row = at / LOADS, column = at % LOADS * 8;
             const bf16 *from = tile + row * STRIDE + column;
             if (x.has(row, column))
                 *reinterpret_cast<uint4 *>(x.at(row, column)) = *reinterpret_cast<const uint4 *>(from);

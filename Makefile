@@ -4,6 +4,8 @@
 SAN     ?=
 REAL    ?= float
 CUDA    ?= none
+CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(shell command -v nvcc)))
+CUDA_ARCHS ?= 80 90a 100
 CC      ?= gcc
 CXX     ?= g++
 ARCH    ?= native
@@ -36,15 +38,32 @@ CFLAGS   := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wshadow $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
 PKG_CFLAGS = $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
 PKG_LIBS   = $(shell pkg-config --libs $(LIBRARIES) $(MPI) 2>/dev/null)
-LDLIBS     = $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
+LDLIBS     = $(CUDA_LIBS) $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
 
 C_SOURCES  := $(sort $(wildcard kernels/*.c kernels/*/*.c model/*.c model/*/*.c harness/*.c harness/*/*.c))
 CC_SOURCES := $(sort $(wildcard model/*.cc))
 OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
-# CUDA=emulator: the kernels are compiled for the host, against tests/cuda_emulator.
+# CUDA=emulator compiles the kernels for the host, against tests/cuda_emulator; CUDA=auto for GPUs where there is a
+# toolkit; CUDA=none leaves them out, as do builds with sanitisers or float64.
+CUDA_SOURCES := $(sort $(wildcard kernels/cuda/*.cu))
+NVCC         := $(if $(filter auto,$(CUDA)),$(if $(SAN)$(filter double,$(REAL)),,$(wildcard $(CUDA_HOME)/bin/nvcc)))
 ifeq ($(CUDA),emulator)
-CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(basename $(sort $(wildcard kernels/cuda/*.cu tests/cuda_emulator/*.cc))))
-CUFLAGS      := $(filter-out -fopenmp,$(subst c++17,c++20,$(CXXFLAGS))) -Wno-unknown-pragmas -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(patsubst %.cc,$(BUILD)/%.o,$(sort $(wildcard tests/cuda_emulator/*.cc)))
+CUFLAGS      := $(filter-out -fopenmp,$(subst c++17,c++20,$(CXXFLAGS))) -Wno-unknown-pragmas \
+    -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+else ifneq ($(NVCC),)
+CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o)
+# Code for each architecture that the toolkit knows, and PTX of the newest for those to come.
+KNOWN_ARCHS  := $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch))
+TARGETS      := $(foreach a,$(CUDA_ARCHS),$(if $(filter $(a:a=),$(KNOWN_ARCHS)),$a))
+PTX_TARGET   := $(lastword $(filter-out %a,$(TARGETS)))
+NVFLAGS      := -std=c++20 -O3 -lineinfo -I. -D_GNU_SOURCE -ccbin $(CXX) -Werror all-warnings -Xcompiler -Wall \
+    $(foreach a,$(TARGETS),-gencode arch=compute_$a,code=sm_$a) \
+    $(if $(PTX_TARGET),-gencode arch=compute_$(PTX_TARGET)$(comma)code=compute_$(PTX_TARGET))
+CUDA_LIBRARY_DIR := $(CUDA_HOME)/lib64
+HAVE_NCCL    := $(firstword $(wildcard $(CUDA_LIBRARY_DIR)/libnccl.so /usr/lib/*-linux-gnu/libnccl.so))
+CUDA_LIBS    := -L$(CUDA_LIBRARY_DIR) -Wl,-rpath,$(CUDA_LIBRARY_DIR) -lcublasLt $(if $(HAVE_NCCL),-lnccl) \
+    -lcudart_static -ldl -lrt
 endif
 CUDA_DEFINE := $(if $(CUDA_OBJECTS),-DHINGE_CUDA)
 LIBRARY    := $(BUILD)/libhinge.a
@@ -59,9 +78,15 @@ support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)te
     $(patsubst %.cc,$(BUILD)/%.o,$(filter tests/model/%,$(wildcard $(dir $1)*.cc)))
 
 .DEFAULT_GOAL := all
-.PHONY: all demo test check bench help packages test-packages check-packages clean tests format libraries
+.PHONY: all demo test test-cuda check bench bench-cuda cuda-tests help packages test-packages check-packages clean tests format libraries
 
-all: $(PROGRAM) ## build build/hinge (SAN=address|undefined|thread, REAL=double)
+all: $(PROGRAM) cuda-note ## build build/hinge (SAN=address|undefined|thread, REAL=double)
+
+.PHONY: cuda-note
+cuda-note:
+ifeq ($(CUDA)$(NVCC)$(SAN)$(filter double,$(REAL)),auto)
+	@echo "no CUDA toolkit: built for the CPU; with one in CUDA_HOME or /usr/local/cuda, 'make' builds for GPUs too"
+endif
 
 demo: packages ## install, build, prepare text, run suites/demo.yaml, make reports/out/demo.pdf
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
@@ -74,6 +99,14 @@ demo: packages ## install, build, prepare text, run suites/demo.yaml, make repor
 test: test-packages ## install, build and run every test (ONLY=name runs one)
 	@JOBS=$(JOBS) ONLY="$(ONLY)" tests/run
 
+test-cuda: test-packages ## run tests/cuda on this machine's GPU (ONLY=name), also under compute-sanitizer
+	@$(MAKE) --no-print-directory -j$(JOBS) CUDA=auto cuda-tests
+	@ONLY="$(ONLY)" tests/run_cuda
+
+bench-cuda: packages ## measure this machine's GPU, and every op against its limits
+	@$(MAKE) --no-print-directory -j$(JOBS) CUDA=auto cuda-tests
+	@build/tests/cuda/bench_ops
+
 check: check-packages ## format, warnings, include direction, file heads
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests compile_commands.json
 	@tests/check
@@ -83,6 +116,9 @@ bench: packages ## measure this machine's rates, training and every op against t
 	@tests/bench
 
 tests: $(TEST_PROGRAMS)
+
+cuda-tests: $(filter $(BUILD)/tests/cuda/%,$(TEST_PROGRAMS))
+	@[ -n "$^" ] || { echo "no CUDA toolkit here: set CUDA_HOME to its folder, where bin/nvcc is" >&2; exit 1; }
 
 format:
 	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
@@ -104,7 +140,7 @@ $(OBJECTS): | libraries
 
 $(PROGRAM): $(BUILD)/harness/main.o $(CUDA_OBJECTS) $(LIBRARY)
 	@echo "  link  $@"
-	@$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	@$(CC) $(CFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 
 $(LIBRARY): $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
 	@rm -f $@ && ar rcs $@ $^
@@ -119,7 +155,11 @@ $(BUILD)/%.o: %.cc
 	@echo "  c++   $<"
 	@$(CXX) $(CXXFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Made again when the kernels come in or go.
+$(BUILD)/kernels-built: FORCE
+	@mkdir -p $(@D); echo '$(CUDA_OBJECTS)' | cmp -s - $@ || echo '$(CUDA_OBJECTS)' > $@
 $(BUILD)/kernels/ops.o: CFLAGS += $(CUDA_DEFINE)
+$(BUILD)/kernels/ops.o $(PROGRAM): $(BUILD)/kernels-built
 
 ifeq ($(CUDA),emulator)
 $(BUILD)/%.o: %.cu
@@ -133,6 +173,11 @@ $(BUILD)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
 	@echo "  c++   $<"
 	@$(CXX) $(filter-out -fsanitize% -O1,$(CUFLAGS)) -O2 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
 	    -MMD -MP -c -o $@ $<
+else
+$(BUILD)/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  nvcc  $<"
+	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 endif
 
 .SECONDEXPANSION:

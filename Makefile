@@ -70,7 +70,7 @@ LIBRARY    := $(BUILD)/libhinge.a
 PROGRAM    := $(BUILD)/hinge
 
 CUDA_TESTS    := tests/cuda/% tests/cuda_emulator/%
-TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c $(if $(CUDA_OBJECTS),tests/*/test_*.cu)))
+TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c $(if $(CUDA_OBJECTS),tests/*/test_*.cu tests/*/bench_*.cu)))
 TEST_PROGRAMS := $(addprefix $(BUILD)/,$(basename $(if $(CUDA_OBJECTS),$(TEST_SOURCES),\
     $(filter-out $(CUDA_TESTS),$(TEST_SOURCES)))))
 # Sources beside the tests of a folder that are no test themselves are linked into each of its programs.

@@ -1,0 +1,372 @@
+/* bench_ops: times every op of the CUDA backend at the published preset's shapes against the limits of this device.
+ *
+ *   bench_ops [--small] [WORD]     WORD: only ops whose name contains it; --small: a few rows, to see that all runs
+ *
+ * The limits are measured in the same run: a copy of 2 GB (bytes read and written) and a bf16 product of
+ * 65536 x 8192 x 8192, both on random data. An op's limit is the larger of FLOPs / product rate and bytes / copy rate,
+ * where bytes count each tensor once per access that the op cannot do without. Times are medians of device events. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "kernels/cuda/device.cuh"
+extern "C" {
+#include "kernels/bfloat16.h"
+#include "kernels/random.h"
+}
+
+enum { SAMPLES = 9, MATRICES = 8 };
+static const float SAMPLE_MS = 2;
+
+/* A call's shapes: spec of the published preset; one call is a micro-batch. */
+static struct preset {
+    size_t batch = 16, time = 4096, dim = 512, hidden = 1536, vocab = 1024, buckets = 4096;
+    attention_shape attention = {batch, time, 8, 4, 64, 64};
+    mamba_shape mamba = {.batch = batch, .time = time, .heads = 16, .head_dim = 64, .state = 64, .groups = 1,
+                         .angles = 16, .chunk = 64};
+    size_t copy_bytes = (size_t)1 << 30, product_side = 8192;
+    size_t rows() const { return batch * time; }
+    size_t inner() const { return mamba.heads * mamba.head_dim; }
+    size_t width() const { return mamba_columns(&mamba).width; }
+} p;
+
+static const struct backend *ops;
+static struct lane lane;
+static double copy_rate, product_rate;
+static const char *word;
+
+[[noreturn]] static void stop(const char *text) {
+    fprintf(stderr, "bench_ops: %s\n", text);
+    exit(1);
+}
+
+static void must(status s) {
+    if (s) stop(status_text(s));
+}
+
+/* --- memory: random numbers everywhere ------------------------------------------------------------------------------ */
+
+static std::vector<void *> taken;
+
+static void *device_memory(size_t bytes, const void *pattern, size_t pattern_bytes) {
+    void *memory;
+    must(ops->memory_new(&memory, bytes, "a benchmark"));
+    for (size_t at = 0; at < bytes; at += pattern_bytes)
+        ops->upload(&lane, (char *)memory + at, pattern, std::min(pattern_bytes, bytes - at));
+    taken.push_back(memory);
+    return memory;
+}
+
+static void free_all() {
+    must(ops->finish(&lane));
+    for (void *memory : taken) ops->memory_free(memory);
+    taken.clear();
+}
+
+enum { PATTERN = 1 << 20 };
+
+static const std::vector<real> &normals() {
+    static std::vector<real> x;
+    for (size_t i = x.size(); i < PATTERN; i++)
+        x.push_back((real)random_normal(random_stream(5, "bench"), i));
+    return x;
+}
+
+static act *activations(size_t count) {
+    static std::vector<uint16_t> x;
+    for (size_t i = x.size(); i < PATTERN; i++) x.push_back(bfloat16_of(normals()[i]));
+    return static_cast<act *>(device_memory(count * 2, x.data(), x.size() * 2));
+}
+static real *reals(size_t count) {
+    return static_cast<real *>(device_memory(count * sizeof(real), normals().data(), PATTERN * sizeof(real)));
+}
+/* Below `bound`. */
+static int32_t *ids(size_t count, size_t bound) {
+    std::vector<int32_t> x(PATTERN);
+    for (size_t i = 0; i < x.size(); i++) x[i] = (int32_t)random_below(random_stream(6, "ids"), i, bound);
+    return static_cast<int32_t *>(device_memory(count * sizeof(int32_t), x.data(), x.size() * sizeof x[0]));
+}
+template <typename T> static T *zeros(size_t count) {
+    std::vector<T> x(PATTERN);
+    return static_cast<T *>(device_memory(count * sizeof(T), x.data(), x.size() * sizeof(T)));
+}
+
+static void take_scratch(size_t bytes) {
+    if (bytes <= lane.scratch_bytes) return;
+    ops->memory_free(lane.scratch);
+    must(ops->memory_new(&lane.scratch, bytes, "scratch"));
+    lane.scratch_bytes = bytes;
+}
+
+/* --- time ----------------------------------------------------------------------------------------------------------- */
+
+static float milliseconds(const std::function<void()> &call, int repeats) {
+    static cudaEvent_t from, to;
+    if (!from) cudaEventCreate(&from), cudaEventCreate(&to);
+    float elapsed = 0;
+    cudaEventRecord(from, device_stream());
+    for (int i = 0; i < repeats; i++) call();
+    cudaEventRecord(to, device_stream());
+    must(ops->finish(&lane));
+    cudaEventElapsedTime(&elapsed, from, to);
+    return elapsed / (float)repeats;
+}
+
+/* Median seconds of one call. */
+static double seconds(const std::function<void()> &call) {
+    milliseconds(call, 2);
+    float once = milliseconds(call, 1), sample[SAMPLES];
+    int repeats = once > 0 ? 1 + (int)(SAMPLE_MS / once) : 1;
+    for (float &s : sample) s = milliseconds(call, repeats);
+    std::sort(sample, sample + SAMPLES);
+    return sample[SAMPLES / 2] / 1e3;
+}
+
+static void row(const char *name, double bytes, double flops, const std::function<void()> &call) {
+    if (word && !strstr(name, word)) return;
+    double s = seconds(call), by_copy = bytes / copy_rate, by_product = flops / product_rate;
+    double limit = std::max(by_copy, by_product);
+    printf("%-32s %10.1f %10.1f %9.1f %9.1f %9.1f %6.0f %%  %s\n", name, s * 1e6, limit * 1e6, bytes / 1e6, flops / 1e9,
+           flops > 0 ? flops / s / 1e12 : bytes / s / 1e9, 100 * limit / s, by_product > by_copy ? "product" : "copy");
+    fflush(stdout);
+}
+
+static void measure_limits() {
+    char *from = reinterpret_cast<char *>(activations(p.copy_bytes / 2)), *to = (char *)activations(p.copy_bytes / 2);
+    double s = seconds([&] { ops->copy(&lane, to, from, p.copy_bytes); });
+    copy_rate = 2.0 * (double)p.copy_bytes / s;
+    free_all();
+    size_t n = p.product_side, rows = 8 * n;
+    take_scratch(ops->linear_scratch(rows, n, n));
+    act *x = activations(rows * n), *y = activations(rows * n);
+    real *w = reals(n * n);
+    s = seconds([&] { ops->linear_forward(&lane, y, x, w, rows, n, n); });
+    product_rate = 2.0 * (double)rows * (double)n * (double)n / s;
+    free_all();
+    printf("copy %.0f GB/s, bf16 product %.0f TFLOP/s, measured in this run\n\n", copy_rate / 1e9, product_rate / 1e12);
+    printf("%-32s %10s %10s %9s %9s %9s %8s  %s\n", "op", "us", "limit us", "MB", "GFLOP", "TF|GB /s", "share", "limit");
+}
+
+/* --- rows: bytes of activations (2), reals (4) and doubles (8) ------------------------------------------------------ */
+
+static void embedding_rows() {
+    size_t R = p.rows(), D = p.dim, n = R * D;
+    double N = (double)n;
+    take_scratch(ops->rows_scratch(R, D));
+    act *x = activations(n), *y = activations(n);
+    int32_t *tokens = ids(R, p.vocab), *buckets = ids(R, p.buckets);
+    real *table = reals(p.buckets * D), *small = reals(D);
+    row("embedding_forward", 2 * N + 4 * (double)R, 0, [&] { ops->embedding_forward(&lane, x, tokens, table, R, D); });
+    row("embedding_backward", 2 * N + 4 * (double)R, 0,
+        [&] { ops->embedding_backward(&lane, table, tokens, x, R, D, p.vocab); });
+    row("embedding_backward, bigrams", 2 * N + 4 * (double)R, 0,
+        [&] { ops->embedding_backward(&lane, table, buckets, x, R, D, p.buckets); });
+    row("bigram_ids", 8 * (double)R, 0, [&] { ops->bigram_ids(&lane, buckets, tokens, p.batch, p.time, p.buckets); });
+    row("smear_forward", 4 * N, 0, [&] { ops->smear_forward(&lane, y, x, small, p.batch, p.time, D); });
+    real *dgate = reals(D);
+    act *dx = activations(n);
+    row("smear_backward", 6 * N, 0, [&] { ops->smear_backward(&lane, dx, dgate, y, x, small, p.batch, p.time, D); });
+    free_all();
+}
+
+static void norm_rows() {
+    size_t R = p.rows(), D = p.dim, n = R * D;
+    double N = (double)n, inv_bytes = 4 * (double)R;
+    take_scratch(ops->rows_scratch(R, D));
+    act *x = activations(n), *y = activations(n), *z = activations(n), *dx = activations(n);
+    real *inv = reals(R), *mix = reals(2 * D), *dmix = reals(2 * D);
+    row("rms_norm_forward", 4 * N + inv_bytes, 0, [&] { ops->rms_norm_forward(&lane, y, inv, x, R, D); });
+    row("rms_norm_backward", 8 * N + inv_bytes, 0, [&] { ops->rms_norm_backward(&lane, dx, x, y, inv, R, D); });
+    row("residual_mix_forward", 6 * N, 0, [&] { ops->residual_mix_forward(&lane, y, x, z, mix, R, D); });
+    row("residual_mix_backward", 12 * N, 0,
+        [&] { ops->residual_mix_backward(&lane, y, dx, dmix, y, x, z, mix, R, D); });
+    row("scaled_add_forward", 6 * N, 0, [&] { ops->scaled_add_forward(&lane, y, x, mix, z, R, D); });
+    row("scaled_add_backward", 6 * N, 0, [&] { ops->scaled_add_backward(&lane, dx, dmix, y, mix, x, R, D); });
+    row("add_into", 6 * N, 0, [&] { ops->add_into(&lane, dx, x, n); });
+    row("clear", 2 * N, 0, [&] { ops->clear(&lane, dx, n * 2); });
+    row("copy", 4 * N, 0, [&] { ops->copy(&lane, dx, x, n * 2); });
+    free_all();
+}
+
+static void linear_rows() {
+    const struct {
+        const char *name;
+        size_t out, in;
+    } shapes[] = {{"mlp up", p.hidden, p.dim},     {"mlp down", p.dim, p.hidden},   {"mamba in", p.width(), p.dim},
+                  {"mamba out", p.dim, p.inner()}, {"attention q, out", p.dim, p.dim}, {"attention k, v", p.dim / 2, p.dim}};
+    size_t R = p.rows();
+    for (const auto &s : shapes) {
+        char name[64];
+        double flops = 2.0 * (double)R * (double)s.out * (double)s.in, w_bytes = 4.0 * (double)(s.out * s.in);
+        double bytes = 2.0 * (double)R * (double)(s.out + s.in) + w_bytes;
+        take_scratch(ops->linear_scratch(R, s.out, s.in));
+        act *x = activations(R * s.in), *y = activations(R * s.out);
+        real *w = reals(s.out * s.in);
+        snprintf(name, sizeof name, "linear_forward, %s", s.name);
+        row(name, bytes, flops, [&] { ops->linear_forward(&lane, y, x, w, R, s.out, s.in); });
+        snprintf(name, sizeof name, "linear_b._input, %s", s.name);
+        row(name, bytes, flops, [&] { ops->linear_backward_input(&lane, x, y, w, R, s.out, s.in, false); });
+        snprintf(name, sizeof name, "linear_b._weight, %s", s.name);
+        row(name, bytes + w_bytes, flops, [&] { ops->linear_backward_weight(&lane, w, y, x, R, s.out, s.in); });
+        free_all();
+    }
+    size_t n = R * p.hidden;
+    act *x = activations(n), *y = activations(n), *dx = activations(n);
+    row("leaky_relu_squared_forward", 4.0 * (double)n, 0, [&] { ops->leaky_relu_squared_forward(&lane, y, x, n); });
+    row("leaky_relu_squared_backward", 6.0 * (double)n, 0,
+        [&] { ops->leaky_relu_squared_backward(&lane, dx, y, x, n); });
+    free_all();
+}
+
+static void attention_rows() {
+    const attention_shape *s = &p.attention;
+    size_t R = p.rows(), q_count = R * s->heads * s->head_dim, k_count = R * s->kv_heads * s->head_dim;
+    size_t angles = s->time * s->rope_dims / 2;
+    double Q = (double)q_count, K = (double)k_count, products = 2.0 * Q * (double)s->time / 2; /* causal */
+    take_scratch(ops->attention_scratch(s));
+    act *q = activations(q_count), *k = activations(k_count), *v = activations(k_count), *out = activations(q_count);
+    act *dq = activations(q_count), *dk = activations(k_count), *dv = activations(k_count);
+    real *gain = reals(s->heads), *dgain = reals(s->heads), *cosine = reals(angles), *sine = reals(angles);
+    attention_tape tape = {activations(q_count), activations(k_count), activations(k_count),
+                           reals(R * s->heads),  reals(R * s->kv_heads), reals(R * s->heads)};
+    row("rope_table", 8.0 * (double)angles, 0,
+        [&] { ops->rope_table(&lane, cosine, sine, s->time, s->rope_dims, 10000); });
+    row("attention_prepare_forward", 4 * Q + 8 * K, 0,
+        [&] { ops->attention_prepare_forward(&lane, &tape, q, k, v, gain, cosine, sine, s); });
+    row("attention_forward", 4 * Q + 4 * K, 2 * products, [&] { ops->attention_forward(&lane, out, &tape, s); });
+    row("attention_backward", 8 * Q + 8 * K, 5 * products,
+        [&] { ops->attention_backward(&lane, dq, dk, dv, out, out, &tape, s); });
+    row("attention_prepare_backward", 6 * Q + 12 * K, 0, [&] {
+        ops->attention_prepare_backward(&lane, dq, dk, dv, dgain, &tape, v, gain, cosine, sine, s);
+    });
+    free_all();
+}
+
+static mamba_tape new_tape(const mamba_shape *s, size_t R) {
+    size_t bc = R * s->heads * s->state;
+    return {.b = activations(bc), .c = activations(bc), .inv_b = reals(R * s->groups), .inv_c = reals(R * s->groups),
+            .delta = reals(R * s->heads), .log_decay = reals(R * s->heads), .gamma = reals(R * s->heads),
+            .cosine = activations(R * s->heads * s->angles), .sine = activations(R * s->heads * s->angles),
+            .states = activations(s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state)};
+}
+
+static void mamba_rows() {
+    const mamba_shape *s = &p.mamba;
+    size_t R = p.rows(), inner = p.inner(), bc = R * s->heads * s->state, h = s->heads;
+    double X = (double)(R * inner), B = (double)bc, states = X / (double)s->chunk * (double)s->state;
+    double angles = (double)(R * h * s->angles), small = 4.0 * (double)(R * h), proj_bytes = 2.0 * (double)(R * p.width());
+    /* Per token and head: scores and their product with x are half of chunk, state in and out are whole. */
+    double L = (double)s->chunk, P = (double)s->head_dim, N = (double)s->state;
+    double flops = (double)(R * h) * (L * N + L * P + 4 * N * P);
+    take_scratch(std::max(ops->mamba_prepare_scratch(s), ops->ssd_scratch(s)));
+    act *proj = activations(R * p.width()), *dproj = activations(R * p.width()), *y = activations(R * inner);
+    real *d = reals(h), *dd = reals(h);
+    mamba_weights weights = {reals(h), reals(h * s->state), reals(h * s->state), reals(s->state), reals(s->state), d};
+    mamba_gradients gradients = {reals(h), reals(h * s->state), reals(h * s->state), reals(s->state), reals(s->state), dd};
+    mamba_tape tape = new_tape(s, R);
+    mamba_tape_gradients dtape = {activations(bc), activations(bc), reals(R * h), reals(R * h), reals(R * h)};
+    row("mamba_prepare_forward", proj_bytes - 4 * X + 4 * B + 4 * angles + 3 * small, 0,
+        [&] { ops->mamba_prepare_forward(&lane, &tape, proj, &weights, s); });
+    row("ssd_forward", 4 * X + 4 * B + 2 * states + 3 * small, flops,
+        [&] { ops->ssd_forward(&lane, y, &tape, proj, d, s); });
+    row("ssd_backward", 6 * X + 8 * B + 2 * states + 6 * small, 2.5 * flops,
+        [&] { ops->ssd_backward(&lane, dproj, &dtape, dd, y, &tape, proj, d, s); });
+    row("mamba_prepare_backward", 2 * (proj_bytes - 4 * X) + 8 * B + 4 * angles + 6 * small, 0, [&] {
+        ops->mamba_prepare_backward(&lane, dproj, &gradients, &dtape, &tape, proj, &weights, s);
+    });
+    act *z = proj, *dz = dproj;
+    row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, tape.b, y, z, p.width(), R, inner); });
+    row("silu_gate_backward", 10 * X, 0,
+        [&] { ops->silu_gate_backward(&lane, tape.c, dz, tape.b, y, z, p.width(), R, inner); });
+    free_all();
+}
+
+static void loss_rows() {
+    size_t R = p.rows(), V = p.vocab, D = p.dim;
+    double logits_bytes = 4.0 * (double)(R * V), flops = 2.0 * (double)R * (double)V * (double)D;
+    take_scratch(std::max(ops->linear_scratch(R, V, D), ops->rows_scratch(R, V)));
+    act *x = activations(R * D), *dlogits = activations(R * V);
+    real *table = reals(V * D), *logits = reals(R * V), *log_sum = reals(R);
+    int32_t *targets = ids(R, V);
+    double *nll = zeros<double>(R), *sum = zeros<double>(1);
+    row("head_forward", 2.0 * (double)(R * D) + logits_bytes, flops,
+        [&] { ops->head_forward(&lane, logits, x, table, R, V, D); });
+    row("cross_entropy_forward", logits_bytes + 16 * (double)R, 0,
+        [&] { ops->cross_entropy_forward(&lane, nll, log_sum, logits, targets, R, V, 30, 1); });
+    row("cross_entropy_backward", 1.5 * logits_bytes, 0,
+        [&] { ops->cross_entropy_backward(&lane, dlogits, logits, log_sum, targets, 1.0 / (double)R, R, V, 30); });
+    row("softcap", 2 * logits_bytes, 0, [&] { ops->softcap(&lane, logits, logits, R * V, 30); });
+    take_scratch(ops->tensor_scratch(R));
+    row("sum_in_order", 8.0 * (double)R, 0, [&] { ops->sum_in_order(&lane, sum, nll, R); });
+    free_all();
+}
+
+static void optimiser_rows() {
+    size_t rows = p.width(), cols = p.dim, n = rows * cols;
+    double bytes = 4.0 * (double)n, small = (double)std::min(rows, cols), large = (double)std::max(rows, cols);
+    double schulz = 5 * (2 * small * small * large + 2 * small * small * small + 2 * small * small * large);
+    take_scratch(std::max(ops->tensor_scratch(n), ops->newton_schulz_scratch(MATRICES, rows, cols)));
+    real *parts[MATRICES], *w = reals(n), *g = reals(n), *m = reals(n), *v = zeros<real>(n);
+    for (real *&part : parts) part = reals(n);
+    int32_t *finite = zeros<int32_t>(1);
+    adam_settings settings = {1e-3, 0.9, 0.95, 1e-8, 10};
+    row("add_tree, 8 parts", (MATRICES + 1) * bytes, 0, [&] { ops->add_tree(&lane, parts, MATRICES, n, finite); });
+    row("clip_by_norm", bytes, 0, [&] { ops->clip_by_norm(&lane, g, n, 1e9); });
+    row("adam_step", 7 * bytes, 0, [&] { ops->adam_step(&lane, w, m, v, g, n, &settings); });
+    row("muon_momentum", 4 * bytes, 0, [&] { ops->muon_momentum(&lane, w, m, g, n, 0.9); });
+    row("normalize_rows", 2 * bytes, 0, [&] { ops->normalize_rows(&lane, g, rows, cols); });
+    row("newton_schulz, 8 matrices", 2 * bytes * MATRICES, schulz * MATRICES,
+        [&] { ops->newton_schulz(&lane, parts, MATRICES, rows, cols, 5); });
+    row("muon_apply", 3 * bytes, 0, [&] { ops->muon_apply(&lane, w, g, n, 1e-3, 0.1, 1); });
+    row("moving_average", 3 * bytes, 0, [&] { ops->moving_average(&lane, m, w, n, 0.99); });
+    row("ternarize", 2 * bytes, 0, [&] { ops->ternarize(&lane, m, w, n); });
+    row("ternarize_backward", 4 * bytes, 0, [&] { ops->ternarize_backward(&lane, g, w, m, n); });
+    row("fake_quantize_rows", 2 * bytes, 0, [&] { ops->fake_quantize_rows(&lane, m, w, rows, cols, 15, true); });
+    free_all();
+}
+
+static void quantise_rows() {
+    size_t R = p.rows(), rows = p.dim, cols = p.dim, n = rows * cols;
+    double squares = (double)(cols * cols);
+    take_scratch(ops->gptq_scratch(R, cols));
+    act *x = activations(R * cols);
+    double *h = zeros<double>(cols * cols);
+    real *w = reals(n);
+    int8_t *q = zeros<int8_t>(n);
+    uint16_t *scales = zeros<uint16_t>(rows);
+    int *info = zeros<int>(1);
+    row("hessian_accumulate", 2.0 * (double)(R * cols) + 16 * squares, (double)R * squares,
+        [&] { ops->hessian_accumulate(&lane, h, x, R, cols); });
+    row("quantize_rows", 5.0 * (double)n, 0,
+        [&] { ops->quantize_rows(&lane, q, scales, w, rows, cols, 0, 15, 100, true); });
+    row("gptq_quantize", 5.0 * (double)n + 8 * squares, (double)cols * squares * 2,
+        [&] { ops->gptq_quantize(&lane, q, scales, w, h, rows, cols, 0, 15, 0.01, info); });
+    free_all();
+}
+
+static void make_small() {
+    p.batch = p.attention.batch = p.mamba.batch = 1;
+    p.time = p.attention.time = p.mamba.time = 64;
+    p.copy_bytes = 1 << 20;
+    p.product_side = 16;
+}
+
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--small") == 0)
+            make_small();
+        else
+            word = argv[i];
+    ops = backend_find("cuda");
+    must(ops->open());
+    measure_limits();
+    void (*const groups[])() = {embedding_rows, norm_rows, linear_rows,    attention_rows,
+                                mamba_rows,     loss_rows, optimiser_rows, quantise_rows};
+    for (auto group : groups) group();
+    ops->memory_free(lane.scratch);
+    return 0;
+}

@@ -50,13 +50,6 @@ static const struct backend simulated = {
 };
 
 #ifdef HINGE_CUDA
-/* Until the last op has come, the missing ones are NULL. */
-#define OP(name, arguments, mathematics, shapes, accumulation) __attribute__((weak)) void cuda_##name arguments;
-#define SCRATCH(name, arguments, ops) __attribute__((weak)) size_t cuda_##name arguments;
-#include "kernels/ops.def"
-#undef OP
-#undef SCRATCH
-
 static const struct backend cuda = {
     .name = "cuda",
     .act_bytes = 2,

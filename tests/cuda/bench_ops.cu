@@ -26,8 +26,8 @@ static const float SAMPLE_MS = 2;
 static struct preset {
     size_t batch = 16, time = 4096, dim = 512, hidden = 1536, vocab = 1024, buckets = 4096;
     attention_shape attention = {batch, time, 8, 4, 64, 64};
-    mamba_shape mamba = {.batch = batch, .time = time, .heads = 16, .head_dim = 64, .state = 64, .groups = 1,
-                         .angles = 16, .chunk = 64};
+    mamba_shape mamba = {
+        .batch = batch, .time = time, .heads = 16, .head_dim = 64, .state = 64, .groups = 1, .angles = 16, .chunk = 64};
     size_t copy_bytes = (size_t)1 << 30, product_side = 8192;
     size_t rows() const { return batch * time; }
     size_t inner() const { return mamba.heads * mamba.head_dim; }
@@ -48,7 +48,8 @@ static void must(status s) {
     if (s) stop(status_text(s));
 }
 
-/* --- memory: random numbers everywhere ------------------------------------------------------------------------------ */
+/* --- memory: random numbers everywhere ------------------------------------------------------------------------------
+ */
 
 static std::vector<void *> taken;
 
@@ -71,8 +72,7 @@ enum { PATTERN = 1 << 20 };
 
 static const std::vector<real> &normals() {
     static std::vector<real> x;
-    for (size_t i = x.size(); i < PATTERN; i++)
-        x.push_back((real)random_normal(random_stream(5, "bench"), i));
+    for (size_t i = x.size(); i < PATTERN; i++) x.push_back((real)random_normal(random_stream(5, "bench"), i));
     return x;
 }
 
@@ -102,7 +102,8 @@ static void take_scratch(size_t bytes) {
     lane.scratch_bytes = bytes;
 }
 
-/* --- time ----------------------------------------------------------------------------------------------------------- */
+/* --- time -----------------------------------------------------------------------------------------------------------
+ */
 
 static float milliseconds(const std::function<void()> &call, int repeats) {
     static cudaEvent_t from, to;
@@ -148,10 +149,12 @@ static void measure_limits() {
     product_rate = 2.0 * (double)rows * (double)n * (double)n / s;
     free_all();
     printf("copy %.0f GB/s, bf16 product %.0f TFLOP/s, measured in this run\n\n", copy_rate / 1e9, product_rate / 1e12);
-    printf("%-32s %10s %10s %9s %9s %9s %8s  %s\n", "op", "us", "limit us", "MB", "GFLOP", "TF|GB /s", "share", "limit");
+    printf("%-32s %10s %10s %9s %9s %9s %8s  %s\n", "op", "us", "limit us", "MB", "GFLOP", "TF|GB /s", "share",
+           "limit");
 }
 
-/* --- rows: bytes of activations (2), reals (4) and doubles (8) ------------------------------------------------------ */
+/* --- rows: bytes of activations (2), reals (4) and doubles (8) ------------------------------------------------------
+ */
 
 static void embedding_rows() {
     size_t R = p.rows(), D = p.dim, n = R * D;
@@ -196,8 +199,9 @@ static void linear_rows() {
     const struct {
         const char *name;
         size_t out, in;
-    } shapes[] = {{"mlp up", p.hidden, p.dim},     {"mlp down", p.dim, p.hidden},   {"mamba in", p.width(), p.dim},
-                  {"mamba out", p.dim, p.inner()}, {"attention q, out", p.dim, p.dim}, {"attention k, v", p.dim / 2, p.dim}};
+    } shapes[] = {{"mlp up", p.hidden, p.dim},        {"mlp down", p.dim, p.hidden},
+                  {"mamba in", p.width(), p.dim},     {"mamba out", p.dim, p.inner()},
+                  {"attention q, out", p.dim, p.dim}, {"attention k, v", p.dim / 2, p.dim}};
     size_t R = p.rows();
     for (const auto &s : shapes) {
         char name[64];
@@ -231,7 +235,7 @@ static void attention_rows() {
     act *q = activations(q_count), *k = activations(k_count), *v = activations(k_count), *out = activations(q_count);
     act *dq = activations(q_count), *dk = activations(k_count), *dv = activations(k_count);
     real *gain = reals(s->heads), *dgain = reals(s->heads), *cosine = reals(angles), *sine = reals(angles);
-    attention_tape tape = {activations(q_count), activations(k_count), activations(k_count),
+    attention_tape tape = {activations(q_count), activations(k_count),   activations(k_count),
                            reals(R * s->heads),  reals(R * s->kv_heads), reals(R * s->heads)};
     row("rope_table", 8.0 * (double)angles, 0,
         [&] { ops->rope_table(&lane, cosine, sine, s->time, s->rope_dims, 10000); });
@@ -240,17 +244,22 @@ static void attention_rows() {
     row("attention_forward", 4 * Q + 4 * K, 2 * products, [&] { ops->attention_forward(&lane, out, &tape, s); });
     row("attention_backward", 8 * Q + 8 * K, 5 * products,
         [&] { ops->attention_backward(&lane, dq, dk, dv, out, out, &tape, s); });
-    row("attention_prepare_backward", 6 * Q + 12 * K, 0, [&] {
-        ops->attention_prepare_backward(&lane, dq, dk, dv, dgain, &tape, v, gain, cosine, sine, s);
-    });
+    row("attention_prepare_backward", 6 * Q + 12 * K, 0,
+        [&] { ops->attention_prepare_backward(&lane, dq, dk, dv, dgain, &tape, v, gain, cosine, sine, s); });
     free_all();
 }
 
 static mamba_tape new_tape(const mamba_shape *s, size_t R) {
     size_t bc = R * s->heads * s->state;
-    return {.b = activations(bc), .c = activations(bc), .inv_b = reals(R * s->groups), .inv_c = reals(R * s->groups),
-            .delta = reals(R * s->heads), .log_decay = reals(R * s->heads), .gamma = reals(R * s->heads),
-            .cosine = activations(R * s->heads * s->angles), .sine = activations(R * s->heads * s->angles),
+    return {.b = activations(bc),
+            .c = activations(bc),
+            .inv_b = reals(R * s->groups),
+            .inv_c = reals(R * s->groups),
+            .delta = reals(R * s->heads),
+            .log_decay = reals(R * s->heads),
+            .gamma = reals(R * s->heads),
+            .cosine = activations(R * s->heads * s->angles),
+            .sine = activations(R * s->heads * s->angles),
             .states = activations(s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state)};
 }
 
@@ -258,7 +267,8 @@ static void mamba_rows() {
     const mamba_shape *s = &p.mamba;
     size_t R = p.rows(), inner = p.inner(), bc = R * s->heads * s->state, h = s->heads;
     double X = (double)(R * inner), B = (double)bc, states = X / (double)s->chunk * (double)s->state;
-    double angles = (double)(R * h * s->angles), small = 4.0 * (double)(R * h), proj_bytes = 2.0 * (double)(R * p.width());
+    double angles = (double)(R * h * s->angles), small = 4.0 * (double)(R * h),
+           proj_bytes = 2.0 * (double)(R * p.width());
     /* Per token and head: scores and their product with x are half of chunk, state in and out are whole. */
     double L = (double)s->chunk, P = (double)s->head_dim, N = (double)s->state;
     double flops = (double)(R * h) * (L * N + L * P + 4 * N * P);
@@ -266,7 +276,8 @@ static void mamba_rows() {
     act *proj = activations(R * p.width()), *dproj = activations(R * p.width()), *y = activations(R * inner);
     real *d = reals(h), *dd = reals(h);
     mamba_weights weights = {reals(h), reals(h * s->state), reals(h * s->state), reals(s->state), reals(s->state), d};
-    mamba_gradients gradients = {reals(h), reals(h * s->state), reals(h * s->state), reals(s->state), reals(s->state), dd};
+    mamba_gradients gradients = {reals(h),        reals(h * s->state), reals(h * s->state),
+                                 reals(s->state), reals(s->state),     dd};
     mamba_tape tape = new_tape(s, R);
     mamba_tape_gradients dtape = {activations(bc), activations(bc), reals(R * h), reals(R * h), reals(R * h)};
     row("mamba_prepare_forward", proj_bytes - 4 * X + 4 * B + 4 * angles + 3 * small, 0,
@@ -275,9 +286,8 @@ static void mamba_rows() {
         [&] { ops->ssd_forward(&lane, y, &tape, proj, d, s); });
     row("ssd_backward", 6 * X + 8 * B + 2 * states + 6 * small, 2.5 * flops,
         [&] { ops->ssd_backward(&lane, dproj, &dtape, dd, y, &tape, proj, d, s); });
-    row("mamba_prepare_backward", 2 * (proj_bytes - 4 * X) + 8 * B + 4 * angles + 6 * small, 0, [&] {
-        ops->mamba_prepare_backward(&lane, dproj, &gradients, &dtape, &tape, proj, &weights, s);
-    });
+    row("mamba_prepare_backward", 2 * (proj_bytes - 4 * X) + 8 * B + 4 * angles + 6 * small, 0,
+        [&] { ops->mamba_prepare_backward(&lane, dproj, &gradients, &dtape, &tape, proj, &weights, s); });
     act *z = proj, *dz = dproj;
     row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, tape.b, y, z, p.width(), R, inner); });
     row("silu_gate_backward", 10 * X, 0,
@@ -314,12 +324,12 @@ static void optimiser_rows() {
     for (real *&part : parts) part = reals(n);
     int32_t *finite = zeros<int32_t>(1);
     adam_settings settings = {1e-3, 0.9, 0.95, 1e-8, 10};
-    row("add_tree, 8 parts", (MATRICES + 1) * bytes, 0, [&] { ops->add_tree(&lane, parts, MATRICES, n, finite); });
+    row("add_tree, 8 parts", ((int)MATRICES + 1) * bytes, 0, [&] { ops->add_tree(&lane, parts, MATRICES, n, finite); });
     row("clip_by_norm", bytes, 0, [&] { ops->clip_by_norm(&lane, g, n, 1e9); });
     row("adam_step", 7 * bytes, 0, [&] { ops->adam_step(&lane, w, m, v, g, n, &settings); });
     row("muon_momentum", 4 * bytes, 0, [&] { ops->muon_momentum(&lane, w, m, g, n, 0.9); });
     row("normalize_rows", 2 * bytes, 0, [&] { ops->normalize_rows(&lane, g, rows, cols); });
-    row("newton_schulz, 8 matrices", 2 * bytes * MATRICES, schulz * MATRICES,
+    row("newton_schulz, 8 matrices", 2.0 * bytes * (int)MATRICES, schulz * (int)MATRICES,
         [&] { ops->newton_schulz(&lane, parts, MATRICES, rows, cols, 5); });
     row("muon_apply", 3 * bytes, 0, [&] { ops->muon_apply(&lane, w, g, n, 1e-3, 0.1, 1); });
     row("moving_average", 3 * bytes, 0, [&] { ops->moving_average(&lane, m, w, n, 0.99); });

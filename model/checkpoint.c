@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "model/files.h"
+#include "model/ranks.h"
 #include "model/trainer_state.h"
 
-enum { VERSION = 1, DIGEST_BYTES = 64, PART_COUNT = 5, BLOCK_BYTES = 1 << 24 };
+enum { VERSION = 1, DIGEST_BYTES = 64, PART_COUNT = 5, FIRST_MOMENTS = 1, SECOND_MOMENTS = 2, BLOCK_BYTES = 1 << 24 };
 
 struct header {
     char magic[8];
@@ -32,7 +33,7 @@ static struct header header_of(const struct trainer *t, const char *key) {
     struct header header = {.version = VERSION,
                             .real_bytes = sizeof(real),
                             .total = t->net.parameters.total,
-                            .second_total = t->optimizer.second_total,
+                            .second_total = t->optimizer.second_whole_total,
                             .average_total = t->average.weights ? t->net.parameters.total : 0,
                             .steps_done = t->steps_done,
                             .included = t->average.included,
@@ -42,10 +43,11 @@ static struct header header_of(const struct trainer *t, const char *key) {
     return header;
 }
 
+/* The moments of several ranks stand in none of their memories as one; ranks.h gathers them. */
 static void parts_of(const struct trainer *t, const struct header *header, struct part parts[PART_COUNT]) {
     parts[0] = (struct part){t->weights, header->total * sizeof(real), true};
-    parts[1] = (struct part){t->first, header->total * sizeof(real), true};
-    parts[2] = (struct part){t->second, header->second_total * sizeof(real), true};
+    parts[FIRST_MOMENTS] = (struct part){t->first, header->total * sizeof(real), true};
+    parts[SECOND_MOMENTS] = (struct part){t->second, header->second_total * sizeof(real), true};
     parts[3] = (struct part){t->average.weights, header->average_total * sizeof(real), true};
     parts[4] = (struct part){t->losses, (size_t)header->steps_done * sizeof(double), false};
 }
@@ -73,26 +75,42 @@ static status add_part(const struct trainer *t, struct file_writer *writer, stru
     return s ? s : t->ops->finish(t->lanes);
 }
 
-static status write_content(const struct trainer *t, const char *key, struct file_writer *writer,
-                            struct digest *digest) {
+/* first and second: gathered from several ranks, or NULL. */
+static status write_content(const struct trainer *t, const char *key, const real *first, const real *second,
+                            struct file_writer *writer, struct digest *digest) {
     struct header header = header_of(t, key);
     struct part parts[PART_COUNT];
     parts_of(t, &header, parts);
+    if (first) {
+        parts[FIRST_MOMENTS].data = (void *)first;
+        parts[SECOND_MOMENTS].data = (void *)second;
+        parts[FIRST_MOMENTS].on_backend = parts[SECOND_MOMENTS].on_backend = false;
+    }
     TRY(add(writer, digest, &header, sizeof header));
     for (int i = 0; i < PART_COUNT; i++) TRY(add_part(t, writer, digest, &parts[i]));
     return NULL;
 }
 
-status trainer_save(const struct trainer *t, const char *path, const char *key) {
+static status write_file(const struct trainer *t, const char *path, const char *key, const real *first,
+                         const real *second) {
     struct file_writer *writer;
     char hex[DIGEST_BYTES + 1];
     TRY(file_writer_open(&writer, path));
     struct digest *digest = digest_new();
-    status s = write_content(t, key, writer, digest);
+    status s = write_content(t, key, first, second, writer, digest);
     digest_finish(digest, hex);
     if (!s) s = file_writer_add(writer, hex, DIGEST_BYTES);
     if (!s) return file_writer_commit(writer);
     file_writer_abandon(writer);
+    return s;
+}
+
+status trainer_save(const struct trainer *t, const char *path, const char *key) {
+    if (t->comm->size == 1) return write_file(t, path, key, NULL, NULL);
+    real *first, *second;
+    TRY(ranks_gather_moments(t, &first, &second));
+    status s = t->comm->rank == 0 ? write_file(t, path, key, first, second) : NULL;
+    free(first), free(second);
     return s;
 }
 
@@ -129,6 +147,13 @@ static status check_content(const char *path, const struct part parts[PART_COUNT
     return NULL;
 }
 
+static void put_part(struct trainer *t, const struct part *part, const unsigned char *from) {
+    if (part->on_backend)
+        t->ops->upload(t->lanes, part->data, from, part->bytes);
+    else
+        memcpy(part->data, from, part->bytes);
+}
+
 static status restore(struct trainer *t, const char *path, const char *key, const unsigned char *data, size_t size) {
     struct header header;
     struct part parts[PART_COUNT];
@@ -137,12 +162,11 @@ static status restore(struct trainer *t, const char *path, const char *key, cons
     TRY(check_header(t, path, key, &header));
     parts_of(t, &header, parts);
     TRY(check_content(path, parts, data, size));
-    const unsigned char *at = data + sizeof header;
-    for (int i = 0; i < PART_COUNT; at += parts[i].bytes, i++)
-        if (parts[i].bytes && parts[i].on_backend)
-            t->ops->upload(t->lanes, parts[i].data, at, parts[i].bytes);
-        else if (parts[i].bytes)
-            memcpy(parts[i].data, at, parts[i].bytes);
+    const unsigned char *at[PART_COUNT] = {data + sizeof header};
+    for (int i = 1; i < PART_COUNT; i++) at[i] = at[i - 1] + parts[i - 1].bytes;
+    for (int i = 0; i < PART_COUNT; i++)
+        if (parts[i].bytes && i != FIRST_MOMENTS && i != SECOND_MOMENTS) put_part(t, &parts[i], at[i]);
+    ranks_keep_moments(t, (const real *)at[FIRST_MOMENTS], (const real *)at[SECOND_MOMENTS]);
     t->steps_done = header.steps_done;
     t->average.included = header.included;
     t->seconds = header.seconds;
@@ -150,9 +174,9 @@ static status restore(struct trainer *t, const char *path, const char *key, cons
 }
 
 status trainer_load(struct trainer *t, const char *path, const char *key) {
-    unsigned char *data;
-    size_t size;
-    TRY(file_read(path, &data, &size));
+    unsigned char *data = NULL;
+    size_t size = 0;
+    TRY(ranks_share_file(t, t->comm->rank == 0 ? file_read(path, &data, &size) : NULL, &data, &size));
     status s = restore(t, path, key, data, size);
     free(data);
     return s;

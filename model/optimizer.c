@@ -54,30 +54,61 @@ static void measure_scratch(struct optimizer *o) {
     }
 }
 
-static void lay_out(struct optimizer *o) {
+/* Each piece, the costliest first, goes to the rank that has least to do so far. */
+static void share_out(struct optimizer *o, double *load) {
+    for (int piece = 0; piece < o->piece_count; piece++) {
+        int least = 0;
+        for (int rank = 1; rank < o->ranks; rank++)
+            if (load[rank] < load[least]) least = rank;
+        for (int place = o->pieces[piece]; place < o->pieces[piece + 1]; place++) {
+            o->owner[o->order[place]] = least;
+            load[least] += cost(tensor_at(o, place));
+        }
+    }
+}
+
+static size_t aligned(size_t count) { return (count + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT; }
+
+/* One rank alone has first moments where the weights stand. */
+static void place_moments(struct optimizer *o) {
     for (int i = 0; i < o->parameters->count; i++) {
         const struct tensor *tensor = &o->parameters->tensors[i];
-        o->order[i] = i;
-        if (tensor->optimizer == OPTIMIZER_MUON) continue;
+        bool own = o->owner[i] == o->rank, adam = tensor->optimizer != OPTIMIZER_MUON;
+        o->first_offset[i] = o->ranks == 1 ? tensor->offset : o->first_total;
         o->second_offset[i] = o->second_total;
-        o->second_total += (tensor->count + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
+        o->second_whole[i] = o->second_whole_total;
+        if (own) o->first_total += aligned(tensor->count);
+        if (own && adam) o->second_total += aligned(tensor->count);
+        if (adam) o->second_whole_total += aligned(tensor->count);
     }
+    if (o->ranks == 1) o->first_total = o->parameters->total;
+}
+
+static void lay_out(struct optimizer *o) {
+    double load[OPTIMIZER_MOST_RANKS] = {0};
+    for (int i = 0; i < o->parameters->count; i++) o->order[i] = i;
     qsort_r(o->order, (size_t)o->parameters->count, sizeof *o->order, by_descending_cost, o->parameters->tensors);
     cut_pieces(o);
+    share_out(o, load);
+    place_moments(o);
     measure_scratch(o);
 }
 
 status optimizer_create(struct optimizer *optimizer, const struct config *config, const struct parameters *parameters,
-                        const struct backend *ops) {
+                        const struct backend *ops, int rank, int ranks) {
     size_t count = (size_t)parameters->count;
-    *optimizer = (struct optimizer){.config = config, .parameters = parameters, .ops = ops};
+    *optimizer =
+        (struct optimizer){.config = config, .parameters = parameters, .ops = ops, .rank = rank, .ranks = ranks};
     optimizer->order = calloc(count, sizeof *optimizer->order);
     optimizer->pieces = calloc(count + 1, sizeof *optimizer->pieces);
-    optimizer->second_offset = calloc(count, sizeof *optimizer->second_offset);
-    if (!optimizer->order || !optimizer->pieces || !optimizer->second_offset) {
+    optimizer->owner = calloc(count, sizeof *optimizer->owner);
+    optimizer->first_offset = calloc(3 * count, sizeof *optimizer->first_offset);
+    if (!optimizer->order || !optimizer->pieces || !optimizer->owner || !optimizer->first_offset) {
         optimizer_destroy(optimizer);
         return status_new(STATUS_SYSTEM, "optimiser: out of memory");
     }
+    optimizer->second_offset = optimizer->first_offset + count;
+    optimizer->second_whole = optimizer->second_offset + count;
     lay_out(optimizer);
     return NULL;
 }
@@ -85,7 +116,8 @@ status optimizer_create(struct optimizer *optimizer, const struct config *config
 void optimizer_destroy(struct optimizer *optimizer) {
     free(optimizer->order);
     free(optimizer->pieces);
-    free(optimizer->second_offset);
+    free(optimizer->owner);
+    free(optimizer->first_offset);
     *optimizer = (struct optimizer){0};
 }
 
@@ -102,13 +134,14 @@ struct job {
 };
 
 /* Muon's directions of one tensor, before they are made orthogonal. */
-static real *direction(const struct job *job, const struct tensor *tensor, struct lane *lane) {
+static real *direction(const struct job *job, int index, struct lane *lane) {
+    const struct tensor *tensor = &job->optimizer->parameters->tensors[index];
     const struct config *config = job->optimizer->config;
     const struct backend *ops = job->optimizer->ops;
     const struct optimizer_step *s = job->step;
     real *update = s->update + tensor->offset;
-    ops->muon_momentum(lane, update, s->first + tensor->offset, s->gradients + tensor->offset, tensor->count,
-                       muon_momentum_at(config, s->step));
+    ops->muon_momentum(lane, update, s->first + job->optimizer->first_offset[index], s->gradients + tensor->offset,
+                       tensor->count, muon_momentum_at(config, s->step));
     if (config->optim_row_norm) ops->normalize_rows(lane, update, tensor->shape[0], tensor->shape[1]);
     return update;
 }
@@ -120,7 +153,7 @@ static void muon(const struct job *job, int first, size_t count, struct lane *la
     const struct optimizer_step *s = job->step;
     const size_t rows = tensor_at(job->optimizer, first)->shape[0], cols = tensor_at(job->optimizer, first)->shape[1];
     real *updates[MOST_TOGETHER] = {0};
-    for (size_t i = 0; i < count; i++) updates[i] = direction(job, tensor_at(job->optimizer, first + (int)i), lane);
+    for (size_t i = 0; i < count; i++) updates[i] = direction(job, job->optimizer->order[first + (int)i], lane);
     ops->newton_schulz(lane, updates, count, rows, cols, (int)config->optim_muon_iterations);
     for (size_t i = 0; i < count; i++)
         ops->muon_apply(lane, s->weights + tensor_at(job->optimizer, first + (int)i)->offset, updates[i], rows * cols,
@@ -138,7 +171,7 @@ static void adam(const struct job *job, int index, const struct tensor *tensor, 
                                      .beta2 = config->optim_adam_beta2,
                                      .epsilon = config->optim_adam_epsilon,
                                      .step = s->step + 1};
-    job->optimizer->ops->adam_step(lane, s->weights + tensor->offset, s->first + tensor->offset,
+    job->optimizer->ops->adam_step(lane, s->weights + tensor->offset, s->first + job->optimizer->first_offset[index],
                                    s->second + job->optimizer->second_offset[index], s->gradients + tensor->offset,
                                    tensor->count, &settings);
 }
@@ -147,6 +180,7 @@ static void update_piece(void *context, int piece, struct lane *lane) {
     const struct job *job = context;
     const struct optimizer *o = job->optimizer;
     int first = o->pieces[piece];
+    if (o->owner[o->order[first]] != o->rank) return;
     if (tensor_at(o, first)->optimizer == OPTIMIZER_MUON)
         muon(job, first, (size_t)(o->pieces[piece + 1] - first), lane);
     else

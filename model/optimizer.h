@@ -2,12 +2,18 @@
  *
  * Muon: K. Jordan 2024; Adam: arXiv 1412.6980. All rates share one multiplier. Each tensor is one piece of work, the
  * costliest first, so that the result is the same on any number of lanes; where the backend takes several matrices at
- * once (batch_most), Muon's tensors of one shape are one piece. */
+ * once (batch_most), Muon's tensors of one shape are one piece.
+ *
+ * With several ranks each piece belongs to one of them: that rank alone has its moments and updates its weights, which
+ * the others then receive. A piece is never split, so that the bits do not depend on the number of ranks. */
 #pragma once
 #include "model/parameters.h"
 
+enum { OPTIMIZER_MOST_RANKS = 8 };
+
 /* What does not change from step to step. Muon keeps one moment, Adam two: only Adam's tensors have a place in
- * `second`. */
+ * `second`. A rank has memory for the moments of its own tensors; `whole` places are those of one rank alone, which
+ * checkpoints are written in. */
 struct optimizer {
     const struct config *config;         /* borrowed */
     const struct parameters *parameters; /* borrowed */
@@ -15,16 +21,20 @@ struct optimizer {
     int *order;                          /* (count) tensors, costliest first, those of one shape together */
     int *pieces;                         /* (piece_count + 1) where in order each piece of work begins */
     int piece_count;
-    size_t *second_offset; /* (count) into second, for Adam's tensors */
-    size_t second_total;   /* reals */
-    size_t scratch_bytes;  /* what every lane must have */
+    int rank, ranks;
+    int *owner;                                           /* (count) rank that has the tensor's moments */
+    size_t *first_offset;                                 /* (count) into first, for own tensors */
+    size_t *second_offset;                                /* (count) into second, for own tensors of Adam */
+    size_t *second_whole;                                 /* (count) the same for one rank alone */
+    size_t first_total, second_total, second_whole_total; /* reals */
+    size_t scratch_bytes;                                 /* what every lane must have */
 };
 
 struct optimizer_step {
     struct lane *lanes;
     int lane_count;
-    real *weights, *first; /* (total) */
-    real *second;          /* (second_total) */
+    real *weights;         /* (total); those of own tensors are updated */
+    real *first, *second;  /* (first_total), (second_total) */
     const real *gradients; /* (total), those of the master weights */
     real *update;          /* (total) scratch for Muon's directions */
     int64_t step;          /* from 0 */
@@ -32,7 +42,7 @@ struct optimizer_step {
 };
 
 status optimizer_create(struct optimizer *optimizer, const struct config *config, const struct parameters *parameters,
-                        const struct backend *ops);
+                        const struct backend *ops, int rank, int ranks);
 void optimizer_destroy(struct optimizer *optimizer);
 void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_step *step);
 

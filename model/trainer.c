@@ -7,6 +7,7 @@
 #include "kernels/clock.h"
 #include "model/files.h"
 #include "model/network_shapes.h"
+#include "model/ranks.h"
 #include "model/trainer_state.h"
 
 enum { TREE_BLOCK = 1 << 16 }; /* of a CPU, where blocks are spread over lanes; on a device all is one */
@@ -96,11 +97,11 @@ static void lay_out_lanes(struct trainer *t, struct arena *arena) {
 static void lay_out(struct trainer *t, struct arena *arena) {
     const size_t total = t->net.parameters.total;
     t->weights = arena_reals(arena, total);
-    t->first = arena_reals(arena, total);
+    t->first = arena_reals(arena, t->optimizer.first_total);
     t->second = arena_reals(arena, t->optimizer.second_total);
     if (average_wanted(&t->config)) t->average.weights = arena_reals(arena, total);
     if (qat_ever(&t->config) || t->config.model_linear == LINEAR_TERNARY) t->effective = arena_reals(arena, total);
-    for (int i = 0; i < MICRO_SHARDS; i++) t->gradients[i] = arena_reals(arena, total);
+    for (int i = 0; i < t->shard_count || i < 2; i++) t->gradients[i] = arena_reals(arena, total);
     lay_out_lanes(t, arena);
     t->ids = arena_take(arena, 2 * batch_tokens(t) * sizeof *t->ids);
     t->targets = t->ids ? t->ids + batch_tokens(t) : NULL;
@@ -119,11 +120,13 @@ static status measure(struct trainer *t, const struct config *config, const stru
     t->config = *config;
     t->ops = ops;
     cut_batch(t);
+    t->first_shard = comm_first_shard(t->comm, MICRO_SHARDS);
+    t->shard_count = comm_shard_count(t->comm, MICRO_SHARDS);
     t->lane_count = ops->lane_count();
-    t->workspace_count = t->lane_count < MICRO_SHARDS ? t->lane_count : MICRO_SHARDS;
+    t->workspace_count = t->lane_count < t->shard_count ? t->lane_count : t->shard_count;
     TRY(network_create(&t->net, &t->config, ops, t->slice_sequences, (size_t)config->train_sequence));
     t->tree_block = ops->device_memory ? t->net.parameters.total : TREE_BLOCK;
-    TRY(optimizer_create(&t->optimizer, &t->config, &t->net.parameters, ops));
+    TRY(optimizer_create(&t->optimizer, &t->config, &t->net.parameters, ops, t->comm->rank, t->comm->size));
     struct arena counting = {.ops = ops}, host = {0};
     lay_out_host(t, &host);
     lay_out(t, &counting);
@@ -133,10 +136,16 @@ static status measure(struct trainer *t, const struct config *config, const stru
     return NULL;
 }
 
+static void be_alone(struct trainer *t, const struct backend *ops) {
+    comm_single(&t->alone, ops);
+    t->comm = &t->alone;
+}
+
 status trainer_memory(const struct config *config, const struct backend *ops, size_t *bytes) {
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return status_new(STATUS_SYSTEM, "trainer: out of memory");
     struct needs needs = {0};
+    be_alone(t, ops);
     status s = measure(t, config, ops, &needs);
     *bytes = needs.total;
     trainer_destroy(t);
@@ -216,8 +225,15 @@ static status create(struct trainer *t, const struct config *config, const struc
 
 status trainer_create(struct trainer **out, const struct config *config, const struct backend *ops,
                       const struct dataset *dataset, uint64_t seed) {
+    return trainer_create_on(out, NULL, config, ops, dataset, seed);
+}
+
+status trainer_create_on(struct trainer **out, struct comm *comm, const struct config *config,
+                         const struct backend *ops, const struct dataset *dataset, uint64_t seed) {
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return status_new(STATUS_SYSTEM, "trainer: out of memory");
+    be_alone(t, ops);
+    if (comm) t->comm = comm;
     status s = create(t, config, ops, dataset, seed);
     if (s)
         trainer_destroy(t);
@@ -254,7 +270,8 @@ static const real *weights_seen(const struct pass *pass) {
 /* Forward and backward of some windows; adds the sum of their losses, in the order of the tokens. */
 static void run_slice(const struct pass *pass, int shard, size_t first, size_t sequences, struct lane *lane) {
     struct trainer *t = pass->trainer;
-    size_t time = (size_t)t->config.train_sequence, start = ((size_t)shard * t->shard_sequences + first) * time;
+    size_t time = (size_t)t->config.train_sequence;
+    size_t start = ((size_t)(t->first_shard + shard) * t->shard_sequences + first) * time;
     struct workspace *ws = t->workspaces[lane->index];
     struct forward_request request = {.weights = weights_seen(pass),
                                       .ids = t->ids + start,
@@ -269,6 +286,7 @@ static void run_slice(const struct pass *pass, int shard, size_t first, size_t s
     t->ops->sum_in_order(lane, t->verdict.loss + shard, request.nll, sequences * time);
 }
 
+/* shard counts this rank's own. */
 static void run_micro_shard(void *context, int shard, struct lane *lane) {
     const struct pass *pass = context;
     const struct trainer *t = pass->trainer;
@@ -280,13 +298,15 @@ static void run_micro_shard(void *context, int shard, struct lane *lane) {
     }
 }
 
-/* Adds the 8 gradients as a binary tree, whose shape does not depend on who computed them; one block of elements. */
+/* Adds this rank's gradients as its part of the binary tree over all 8, whose shape does not depend on who computed
+ * them; one block of elements. */
 static void add_tree_block(void *context, int block, struct lane *lane) {
     const struct trainer *t = context;
     const size_t start = (size_t)block * t->tree_block, left = t->net.parameters.total - start;
     real *parts[MICRO_SHARDS];
-    for (int i = 0; i < MICRO_SHARDS; i++) parts[i] = t->gradients[i] + start;
-    t->ops->add_tree(lane, parts, MICRO_SHARDS, left < t->tree_block ? left : t->tree_block, t->verdict.finite + block);
+    for (int i = 0; i < t->shard_count; i++) parts[i] = t->gradients[i] + start;
+    t->ops->add_tree(lane, parts, t->shard_count, left < t->tree_block ? left : t->tree_block,
+                     t->verdict.finite + block);
 }
 
 /* The CPU's norm is summed tensor by tensor. */
@@ -298,8 +318,16 @@ static void clip(const struct trainer *t) {
         clip_gradients(&t->net.parameters, t->gradients[0], t->config.optim_clip);
 }
 
+/* From the sum of the effective weights' gradients to what the optimiser reads, in gradients[0]. */
+static void finish_gradients(const struct pass *pass) {
+    struct trainer *t = pass->trainer;
+    if (weights_seen(pass) != t->weights)
+        network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
+    clip(t);
+}
+
 /* Everything of a step but the batch and the update: from the same memory always the same ops with the same arguments,
- * which a device may record. Leaves the gradients of the master weights in gradients[0]. */
+ * which a device may record. With several ranks the tree goes on behind it. */
 static void run_pass(void *context) {
     struct pass *pass = context;
     struct trainer *t = pass->trainer;
@@ -307,16 +335,23 @@ static void run_pass(void *context) {
     if (seen != t->weights)
         network_effective(&t->net, t->lanes, t->lane_count, t->effective, t->weights,
                           pass->qat ? VIEW_QAT : VIEW_MASTER);
-    t->ops->for_each(t->lanes, t->workspace_count, MICRO_SHARDS, run_micro_shard, pass);
+    t->ops->for_each(t->lanes, t->workspace_count, t->shard_count, run_micro_shard, pass);
     t->ops->for_each(t->lanes, t->lane_count, tree_blocks(t), add_tree_block, t);
-    if (seen != t->weights)
-        network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
-    clip(t);
+    if (t->comm->size == 1) finish_gradients(pass);
 }
 
-static double add_losses(double loss[MICRO_SHARDS]) {
-    for (int stride = 1; stride < MICRO_SHARDS; stride *= 2)
-        for (int i = 0; i < MICRO_SHARDS; i += 2 * stride) loss[i] += loss[i + stride];
+/* The tree's upper levels. */
+static status add_over_ranks(const struct pass *pass) {
+    struct trainer *t = pass->trainer;
+    if (t->comm->size == 1) return NULL;
+    TRY(comm_add_tree(t->comm, t->lanes, t->gradients[0], t->gradients[1], t->net.parameters.total, t->verdict.finite));
+    finish_gradients(pass);
+    return NULL;
+}
+
+static double add_losses(double *loss, int count) {
+    for (int stride = 1; stride < count; stride *= 2)
+        for (int i = 0; i < count; i += 2 * stride) loss[i] += loss[i + stride];
     return loss[0];
 }
 
@@ -343,7 +378,9 @@ static status gradient_diverged(const struct trainer *t) {
 static status judge(const struct trainer *t, double *loss) {
     t->ops->download(t->lanes, t->downloaded.loss, t->verdict.loss, verdict_bytes(t));
     TRY(t->ops->finish(t->lanes));
-    *loss = add_losses(t->downloaded.loss) / (double)batch_tokens(t);
+    *loss = add_losses(t->downloaded.loss, t->shard_count);
+    TRY(comm_add_tree_host(t->comm, loss));
+    *loss /= (double)batch_tokens(t);
     if (!isfinite(*loss))
         return status_new(STATUS_DIVERGED,
                           "step %lld: the loss is %g; lower optim.muon_rate and optim.adam_rate, or set optim.clip",
@@ -360,12 +397,13 @@ static status compute_gradients(struct trainer *t, double multiplier, double *lo
     batch_fill(&t->plan, t->steps_done, t->batch, t->batch + batch_tokens(t));
     t->ops->upload(t->lanes, t->ids, t->batch, 2 * batch_tokens(t) * sizeof *t->batch);
     t->ops->replay(t->lanes, t->number << 2 | (uint64_t)pass.repeats_on << 1 | (uint64_t)pass.qat, run_pass, &pass);
+    TRY(add_over_ranks(&pass));
     return judge(t, loss);
 }
 
 /* --- the step ---------------------------------------------------------------------------------------------------- */
 
-static void apply_gradients(struct trainer *t, double multiplier) {
+static status apply_gradients(struct trainer *t, double multiplier) {
     struct optimizer_step step = {.lanes = t->lanes,
                                   .lane_count = t->lane_count,
                                   .weights = t->weights,
@@ -376,8 +414,10 @@ static void apply_gradients(struct trainer *t, double multiplier) {
                                   .step = t->steps_done,
                                   .multiplier = multiplier};
     optimizer_apply(&t->optimizer, &step);
+    TRY(ranks_share_weights(t));
     average_update(&t->average, &t->config, t->ops, t->lanes, t->lane_count, t->weights, t->net.parameters.total,
                    t->steps_done, multiplier);
+    return NULL;
 }
 
 status trainer_step(struct trainer *t, struct step_record *record) {
@@ -385,7 +425,7 @@ status trainer_step(struct trainer *t, struct step_record *record) {
         return status_new(STATUS_USAGE, "the training is finished after %lld steps", (long long)t->steps_done);
     double start = clock_seconds(), multiplier = multiplier_now(t), loss;
     TRY(compute_gradients(t, multiplier, &loss));
-    apply_gradients(t, multiplier);
+    TRY(apply_gradients(t, multiplier));
     TRY(t->ops->finish(t->lanes));
     double seconds = clock_seconds() - start;
     *record = (struct step_record){.step = t->steps_done,

@@ -19,6 +19,12 @@ struct trainer; /* opaque */
 
 status trainer_create(struct trainer **out, const struct config *config, const struct backend *ops,
                       const struct dataset *dataset, uint64_t seed);
+/* One of several ranks: all create it with the same arguments and make the same calls in the same order. comm must
+ * outlive the trainer. Every rank ends each step with the same weights, whose bits do not depend on their number;
+ * trainer_save writes on rank 0, trainer_load reads there. */
+struct comm;
+status trainer_create_on(struct trainer **out, struct comm *comm, const struct config *config,
+                         const struct backend *ops, const struct dataset *dataset, uint64_t seed);
 void trainer_destroy(struct trainer *trainer);
 
 /* Bytes of the backend's memory that trainer_create will ask for, without asking: a device need not be there. */

@@ -5,11 +5,13 @@
  * verdict and one of the host's: lanes | batch | verdict | losses */
 #pragma once
 #include "kernels/arena.h"
+#include "kernels/comm/comm.h"
 #include "model/averages.h"
 #include "model/optimizer.h"
 #include "model/trainer.h"
 
-/* What a step is judged by before the weights are touched; one piece of memory, read once a step. */
+/* What a step is judged by before the weights are touched; one piece of memory, read once a step. A rank has those of
+ * its own micro-shards. */
 struct verdict {
     double *loss;    /* (MICRO_SHARDS) sums of nats */
     int32_t *finite; /* (blocks of the gradient tree) */
@@ -22,6 +24,8 @@ struct trainer {
     struct network net;
     struct optimizer optimizer;
     struct batch_plan plan;
+    struct comm alone, *comm;     /* comm is borrowed, or &alone */
+    int first_shard, shard_count; /* of the 8, those of this rank */
     uint64_t number; /* of this trainer among those of the process: what a device recorded is not another's */
     size_t slice_sequences, shard_sequences;
     size_t tree_block; /* elements of the gradient that one piece of work adds up */
@@ -31,10 +35,10 @@ struct trainer {
     struct arena arena;
     real *weights, *first, *second;
     struct average average;
-    real *effective; /* NULL when the forward pass always reads the weights themselves */
-    real *gradients[MICRO_SHARDS];
-    int32_t *ids, *targets;    /* (batch tokens) one after the other */
-    double *nll[MICRO_SHARDS]; /* [lane index] (slice tokens) */
+    real *effective;               /* NULL when the forward pass always reads the weights themselves */
+    real *gradients[MICRO_SHARDS]; /* (shard_count, at least 2) of this rank's micro-shards */
+    int32_t *ids, *targets;        /* (batch tokens) one after the other */
+    double *nll[MICRO_SHARDS];     /* [lane index] (slice tokens) */
     struct verdict verdict;
 
     struct arena host;

@@ -1,0 +1,130 @@
+/* bench_step: a training step of the published preset on the CUDA backend, against the product rate of the same run.
+ *
+ *   bench_step [--small]     --small: a tiny batch, to see that all runs
+ *
+ * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate. The first steps prepare
+ * products and record the graph and are not counted; the figure is the median of the others. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/bfloat16.h"
+#include "kernels/clock.h"
+#include "kernels/random.h"
+#include "model/trainer.h"
+
+enum { WARM_UP = 2, TIMED = 7 };
+
+struct step_row {
+    const char *name;
+    const char *settings[8]; /* laid over the options' defaults, which are the published preset */
+};
+
+static const struct step_row rows[] = {
+    {"8 virtual layers", {"recurrence.start=1"}},
+    {"12 virtual layers", {"recurrence.layers=3,4", "recurrence.repeats=2", "recurrence.start=0"}},
+};
+
+static const char *const small_settings[] = {"train.batch_tokens=512", "train.sequence=64", "model.dim=64",
+                                             "attention.heads=1", "attention.kv_heads=1"};
+
+static void must(status s) {
+    if (!s) return;
+    fprintf(stderr, "bench_step: %s\n", status_text(s));
+    exit((int)status_kind(s));
+}
+
+static void set(struct config *config, const char *setting) {
+    char key[64];
+    const char *value = strchr(setting, '=');
+    snprintf(key, sizeof key, "%.*s", (int)(value - setting), setting);
+    must(config_set(config, key, value + 1));
+}
+
+static struct config configure(const struct step_row *row, bool small) {
+    struct config config;
+    config_defaults(&config);
+    set(&config, "train.slice_tokens=0");
+    for (int i = 0; row->settings[i]; i++) set(&config, row->settings[i]);
+    for (size_t i = 0; small && i < sizeof small_settings / sizeof *small_settings; i++)
+        set(&config, small_settings[i]);
+    must(config_check(&config));
+    return config;
+}
+
+/* FLOP/s of a large product of random bf16. */
+static double measure_product(const struct backend *ops, bool small) {
+    const size_t side = small ? 64 : 8192, count = side * side;
+    struct lane lane = {.scratch_bytes = ops->linear_scratch(side, side, side)};
+    void *x, *y, *w;
+    must(ops->memory_new(&lane.scratch, lane.scratch_bytes, "a benchmark"));
+    must(ops->memory_new(&x, count * ops->act_bytes, "a benchmark"));
+    must(ops->memory_new(&y, count * ops->act_bytes, "a benchmark"));
+    must(ops->memory_new(&w, count * sizeof(real), "a benchmark"));
+    real *random = malloc(count * sizeof *random);
+    struct random_stream stream = random_stream(1, "bench step");
+    for (size_t i = 0; i < count; i++) random[i] = (real)random_normal(stream, i);
+    ops->upload(&lane, w, random, count * sizeof *random);
+
+    uint16_t *halves = malloc(count * sizeof *halves);
+    for (size_t i = 0; i < count; i++) halves[i] = bfloat16_of((float)random[i]);
+    ops->upload(&lane, x, halves, count * sizeof *halves);
+    enum { TIMES = 20 };
+    for (int i = 0; i < 3; i++) ops->linear_forward(&lane, y, x, w, side, side, side);
+    must(ops->finish(&lane));
+    double start = clock_seconds();
+    for (int i = 0; i < TIMES; i++) ops->linear_forward(&lane, y, x, w, side, side, side);
+    must(ops->finish(&lane));
+    double rate = TIMES * 2.0 * (double)count * (double)side / (clock_seconds() - start);
+    ops->memory_free(lane.scratch), ops->memory_free(x), ops->memory_free(y), ops->memory_free(w);
+    free(random), free(halves);
+    return rate;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void bench(const struct step_row *row, const struct backend *ops, const struct dataset *data, bool small,
+                  double product_rate) {
+    struct config config = configure(row, small);
+    struct trainer *trainer;
+    struct step_record record;
+    double times[TIMED];
+    size_t bytes;
+    must(trainer_memory(&config, ops, &bytes));
+    must(trainer_create(&trainer, &config, ops, data, 1));
+    for (int i = 0; i < WARM_UP; i++) must(trainer_step(trainer, &record));
+    for (int i = 0; i < TIMED; i++) {
+        must(trainer_step(trainer, &record));
+        times[i] = record.milliseconds / 1e3;
+    }
+    qsort(times, TIMED, sizeof *times, by_value);
+    double seconds = times[TIMED / 2], tokens = (double)config.train_batch_tokens / seconds;
+    double flops = network_training_flops(trainer_network(trainer), true, (size_t)config.train_sequence);
+    printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f\n", row->name,
+           1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
+           100 * flops * tokens / product_rate, (double)bytes / 1e9, record.loss);
+    trainer_destroy(trainer);
+}
+
+int main(int argc, char **argv) {
+    bool small = argc > 1 && strcmp(argv[1], "--small") == 0;
+    const struct backend *ops = backend_find("cuda");
+    if (!ops) must(status_new(STATUS_SYSTEM, "this build has no CUDA"));
+    must(ops->open());
+    size_t count = (size_t)1 << 23;
+    struct config defaults;
+    config_defaults(&defaults);
+    struct dataset data = {.vocab_size = (size_t)defaults.model_vocab_size};
+    uint16_t *tokens = malloc(count * sizeof *tokens);
+    struct random_stream stream = random_stream(1, "bench tokens");
+    for (size_t i = 0; i < count; i++) tokens[i] = (uint16_t)random_below(stream, i, data.vocab_size);
+    data.train = data.validation = (struct token_stream){tokens, count};
+    double product_rate = measure_product(ops, small);
+    printf("bf16 product %.0f TFLOP/s\n", product_rate / 1e12);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], ops, &data, small, product_rate);
+    free(tokens);
+    return 0;
+}

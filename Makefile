@@ -6,6 +6,7 @@ REAL    ?= float
 CUDA    ?= none
 CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(shell command -v nvcc)))
 CUDA_ARCHS ?= 80 90a 100
+FUZZ    ?=
 CC      ?= gcc
 CXX     ?= g++
 ARCH    ?= native
@@ -16,7 +17,7 @@ JOBS    ?= $(shell nproc)
 PACKAGES := gcc g++ make pkg-config libopenblas-openmp-dev liblzma-dev libsqlite3-dev libjansson-dev libfyaml-dev \
     libgsl-dev libsentencepiece-dev libssl-dev zlib1g-dev gnuplot-nox texlive-latex-base \
     texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern dict-gcide openmpi-bin libopenmpi-dev
-TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3
+TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3 clang libclang-rt-dev libomp-dev faketime
 CHECK_PACKAGES := clang-format cppcheck
 
 LIBRARIES := openblas liblzma sqlite3 jansson libfyaml gsl sentencepiece libcrypto zlib
@@ -26,12 +27,19 @@ MPI := $(shell pkg-config --exists ompi-c && echo ompi-c)
 
 # --- rules ----------------------------------------------------------------------------------------------------------
 comma := ,
-VARIANT := $(if $(filter emulator,$(CUDA)),/emulator)$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
+VARIANT := $(if $(FUZZ),/fuzz)$(if $(filter emulator,$(CUDA)),/emulator)$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
 BUILD   := build$(VARIANT)
 
 OPTIMISE := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O3)
 WARNINGS := -Wall -Wextra -Werror
 NUMERICS := -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp
+ifneq ($(FUZZ),)
+# libFuzzer is clang's, whose version 14 has no _Float16 on x86-64; warnings are gcc's task.
+CC       := clang
+CXX      := clang++
+OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+WARNINGS := -w -D_Float16=__fp16
+endif
 COMMON   := $(OPTIMISE) -g -march=$(ARCH) $(NUMERICS) $(WARNINGS) \
     -I. -D_GNU_SOURCE $(if $(filter double,$(REAL)),-DHINGE_DOUBLE)
 CFLAGS   := -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wshadow $(COMMON)
@@ -77,8 +85,12 @@ TEST_PROGRAMS := $(addprefix $(BUILD)/,$(basename $(if $(CUDA_OBJECTS),$(TEST_SO
 support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c))) \
     $(patsubst %.cc,$(BUILD)/%.o,$(filter tests/model/%,$(wildcard $(dir $1)*.cc)))
 
+# Fuzz targets read as libFuzzer's: tests/fault/fuzz_NAME.c with what they share.
+FUZZERS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fault/fuzz_*.c))
+FUZZ_SHARED   := $(patsubst %.c,$(BUILD)/%.o,tests/fault/fuzz.c tests/fault/tiny_model.c)
+
 .DEFAULT_GOAL := all
-.PHONY: all demo test test-cuda check bench bench-cuda cuda-tests help packages test-packages check-packages clean tests format libraries
+.PHONY: all demo test test-cuda check bench bench-cuda soak cuda-tests help packages test-packages check-packages clean tests fuzzers format libraries
 
 all: $(PROGRAM) cuda-note ## build build/hinge (SAN=address|undefined|thread, REAL=double)
 
@@ -115,10 +127,15 @@ bench: packages ## measure this machine's rates, training and every op against t
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests
 	@tests/bench
 
+soak: test-packages ## faults, load and hostile input for hours (SEED=, FUZZ_SECONDS=, KILLS=, RUNS= set their extent)
+	@tests/soak
+
 tests: $(TEST_PROGRAMS)
 
 cuda-tests: $(filter $(BUILD)/tests/cuda/%,$(TEST_PROGRAMS))
 	@[ -n "$^" ] || { echo "no CUDA toolkit here: set CUDA_HOME to its folder, where bin/nvcc is" >&2; exit 1; }
+
+fuzzers: $(FUZZERS)
 
 format:
 	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
@@ -186,6 +203,14 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(CUDA_OBJECTS) $(
 	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
 
 $(BUILD)/kernels/comm/mpi.o: CFLAGS += $(if $(MPI),-DHINGE_MPI $(shell pkg-config --cflags $(MPI)))
+
+$(FUZZERS): %: %.o $(FUZZ_SHARED) $(LIBRARY)
+	@echo "  link  $@"
+	@$(CXX) $(CXXFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/fault/%.so: tests/fault/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS) -shared -fPIC -o $@ $<
 
 # The schema is built in; the compiler does not see that it is read.
 $(BUILD)/harness/store/schema.o: harness/store/schema.sql

@@ -111,7 +111,9 @@ static int open_handle(struct database *db, const char *parameters, int flags) {
     if (code == SQLITE_OK) {
         sqlite3_busy_timeout(db->handle, BUSY_MILLISECONDS);
         sqlite3_create_function(db->handle, "worker_alive", 2, SQLITE_UTF8, NULL, worker_alive, NULL, NULL);
-        code = sqlite3_exec(db->handle, "PRAGMA foreign_keys=ON; SELECT count(*) FROM sqlite_master", NULL, NULL, NULL);
+        code = sqlite3_exec(db->handle,
+                            "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; SELECT count(*) FROM sqlite_master",
+                            NULL, NULL, NULL);
     }
     return code;
 }

@@ -68,3 +68,13 @@ child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subproc
 _, status, usage = os.wait4(child.pid, 0)
 print(usage.ru_maxrss * 1024 if status == 0 else "it failed")' "$@"
 }
+
+# hashes DATABASE: variant, seed and what each of its stages made.
+hashes() {
+    hinge export runs --format json --db "$1" | python3 -c '
+import json, sys
+for r in sorted(json.load(sys.stdin), key=lambda r: (r["variant"], r["seed"])):
+    assert r["status"] == "done", r
+    print(r["variant"], r["seed"], r["weights_sha256"], r["trace_sha256"], r["artifact_sha256"],
+          r["bpb_raw"], r["bpb_averaged"], r["bpb_artifact"])'
+}

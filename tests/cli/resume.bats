@@ -39,16 +39,6 @@ complete() {
     }
 }
 
-# hashes DATABASE: variant, seed and what each of its stages made.
-hashes() {
-    hinge export runs --format json --db "$1" | python3 -c '
-import json, sys
-for r in sorted(json.load(sys.stdin), key=lambda r: (r["variant"], r["seed"])):
-    assert r["status"] == "done", r
-    print(r["variant"], r["seed"], r["weights_sha256"], r["trace_sha256"], r["artifact_sha256"],
-          r["bpb_raw"], r["bpb_averaged"], r["bpb_artifact"])'
-}
-
 same_as_expected() { hashes "$1" | diff - "$folder/expected"; }
 
 steps_in() { sqlite3 -readonly "$1" 'SELECT count(*) FROM steps' 2>/dev/null || echo 0; }

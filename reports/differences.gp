@@ -13,8 +13,8 @@ do for [FORMAT in 'pdf png svg'] {
     set yrange [ROWS + 0.6 : 0.4]
     set tmargin at screen 1.0 - 0.85 / HEIGHT
     set bmargin at screen 1.15 / HEIGHT
-    set ytics nomirror (ROW[1] 1)
-    set for [i = 2:ROWS] ytics add (ROW[i] i)
+    set ytics nomirror (tick(ROW[1]) 1)
+    set for [i = 2:ROWS] ytics add (tick(ROW[i]) i)
     set lmargin at screen LEFT
     set rmargin at screen MIDDLE - 0.025
     set xrange [VALUES_LEAST : VALUES_MOST]

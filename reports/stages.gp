@@ -12,8 +12,8 @@ do for [FORMAT in 'pdf png svg'] {
     set yrange [VARIANTS + 0.6 : 0.4]
     set tmargin at screen 1.0 - 0.85 / HEIGHT
     set bmargin at screen 1.15 / HEIGHT
-    set ytics nomirror (NAME[1] 1)
-    set for [i = 2:VARIANTS] ytics add (NAME[i] i)
+    set ytics nomirror (tick(NAME[1]) 1)
+    set for [i = 2:VARIANTS] ytics add (tick(NAME[i]) i)
     set lmargin at screen LEFT
     set rmargin at screen BREAK
     set xrange [STAGES_LEAST : STAGES_MOST]

@@ -35,3 +35,6 @@ format_for(r) = sprintf('%%.%df', step_for(r) >= 1 ? 0 : ceil(-log10(step_for(r)
 set minussign
 set datafile separator tab
 set datafile missing 'NaN'
+
+# The label of a tick is a format: a per cent sign in a name is doubled.
+tick(name) = strstrt(name, '%') ? name[1:strstrt(name, '%')] . '%' . tick(name[strstrt(name, '%') + 1:*]) : name

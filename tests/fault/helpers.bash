@@ -4,6 +4,7 @@
 # SEED sets the randomness of a file's tests (it is printed); KILLS, FUZZ_SECONDS and RUNS set their extent.
 
 load ../cli/helpers
+set -o pipefail
 
 note() { echo "# $*" >&3; }
 
@@ -63,9 +64,10 @@ as_undisturbed() { hashes "$1" | diff - "$folder/expected"; }
 
 sound() { [ "$(sqlite3 "$1" 'PRAGMA integrity_check' 2>&1)" = ok ]; }
 
-# done_stages DATABASE: a line for each finished stage, which names it, who did it and when.
+# done_stages DATABASE: a line for each finished stage, which names it, who did it and when; none before there are tables.
 done_stages() {
-    sqlite3 "$1" "SELECT id, key, worker, finished, seconds FROM stages WHERE status = 'done'" 2>/dev/null | LC_ALL=C sort
+    { sqlite3 "$1" "SELECT id, key, worker, finished, seconds FROM stages WHERE status = 'done'" 2>/dev/null || true; } |
+        LC_ALL=C sort
 }
 
 # no_leftovers FOLDER: nothing begun lies there, neither temporary files nor checkpoints.
@@ -74,3 +76,16 @@ no_leftovers() {
     left=$(find "$1" -name '*.tmp' -o -name checkpoint -o -name '.*.??????')
     [ -z "$left" ] || { echo "left behind: $left"; return 1; }
 }
+
+# stop_in DATABASE FILE N: a run that is killed at its Nth call that changes a file of that name.
+stop_in() {
+    local arguments code=0
+    make --no-print-directory -s build/tests/fault/kill_at.so
+    on "$1" little
+    HINGE_KILL_AT=$3 HINGE_KILL_FILE=$2 LD_PRELOAD=$PWD/build/tests/fault/kill_at.so \
+        bash -c 'exec "$@" 3>&-' - "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1 || code=$?
+    [ $code -eq 137 ]
+}
+
+# stop_in_training DATABASE: one checkpoint is whole, the second half-written.
+stop_in_training() { stop_in "$1" checkpoint 14 && [ -n "$(find "$(dirname "$1")" -name checkpoint)" ]; }

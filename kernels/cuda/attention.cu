@@ -27,7 +27,8 @@ struct forward {
 
 /* A warp's running softmax; rows as fragment_row has them. */
 template <int DIM> struct softmax {
-    float most[tiling<DIM>::TILES][2], sum[tiling<DIM>::TILES][2]; /* sum: of the thread's own columns */
+    float most[tiling<DIM>::TILES][2]; /* c m */
+    float sum[tiling<DIM>::TILES][2];  /* of the thread's own columns */
     row_sums<DIM> out;
 };
 
@@ -53,7 +54,8 @@ template <int DIM> __device__ void mask(scores<DIM> &s, int query, int key) {
 }
 
 /* Largest of a row's scores; the four threads of a row agree. */
-template <int DIM> __device__ float row_most(const scores<DIM> &s, int t, int half, float most) {
+template <int DIM> __device__ float row_most(const scores<DIM> &s, int t, int half) {
+    float most = -INFINITY;
 #pragma unroll
     for (int i = 0; i < SLICES * 4; i++) most = fmaxf(most, s[i / 4][t][i / 2 % 2][2 * half + i % 2]);
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
@@ -65,12 +67,12 @@ template <int DIM> __device__ void update(softmax<DIM> &x, scores<DIM> &s, float
 #pragma unroll
     for (int at = 0; at < tiling<DIM>::TILES * 2; at++) {
         int t = at / 2, half = at % 2;
-        float most = row_most<DIM>(s, t, half, x.most[t][half]), shift = most * scale;
-        float fade = fast_exp2(x.most[t][half] * scale - shift), sum = x.sum[t][half] * fade;
+        float most = fmaxf(x.most[t][half], row_most<DIM>(s, t, half) * scale);
+        float fade = fast_exp2(x.most[t][half] - most), sum = x.sum[t][half] * fade;
 #pragma unroll
         for (int i = 0; i < SLICES * 4; i++) {
             float &score = s[i / 4][t][i / 2 % 2][2 * half + i % 2];
-            sum += score = fast_exp2(score * scale - shift);
+            sum += score = fast_exp2(score * scale - most);
         }
 #pragma unroll
         for (int i = 0; i < DIM / 4; i++) x.out[t][i / 2][2 * half + i % 2] *= fade;
@@ -96,7 +98,7 @@ __device__ void take_keys(softmax<DIM> &x, const operand<DIM> &q, const bf16 *k,
 }
 
 template <int DIM, bool VECTORS>
-__device__ void finish(softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, float *log_sum, float scale) {
+__device__ void finish(const softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, float *log_sum) {
     float undo[tiling<DIM>::TILES][2];
 #pragma unroll
     for (int at = 0; at < tiling<DIM>::TILES * 2; at++) {
@@ -105,8 +107,7 @@ __device__ void finish(softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, 
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         undo[t][half] = 1 / sum;
-        if (threadIdx.x % 4 == 0 && row < out.rows)
-            log_sum[row] = (x.most[t][half] * scale + log2f(sum)) * 0.693147180559945309f;
+        if (threadIdx.x % 4 == 0 && row < out.rows) log_sum[row] = (x.most[t][half] + log2f(sum)) / LOG2_E;
     }
     store_rows<DIM, VECTORS>(out, tile, x.out, undo);
 }
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS) att
     }
     __syncthreads();
     finish<DIM, VECTORS>(x, head_of(f.out, f.queries, sequence, head).from(query), tiles + own * tiling<DIM>::STRIDE,
-                         f.log_sum + (size_t)blockIdx.x * time + query, f.scale);
+                         f.log_sum + (size_t)blockIdx.x * time + query);
 }
 
 template <int DIM, bool VECTORS> void launch(const forward &f, const struct attention_shape *s) {
@@ -169,9 +170,9 @@ extern "C" void cuda_attention_forward(struct lane *, act *out, struct attention
                  .keys = layout_of(shape, shape->kv_heads),
                  .heads = (int)shape->heads,
                  .group = (int)(shape->heads / shape->kv_heads),
-                 .scale = 1.44269504088896341f / sqrtf((float)shape->head_dim)};
+                 .scale = LOG2_E / sqrtf((float)shape->head_dim)};
     if (shape->head_dim > WIDEST_HEAD) return wide_attention_forward(f.out, tape, shape);
-    if (!has_vectors(shape, {tape->q, tape->k, tape->v, out})) return launch<128, false>(f, shape);
+    if (shape->head_dim % ACTS != 0 || !aligned(tape->q, tape->k, tape->v, out)) return launch<128, false>(f, shape);
     if (shape->head_dim <= 32) return launch<32, true>(f, shape);
     if (shape->head_dim <= 64) return launch<64, true>(f, shape);
     launch<128, true>(f, shape);

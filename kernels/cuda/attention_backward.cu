@@ -16,7 +16,6 @@
 
 namespace {
 
-constexpr float LOG2_E = 1.44269504088896341f;
 constexpr int SLICES = TILE_ROWS / SLICE;
 
 struct backward {
@@ -35,30 +34,24 @@ size_t padded_time(const attention_shape *s) { return ceil_div(s->time, OWN_ROWS
 /* --- figures of a row ----------------------------------------------------------------------------------------------
  */
 
-__device__ float dot_pair(uint32_t a, uint32_t b) { return low_half(a) * low_half(b) + high_half(a) * high_half(b); }
-
-/* The thread's share of x y: vectors of 8, or single elements, `lanes` of them apart. */
-__device__ float dot(const bf16 *x, const bf16 *y, int dim, bool vectors, int lane, int lanes) {
+/* The thread's share of x y: packs of N, `lanes` of them apart. */
+template <int N> __device__ float dot(const bf16 *x, const bf16 *y, int dim, int lane, int lanes) {
     float sum = 0;
-    if (vectors) {
-        for (int i = lane * 8; i < dim; i += lanes * 8) {
-            uint4 a = *reinterpret_cast<const uint4 *>(x + i), b = *reinterpret_cast<const uint4 *>(y + i);
-            sum += dot_pair(a.x, b.x) + dot_pair(a.y, b.y) + dot_pair(a.z, b.z) + dot_pair(a.w, b.w);
-        }
-    } else {
-        for (int i = lane; i < dim; i += lanes) sum += to_float(x[i]) * to_float(y[i]);
+    for (int i = lane * N; i < dim; i += lanes * N) {
+        pack<N> a = load<N>(x + i), b = load<N>(y + i);
+        for (int j = 0; j < N; j++) sum += a.at[j] * b.at[j];
     }
     return sum;
 }
 
 /* `lanes` threads a row, a power of two; blockDim.x / lanes rows a block, which divides `padded`. */
-__global__ void row_figures_kernel(backward b, int lanes, bool vectors) {
+template <int N> __global__ void row_figures_kernel(backward b, int lanes) {
     size_t row = (size_t)blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes;
     int token = (int)(row % b.padded), head = (int)(row / b.padded), lane = (int)threadIdx.x % lanes;
     auto dout = head_of(b.dout, b.queries, head / b.heads, head % b.heads).from(token);
     auto out = head_of(b.out, b.queries, head / b.heads, head % b.heads).from(token);
     bool wanted = token < b.queries.rows;
-    float d = wanted ? dot(dout.first, out.first, dout.dim, vectors, lane, lanes) : 0;
+    float d = wanted ? dot<N>(dout.first, out.first, dout.dim, lane, lanes) : 0;
     for (int offset = lanes / 2; offset > 0; offset /= 2) d += __shfl_xor_sync(0xffffffffu, d, offset);
     float log_sum = wanted ? b.log_sum[(size_t)head * b.queries.rows + token] * LOG2_E : INFINITY;
     if (lane == 0) b.rows[row] = make_float2(log_sum, d);
@@ -279,11 +272,11 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
 /* --- launches ------------------------------------------------------------------------------------------------------
  */
 
-void launch_row_figures(const backward &b, const struct attention_shape *s, bool vectors) {
+template <int N> void launch_row_figures(const backward &b, const struct attention_shape *s) {
     int lanes = 1, threads = OWN_ROWS;
-    for (size_t loads = s->head_dim / (vectors ? 8 : 1); lanes < WARP && (size_t)lanes < loads;) lanes *= 2;
+    while (lanes < WARP && (size_t)lanes * N < s->head_dim) lanes *= 2;
     size_t rows = s->batch * s->heads * b.padded;
-    LAUNCH(row_figures_kernel, (unsigned)(rows * lanes / threads), threads, 0, b, lanes, vectors);
+    LAUNCH(row_figures_kernel<N>, (unsigned)(rows * lanes / threads), threads, 0, b, lanes);
 }
 
 template <int DIM, bool VECTORS> void launch_gradients(const backward &b, const struct attention_shape *s) {
@@ -305,7 +298,7 @@ extern "C" size_t cuda_attention_scratch(const struct attention_shape *shape) {
 
 extern "C" void cuda_attention_backward(struct lane *lane, act *dq, act *dk, act *dv, const act *dout, const act *out,
                                         const struct attention_tape *tape, const struct attention_shape *shape) {
-    bool vectors = has_vectors(shape, {tape->q, tape->k, tape->v, dout, out, dq, dk, dv});
+    bool vectors = shape->head_dim % ACTS == 0 && aligned(tape->q, tape->k, tape->v, dout, out, dq, dk, dv);
     backward b = {.q = acts(tape->q),
                   .k = acts(tape->k),
                   .v = acts(tape->v),
@@ -323,7 +316,10 @@ extern "C" void cuda_attention_backward(struct lane *lane, act *dq, act *dk, act
                   .group = (int)(shape->heads / shape->kv_heads),
                   .scale = 1 / sqrtf((float)shape->head_dim),
                   .base2_scale = LOG2_E / sqrtf((float)shape->head_dim)};
-    launch_row_figures(b, shape, vectors);
+    if (vectors)
+        launch_row_figures<ACTS>(b, shape);
+    else
+        launch_row_figures<1>(b, shape);
     if (shape->head_dim > WIDEST_HEAD)
         return wide_attention_backward(b.dq, b.dk, b.dv, b.dout, b.rows, b.padded, tape, shape);
     if (!vectors) return launch_gradients<128, false>(b, shape);

@@ -50,7 +50,6 @@ extern "C" void cuda_attention_decode(struct lane *lane, act *out, act *k_cache,
                              .kv_heads = (int)shape->kv_heads,
                              .dim = (int)shape->head_dim,
                              .rope = (int)shape->rope_dims});
-    uintptr_t bits = reinterpret_cast<uintptr_t>(k_cache) | shape->head_dim * sizeof(bf16);
     decode d = {.out = acts(out),
                 .q = prepared,
                 .k_cache = acts(k_cache),
@@ -60,7 +59,7 @@ extern "C" void cuda_attention_decode(struct lane *lane, act *out, act *k_cache,
                 .heads = (int)shape->heads,
                 .kv_heads = (int)shape->kv_heads,
                 .dim = (int)shape->head_dim,
-                .vectors = bits % 16 == 0};
+                .vectors = shape->head_dim % ACTS == 0 && aligned(k_cache)};
     LAUNCH(attention_decode_kernel, (unsigned)(shape->batch * shape->heads), ROW_THREADS,
            attend_row_floats(shape->head_dim) * sizeof(float), d);
 }

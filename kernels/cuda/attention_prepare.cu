@@ -8,49 +8,21 @@
  * Published preset, a call: forward reads and writes 134 MB each (62 us at 4.3 TB/s), backward reads 268 MB and
  * writes 134 MB (94 us); a few operations a byte. */
 #include "kernels/cuda/attention_prepare.cuh"
-
-#include <algorithm>
+#include "kernels/cuda/functions.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 namespace {
 
-enum { THREADS = 256, VECTOR = 8 };
+enum { THREADS = 256 };
 
 /* --- pairs of a head -----------------------------------------------------------------------------------------------
  */
-
-template <int N> __device__ void load(float (&x)[N], const bf16 *from) {
-    if constexpr (N == VECTOR) {
-        uint4 v = *reinterpret_cast<const uint4 *>(from);
-        const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int i = 0; i < N; i++) x[i] = i % 2 ? high_half(pairs[i / 2]) : low_half(pairs[i / 2]);
-    } else {
-        x[0] = to_float(*from);
-    }
-}
-
-template <int N> __device__ void load(float (&x)[N], const float *from) {
-    if constexpr (N == VECTOR) {
-        float4 a = *reinterpret_cast<const float4 *>(from), b = *reinterpret_cast<const float4 *>(from + 4);
-        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
-    } else {
-        x[0] = *from;
-    }
-}
-
-template <int N> __device__ void store(bf16 *to, const float (&x)[N]) {
-    if constexpr (N == VECTOR)
-        *reinterpret_cast<uint4 *>(to) =
-            uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
-    else
-        *to = to_bf16(x[0]);
-}
 
 /* N neighbouring pairs, from pair `first` on: rotated ones before the others. */
 template <int N> struct pairs {
     int low, high; /* element of the first of each half */
     bool rotated, has_high;
-    float x[N], y[N]; /* lower and upper half; y is 0 where a head of odd size has none */
+    pack<N> x, y; /* lower and upper half; y is 0 where a head of odd size has none */
 
     __device__ pairs(int first, int dim, int rope) {
         int rest = (dim - rope + 1) / 2;
@@ -60,25 +32,22 @@ template <int N> struct pairs {
         has_high = high < dim;
     }
     __device__ void read(const bf16 *head) {
-        load<N>(x, head + low);
-        if (has_high) return load<N>(y, head + high);
-        for (int i = 0; i < N; i++) y[i] = 0;
+        x = load<N>(head + low);
+        y = has_high ? load<N>(head + high) : pack<N>{};
     }
     __device__ void write(bf16 *head) const {
-        store<N>(head + low, x);
-        if (has_high) store<N>(head + high, y);
+        store(head + low, x);
+        if (has_high) store(head + high, y);
     }
     /* By the angles of the token; `direction` -1 undoes 1. */
     __device__ void rotate(const float *cosine, const float *sine, float direction) {
         if (!rotated) return;
-        float c[N], s[N];
-        load<N>(c, cosine + low);
-        load<N>(s, sine + low);
+        pack<N> c = load<N>(cosine + low), s = load<N>(sine + low);
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            float a = x[i], b = y[i], turn = s[i] * direction;
-            x[i] = a * c[i] + b * turn;
-            y[i] = b * c[i] - a * turn;
+            float a = x.at[i], b = y.at[i], turn = s.at[i] * direction;
+            x.at[i] = a * c.at[i] + b * turn;
+            y.at[i] = b * c.at[i] - a * turn;
         }
     }
 };
@@ -89,8 +58,6 @@ __device__ float group_sum(float x, int lanes) {
     for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
     return x;
 }
-
-__device__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 /* The head that a group of `lanes` threads takes: query heads of a row first, then keys, then values. */
 enum head_kind { QUERY, KEY, VALUE, NOTHING };
@@ -118,7 +85,7 @@ template <int N> __device__ void prepare_values(bf16 *to, const bf16 *from, int 
     for (int i = lane * N; i < pair_count(dim, rope); i += lanes * N) {
         pairs<N> p(i, dim, rope);
         p.read(from);
-        for (int j = 0; j < N; j++) p.x[j] *= sigmoid(p.x[j]), p.y[j] *= sigmoid(p.y[j]);
+        for (int j = 0; j < N; j++) p.x.at[j] *= fast_sigmoid(p.x.at[j]), p.y.at[j] *= fast_sigmoid(p.y.at[j]);
         p.write(to);
     }
 }
@@ -132,7 +99,7 @@ template <int N> __global__ void attention_prepare_forward_kernel(head_preparati
     for (int i = task.lane * N; normed && i < pair_count(p.dim, p.rope); i += lanes * N) {
         pairs<N> x(i, p.dim, p.rope);
         x.read(from);
-        for (int j = 0; j < N; j++) sum += x.x[j] * x.x[j] + x.y[j] * x.y[j];
+        for (int j = 0; j < N; j++) sum += x.x.at[j] * x.x.at[j] + x.y.at[j] * x.y.at[j];
     }
     float inv = 1 / sqrtf(group_sum(sum, lanes) / p.dim + (float)RMS_EPSILON);
     if (task.kind == VALUE) prepare_values<N>(p.to_v + to_at, from, task.lane, lanes, p.dim, p.rope);
@@ -142,7 +109,7 @@ template <int N> __global__ void attention_prepare_forward_kernel(head_preparati
     for (int i = task.lane * N; i < pair_count(p.dim, p.rope); i += lanes * N) {
         pairs<N> x(i, p.dim, p.rope);
         x.read(from);
-        for (int j = 0; j < N; j++) x.x[j] *= scale, x.y[j] *= scale;
+        for (int j = 0; j < N; j++) x.x.at[j] *= scale, x.y.at[j] *= scale;
         x.rotate(p.cosine + angle, p.sine + angle, 1);
         x.write((task.kind == QUERY ? p.to_q : p.to_k) + to_at);
     }
@@ -166,8 +133,8 @@ template <int N> __device__ void values_backward(bf16 *dv, const bf16 *v, int la
         pairs<N> g(i, dim, rope), x(i, dim, rope);
         g.read(dv), x.read(v);
         for (int j = 0; j < N; j++) {
-            float s = sigmoid(x.x[j]), t = sigmoid(x.y[j]);
-            g.x[j] *= s * (1 + x.x[j] * (1 - s)), g.y[j] *= t * (1 + x.y[j] * (1 - t));
+            float s = fast_sigmoid(x.x.at[j]), t = fast_sigmoid(x.y.at[j]);
+            g.x.at[j] *= s * (1 + x.x.at[j] * (1 - s)), g.y.at[j] *= t * (1 + x.y.at[j] * (1 - t));
         }
         g.write(dv);
     }
@@ -182,7 +149,7 @@ template <int N> __global__ void attention_prepare_backward_kernel(head_gradient
     for (int i = task.lane * N; normed && i < pair_count(h.dim, h.rope); i += lanes * N) {
         pairs<N> g(i, h.dim, h.rope), x(i, h.dim, h.rope);
         g.read(gradient), x.read(tape);
-        for (int j = 0; j < N; j++) sum += g.x[j] * x.x[j] + g.y[j] * x.y[j];
+        for (int j = 0; j < N; j++) sum += g.x.at[j] * x.x.at[j] + g.y.at[j] * x.y.at[j];
     }
     sum = group_sum(sum, lanes);
     if (task.kind == VALUE) values_backward<N>(gradient, h.raw_v + task.at * h.dim, task.lane, lanes, h.dim, h.rope);
@@ -194,8 +161,8 @@ template <int N> __global__ void attention_prepare_backward_kernel(head_gradient
         pairs<N> g(i, h.dim, h.rope), x(i, h.dim, h.rope);
         g.read(gradient), x.read(tape);
         for (int j = 0; j < N; j++) {
-            g.x[j] = inv * (gain * g.x[j] - x.x[j] * mean);
-            g.y[j] = inv * (gain * g.y[j] - x.y[j] * mean);
+            g.x.at[j] = inv * (gain * g.x.at[j] - x.x.at[j] * mean);
+            g.y.at[j] = inv * (gain * g.y.at[j] - x.y.at[j] * mean);
         }
         g.rotate(h.cosine + angle, h.sine + angle, -1);
         g.write(gradient);
@@ -213,11 +180,7 @@ __global__ void gain_gradient_kernel(float *dgain, const float *row_dgain, int r
 /* --- launches ------------------------------------------------------------------------------------------------------
  */
 
-bool whole_vectors(int dim, int rope, std::initializer_list<const void *> tensors) {
-    uintptr_t bits = 0;
-    for (const void *x : tensors) bits |= reinterpret_cast<uintptr_t>(x);
-    return bits % 16 == 0 && rope % (2 * VECTOR) == 0 && dim % (2 * VECTOR) == 0;
-}
+bool whole_vectors(int dim, int rope) { return rope % (2 * ACTS) == 0 && dim % (2 * ACTS) == 0; }
 
 /* Threads a head, so that each has one load of n pairs if 32 are enough. */
 int lanes_of(int dim, int rope, int n) {
@@ -233,11 +196,11 @@ unsigned blocks_of(int rows, int heads, int kv_heads, int lanes) {
 } // namespace
 
 void launch_head_preparation(const head_preparation &p) {
-    bool wide = whole_vectors(p.dim, p.rope, {p.q, p.k, p.v, p.to_q, p.to_k, p.to_v, p.cosine, p.sine});
-    int lanes = lanes_of(p.dim, p.rope, wide ? VECTOR : 1);
+    bool wide = whole_vectors(p.dim, p.rope) && aligned(p.q, p.k, p.v, p.to_q, p.to_k, p.to_v, p.cosine, p.sine);
+    int lanes = lanes_of(p.dim, p.rope, wide ? ACTS : 1);
     unsigned blocks = blocks_of(p.rows, p.heads, p.kv_heads, lanes);
     if (wide)
-        LAUNCH(attention_prepare_forward_kernel<VECTOR>, blocks, THREADS, 0, p, lanes);
+        LAUNCH(attention_prepare_forward_kernel<ACTS>, blocks, THREADS, 0, p, lanes);
     else
         LAUNCH(attention_prepare_forward_kernel<1>, blocks, THREADS, 0, p, lanes);
 }
@@ -288,11 +251,11 @@ extern "C" void cuda_attention_prepare_backward(struct lane *lane, act *dq, act 
                         .kv_heads = (int)shape->kv_heads,
                         .dim = (int)shape->head_dim,
                         .rope = (int)shape->rope_dims};
-    bool wide = whole_vectors(h.dim, h.rope, {dq, dk, dv, tape->q, tape->k, v, cosine, sine});
-    int lanes = lanes_of(h.dim, h.rope, wide ? VECTOR : 1);
+    bool wide = whole_vectors(h.dim, h.rope) && aligned(dq, dk, dv, tape->q, tape->k, v, cosine, sine);
+    int lanes = lanes_of(h.dim, h.rope, wide ? ACTS : 1);
     unsigned blocks = blocks_of(h.rows, h.heads, h.kv_heads, lanes);
     if (wide)
-        LAUNCH(attention_prepare_backward_kernel<VECTOR>, blocks, THREADS, 0, h, lanes);
+        LAUNCH(attention_prepare_backward_kernel<ACTS>, blocks, THREADS, 0, h, lanes);
     else
         LAUNCH(attention_prepare_backward_kernel<1>, blocks, THREADS, 0, h, lanes);
     int threads = 1024;

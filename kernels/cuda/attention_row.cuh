@@ -4,7 +4,8 @@
  * of the other side: first a thread a row for the products with x, then a thread an element for the weighted sum of the
  * rows. Any number of elements; sums of warps are added in the order of the warps. */
 #pragma once
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/functions.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 enum { ROW_WARPS = 8, ROW_THREADS = ROW_WARPS * WARP };
 
@@ -13,19 +14,16 @@ __device__ static inline void read_row(float *x, const bf16 *row, int dim, float
     for (int i = (int)threadIdx.x; i < dim; i += ROW_THREADS) x[i] = to_float(row[i]) * factor;
 }
 
-__device__ static inline float row_dot(const float *x, const bf16 *row, int dim, bool vectors) {
+template <int N> __device__ static inline float row_dot(const float *x, const bf16 *row, int dim) {
     float sum = 0;
-    if (vectors) {
-        for (int i = 0; i < dim; i += 8) {
-            uint4 v = *reinterpret_cast<const uint4 *>(row + i);
-            sum += x[i] * low_half(v.x) + x[i + 1] * high_half(v.x) + x[i + 2] * low_half(v.y) +
-                   x[i + 3] * high_half(v.y) + x[i + 4] * low_half(v.z) + x[i + 5] * high_half(v.z) +
-                   x[i + 6] * low_half(v.w) + x[i + 7] * high_half(v.w);
-        }
-    } else {
-        for (int i = 0; i < dim; i++) sum += x[i] * to_float(row[i]);
+    for (int i = 0; i < dim; i += N) {
+        pack<N> p = load<N>(row + i);
+        for (int j = 0; j < N; j++) sum += x[i + j] * p.at[j];
     }
     return sum;
+}
+__device__ static inline float row_dot(const float *x, const bf16 *row, int dim, bool vectors) {
+    return vectors ? row_dot<ACTS>(x, row, dim) : row_dot<1>(x, row, dim);
 }
 
 /* sums = fade sums + the weighted sum of `count` rows; `weights` are the warp's, and written by it just before. */
@@ -52,7 +50,7 @@ __device__ static inline float attend_row(bf16 *out, const bf16 *q, const bf16 *
     float *x = shared_memory<float>(), *all_sums = x + dim, *sums = all_sums + warp * dim;
     float *weights = all_sums + ROW_WARPS * dim + warp * WARP;
     float *all_most = all_sums + ROW_WARPS * dim + ROW_THREADS, *all_total = all_most + ROW_WARPS;
-    read_row(x, q, dim, 1.44269504088896341f / sqrtf((float)dim));
+    read_row(x, q, dim, LOG2_E / sqrtf((float)dim));
     for (int i = lane; i < dim; i += WARP) sums[i] = 0;
     __syncthreads();
 
@@ -77,5 +75,5 @@ __device__ static inline float attend_row(bf16 *out, const bf16 *q, const bf16 *
         for (int j = 0; j < ROW_WARPS; j++) sum += all_sums[j * dim + i] * fast_exp2(all_most[j] - top);
         out[i] = to_bf16(sum / denominator);
     }
-    return (top + log2f(denominator)) * 0.693147180559945309f;
+    return (top + log2f(denominator)) / LOG2_E;
 }

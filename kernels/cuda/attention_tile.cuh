@@ -7,7 +7,9 @@
  * 128 the accumulators leave registers for 16 rows only. Rows in shared memory are 16 bytes longer than DIM, so the
  * eight rows that one ldmatrix reads lie in different banks. */
 #pragma once
+#include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 enum { OWN_ROWS = 128, TILE_ROWS = 64, SLICE = 16, WIDEST_HEAD = 128 };
 
@@ -50,13 +52,6 @@ static inline head_layout layout_of(const struct attention_shape *s, size_t head
 template <typename T>
 __device__ static inline head_rows<T> head_of(T *x, const head_layout &l, int sequence, int head) {
     return {x + sequence * l.sequence + head * l.dim, l.stride, l.rows, l.dim};
-}
-
-/* Whether every row is aligned to 16 bytes and has whole vectors of 8: what kernels with VECTORS take. */
-static inline bool has_vectors(const struct attention_shape *s, std::initializer_list<const act *> tensors) {
-    uintptr_t bits = s->head_dim * sizeof(bf16);
-    for (const act *x : tensors) bits |= reinterpret_cast<uintptr_t>(x);
-    return bits % 16 == 0;
 }
 
 /* The first ROWS rows of x to a tile, with zeros where x has nothing. The copies are left to copy_wait. */
@@ -159,8 +154,7 @@ __device__ static inline void store_rows(const head_rows<bf16> &x, bf16 *tile, c
         for (int at = lane; at < ROWS * LOADS; at += WARP) {
             int row = at / LOADS, column = at % LOADS * 8;
             const bf16 *from = tile + row * STRIDE + column;
-            if (x.has(row, column))
-                *reinterpret_cast<uint4 *>(x.at(row, column)) = *reinterpret_cast<const uint4 *>(from);
+            if (x.has(row, column)) store_16(x.at(row, column), *reinterpret_cast<const uint4 *>(from));
         }
     } else {
         for (int at = lane; at < ROWS * DIM; at += WARP) {

@@ -56,7 +56,7 @@ __global__ void wide_dq_kernel(wide w) {
     float *weights = sums + ROW_WARPS * dim + warp * WARP;
     size_t at = w.query_at(sequence, token, head);
     float2 figures = w.rows[row * w.padded + token];
-    read_row(q, w.q + at, dim, w.scale * 1.44269504088896341f);
+    read_row(q, w.q + at, dim, w.scale * LOG2_E);
     read_row(dout, w.dout + at, dim, 1);
     for (int i = lane; i < dim; i += WARP) sums[warp * dim + i] = 0;
     __syncthreads();
@@ -99,7 +99,7 @@ __global__ void wide_dk_dv_kernel(wide w) {
     float *k = shared_memory<float>(), *v = k + dim, *dk = v + dim, *dv = dk + ROW_WARPS * dim;
     float *weights = dv + ROW_WARPS * dim + warp * WARP;
     size_t at = w.key_at(sequence, token, kv_head);
-    read_row(k, w.k + at, dim, w.scale * 1.44269504088896341f);
+    read_row(k, w.k + at, dim, w.scale * LOG2_E);
     read_row(v, w.v + at, dim, 1);
     for (int i = lane; i < dim; i += WARP) dk[warp * dim + i] = dv[warp * dim + i] = 0;
     __syncthreads();
@@ -119,16 +119,11 @@ wide wide_of(const struct attention_tape *tape, const struct attention_shape *s)
     return w;
 }
 
-bool whole_vectors(const wide &w) {
-    uintptr_t bits = (uintptr_t)w.q | (uintptr_t)w.k | (uintptr_t)w.v | (uintptr_t)w.dout | w.dim * sizeof(bf16);
-    return bits % 16 == 0;
-}
-
 } // namespace
 
 void wide_attention_forward(bf16 *out, const struct attention_tape *tape, const struct attention_shape *shape) {
     wide w = wide_of(tape, shape);
-    w.out = out, w.vectors = whole_vectors(w);
+    w.out = out, w.vectors = w.dim % ACTS == 0 && aligned(w.q, w.k, w.v);
     LAUNCH(wide_forward_kernel, (unsigned)(shape->batch * shape->heads * shape->time), ROW_THREADS,
            attend_row_floats(shape->head_dim) * sizeof(float), w);
 }
@@ -137,7 +132,7 @@ void wide_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
                              const struct attention_tape *tape, const struct attention_shape *shape) {
     wide w = wide_of(tape, shape);
     w.dq = dq, w.dk = dk, w.dv = dv, w.dout = dout, w.rows = rows, w.padded = padded;
-    w.vectors = whole_vectors(w);
+    w.vectors = w.dim % ACTS == 0 && aligned(w.q, w.k, w.v, w.dout);
     LAUNCH(wide_dk_dv_kernel, (unsigned)(shape->batch * shape->kv_heads * shape->time), ROW_THREADS,
            shared_bytes(shape->head_dim, 2), w);
     LAUNCH(wide_dq_kernel, (unsigned)(shape->batch * shape->heads * shape->time), ROW_THREADS,

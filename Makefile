@@ -202,6 +202,8 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(CUDA_OBJECTS) $(
 	@echo "  link  $@"
 	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
 
+$(BUILD)/tests/cuda/test_model: $(BUILD)/tests/model/toy.o
+
 $(BUILD)/kernels/comm/mpi.o: CFLAGS += $(if $(MPI),-DHINGE_MPI $(shell pkg-config --cflags $(MPI)))
 
 $(FUZZERS): %: %.o $(FUZZ_SHARED) $(LIBRARY)

@@ -64,7 +64,7 @@ static void lacks(struct examination *e, enum severity severity, const char *wha
 
 static void look_at_build(struct examination *e) {
     struct provenance provenance;
-    provenance_collect(&provenance);
+    provenance_collect(&provenance, backend_find("cpu"));
     for (int i = 0; i < provenance.count; i++)
         if (strcmp(provenance.rows[i].name, "gpu") != 0) /* look_at_gpu says more */
             fine(e, provenance.rows[i].name, "%s", provenance.rows[i].value);

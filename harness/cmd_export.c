@@ -48,12 +48,17 @@ static struct value optional(bool present, int64_t value) {
 }
 static struct value bpb(const struct result_evaluation *e) { return real_number(e->present ? e->value.bpb : NAN); }
 
+static const char *backend_of(const struct results *results) {
+    if (simulated_note(results)) return "simulated";
+    return results->config.run_backend == BACKEND_CUDA ? "cuda" : "cpu";
+}
+
 #define COLUMN(stem, expression) \
     static struct value get_##stem(const struct source *s) { return expression; }
 
 COLUMN(suite, text(s->results->suite))
 COLUMN(scale, text(s->results->scale))
-COLUMN(backend, text(simulated_note(s->results) ? "simulated" : "cpu"))
+COLUMN(backend, text(backend_of(s->results)))
 COLUMN(variant, text(s->results->variants[s->run->variant].name))
 COLUMN(seed, integer(s->run->seed))
 COLUMN(run, integer(s->run->id))

@@ -129,6 +129,8 @@ static void print_time(const struct plan_estimate *e) {
         text_append(line, sizeof line, "; everything is done");
     else if (e->measured)
         text_append(line, sizeof line, ", from the rates of stored stages");
+    else if (!isfinite(e->gflops))
+        text_append(line, sizeof line, ": no like stage is stored, and there is no device to time one on");
     else
         text_append(line, sizeof line,
                     ", from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f GFLOP/s",
@@ -145,6 +147,18 @@ static void print_memory(const struct memory_use *use) {
         text_append(line, sizeof line, "%s%s %s", kind == STAGE_TRAIN ? "" : ", ", stage_name(kind),
                     format_bytes((double)use->stages[kind], bytes));
     print_labelled("memory", line);
+}
+
+static void print_device(const struct prepared *prepared) {
+    char needs[UNITS_CAPACITY], available[UNITS_CAPACITY], line[LINE_CAPACITY + 512] = "";
+    if (!prepared->plan.ops->device_memory) return;
+    text_append(line, sizeof line, "%s: %s of its memory a job; ", prepared->plan.ops->name,
+                format_bytes((double)prepared->estimate.memory.device, needs));
+    if (*prepared->device_problem)
+        text_append(line, sizeof line, "it cannot be used here: %s", prepared->device_problem);
+    else
+        text_append(line, sizeof line, "%s are free", format_bytes((double)prepared->device_free, available));
+    print_labelled("device", line);
 }
 
 static void print_power(const struct prepared *prepared) {
@@ -172,6 +186,7 @@ void plan_print(const struct prepared *prepared, bool each_run) {
     if (suite_simulated(suite)) print_labelled("backend", "simulated: figures are drawn, nothing is trained");
     print_time(e);
     if (!suite_simulated(suite)) print_memory(&e->memory);
+    print_device(prepared);
     print_power(prepared);
     putchar('\n');
     print_stages(prepared);
@@ -235,6 +250,18 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     return object;
 }
 
+/* Bytes of a job, bytes that are free, and why the device cannot be used; null for a CPU. */
+static json_t *device_json(const struct prepared *prepared) {
+    if (!prepared->plan.ops->device_memory) return json_null();
+    json_t *object = json_object();
+    json_object_set_new(object, "backend", json_text(prepared->plan.ops->name));
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)prepared->estimate.memory.device));
+    json_object_set_new(object, "free_bytes", json_integer((json_int_t)prepared->device_free));
+    json_object_set_new(object, "problem",
+                        *prepared->device_problem ? json_text(prepared->device_problem) : json_null());
+    return object;
+}
+
 status plan_print_json(const struct prepared *prepared) {
     const struct suite *suite = &prepared->suite;
     json_t *root = json_object(), *runs = json_array();
@@ -250,6 +277,7 @@ status plan_print_json(const struct prepared *prepared) {
     json_object_set_new(root, "alpha", json_number(suite->design.alpha));
     json_object_set_new(root, "margin", json_number(suite->design.margin));
     json_object_set_new(root, "estimate", estimate_json(&prepared->estimate));
+    json_object_set_new(root, "device", device_json(prepared));
     for (int i = 0; i < prepared->plan.run_count; i++)
         json_array_append_new(runs, run_json(&prepared->plan, &prepared->plan.runs[i]));
     json_object_set_new(root, "runs", runs);

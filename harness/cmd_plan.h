@@ -1,9 +1,10 @@
 /* cmd_plan: a plan as text or JSON; `hinge run --dry-run` prints the same. */
 #pragma once
+#include "harness/device.h"
 #include "harness/prepared.h"
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
-#define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_DB, FLAG_ROW_DATA
+#define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
 
 void plan_print(const struct prepared *prepared, bool each_run); /* else a line for each variant */
 status plan_print_json(const struct prepared *prepared);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "harness/cmd_common.h"
+#include "harness/device.h"
 #include "harness/interrupt.h"
 #include "harness/json_out.h"
 #include "harness/progress_line.h"
@@ -41,12 +42,22 @@ static void print_text(int64_t run, const struct reproduction *r) {
     printf("weights  %s %s\n", r->weights_sha256, r->weights_equal ? "equal" : "DIFFERS");
 }
 
+/* Without --device on the backend that the run was made with, for no other can give its bits. */
+static status choose_device(const struct invocation *in, struct store *store, int64_t run, const struct backend **ops) {
+    struct config config;
+    if (cli_given(in, "device")) return device_find(cli_text(in, "device"), ops);
+    TRY(store_run_config(store, run, &config));
+    return device_find(config.run_backend == BACKEND_CUDA ? "cuda" : "cpu", ops);
+}
+
 static status reproduce(const struct invocation *in, struct store *store, int64_t run, struct reproduction *result) {
+    const struct backend *ops;
+    TRY(choose_device(in, store, run, &ops));
     struct progress_line *line = progress_line_new(1);
     if (!line) return status_new(STATUS_SYSTEM, "out of memory");
     struct runner_callbacks callbacks = progress_line_callbacks(line);
     interrupt_install();
-    status failed = runner_reproduce(store, run, cli_text(in, "data"), &callbacks, result);
+    status failed = runner_reproduce(store, run, cli_text(in, "data"), ops, &callbacks, result);
     progress_line_free(line);
     return failed;
 }
@@ -70,7 +81,7 @@ static status run(const struct invocation *in) {
     return unprinted;
 }
 
-static const struct flag_row flags[] = {FLAG_ROW_DB, FLAG_ROW_DATA, FLAG_ROW_JSON, FLAGS_END};
+static const struct flag_row flags[] = {FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA, FLAG_ROW_JSON, FLAGS_END};
 
 static const char *const examples[] = {"hinge reproduce 3", NULL};
 

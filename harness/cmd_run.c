@@ -68,6 +68,7 @@ static status run_prepared(const struct invocation *in, struct prepared *prepare
         return NULL;
     }
     struct runner_summary summary = {0};
+    TRY(prepared_check_device(prepared, (int)cli_int(in, "jobs")));
     TRY(reopen_for_writing(in, prepared));
     announce(prepared);
     TRY(run_plan(in, prepared, &summary));

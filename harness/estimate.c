@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "harness/device.h"
 #include "harness/measure.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
@@ -114,7 +115,7 @@ static status predict(struct plan *plan, struct store *store, const struct varia
             continue;
         }
         stage->seconds = NAN;
-        if (store) TRY(store_predict_seconds(store, stage->kind, stage->work, &stage->seconds));
+        if (store) TRY(store_predict_seconds(store, stage->kind, plan->ops->name, stage->work, &stage->seconds));
         stage->measured = isfinite(stage->seconds);
     }
     return NULL;
@@ -134,22 +135,43 @@ static double seconds_of(enum stage_kind kind, const struct variant_work *w, con
     }
 }
 
+/* What this machine, or its device, does now. */
+struct rates_now {
+    double product;
+    struct phase_rates phases;
+};
+
+static status measure_now(void *context, void *result) {
+    const struct plan *plan = context;
+    struct rates_now *now = result;
+    int baseline = suite_variant_find(plan->suite, plan->suite->design.baseline);
+    now->product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
+    return measure_phases(&plan->suite->variants[baseline].config, plan->ops, now->product, &now->phases);
+}
+
+/* Without a device nothing is known of its speed. */
+static status measure_there(struct plan *plan, struct rates_now *now) {
+    if (!plan->ops->device_memory) return measure_now(plan, now);
+    status s = device_apart(plan->ops, measure_now, plan, now, sizeof *now);
+    if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, 0}};
+    status_free(s);
+    return NULL;
+}
+
 /* Stages without a stored like: a little of each phase of the baseline's model is done now. */
 static status measure_missing(struct plan *plan, const struct variant_work *works, struct plan_estimate *e) {
-    struct phase_rates rates;
-    int baseline = suite_variant_find(plan->suite, plan->suite->design.baseline);
+    struct rates_now now;
     for (int i = 0; i < plan->stage_count; i++) {
         struct plan_stage *stage = &plan->stages[i];
         if (stage->measured) continue;
         if (e->measured) {
-            double product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
-            TRY(measure_phases(&plan->suite->variants[baseline].config, plan->ops, product, &rates));
-            e->gflops = product / 1e9;
-            e->efficiency = rates.training / product;
-            e->slice_tokens = rates.tokens;
+            TRY(measure_there(plan, &now));
+            e->gflops = now.product / 1e9;
+            e->efficiency = now.phases.training / now.product;
+            e->slice_tokens = now.phases.tokens;
             e->measured = false;
         }
-        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &rates);
+        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &now.phases);
     }
     return NULL;
 }

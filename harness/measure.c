@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/arena.h"
 #include "kernels/clock.h"
 #include "model/decoder.h"
 #include "model/network.h"
+#include "model/network_shapes.h"
 #include "model/xz.h"
 
 enum { MOST_LANES = 256, ROUNDS = 3, SHORTEST = 128, DECODED = 8, SAMPLE_BYTES = 1 << 17 };
@@ -21,11 +23,13 @@ struct probe {
     struct lane lanes[MOST_LANES];
     struct workspace *workspaces[MOST_LANES];
     struct decoder *decoders[MOST_LANES];
-    real *gradients[MOST_LANES], *logits[MOST_LANES], *matrices[MOST_LANES];
-    void *scratch[MOST_LANES];
+    struct arena arena; /* of the backend's memory */
+    real *gradients[MOST_LANES], *matrices[MOST_LANES];
     double *nll[MOST_LANES];
     real *weights;
-    int32_t *ids; /* a slice and its next token */
+    int32_t *ids;             /* a slice and its next token */
+    int32_t *tokens;          /* the same on the host */
+    real *logits[MOST_LANES]; /* on the host */
     size_t rows, cols;
 };
 
@@ -69,7 +73,7 @@ static void decode(void *context, int piece, struct lane *lane) {
     (void)piece;
     decoder_reset(p->decoders[at]);
     for (int i = 0; i < DECODED; i++)
-        decoder_step(p->decoders[at], p->weights, p->repeats_on, p->ids + i, p->logits[at]);
+        decoder_step(p->decoders[at], p->weights, p->repeats_on, p->tokens + i, p->logits[at]);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -77,13 +81,19 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* An error of the device shows in what comes after the measurement, too. */
+static void run_round(struct probe *p, piece_function function) {
+    p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+    status_free(p->ops->finish(p->lanes));
+}
+
 /* Units a second, one call on one lane being `unit`: the median round after one that warms up. */
 static double rate_of(struct probe *p, double unit, piece_function function) {
     double rates[ROUNDS];
-    p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+    run_round(p, function);
     for (int r = 0; r < ROUNDS; r++) {
         double start = clock_seconds();
-        p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+        run_round(p, function);
         rates[r] = unit * p->lane_count / (clock_seconds() - start);
     }
     qsort(rates, ROUNDS, sizeof *rates, by_value);
@@ -96,7 +106,7 @@ static void cut_slice(struct probe *p, const struct config *c, const struct netw
     double budget = budget_seconds * product_rate / p->lane_count;
     size_t shard = (size_t)c->train_batch_tokens / 8 / (size_t)c->train_sequence;
     p->time = (size_t)c->train_sequence;
-    p->sequences = (size_t)(c->train_slice_tokens / c->train_sequence);
+    p->sequences = (size_t)(slice_tokens_of(c, p->ops->device_memory) / c->train_sequence);
     if (p->sequences > shard) p->sequences = shard;
     if (p->sequences < 1) p->sequences = 1;
     double per_token = network_training_flops(net, p->repeats_on, p->time);
@@ -114,29 +124,52 @@ static void find_matrix(struct probe *p) {
     }
 }
 
-static status prepare_lane(struct probe *p, int lane) {
-    size_t tokens = p->sequences * p->time, scratch = p->ops->newton_schulz_scratch(1, p->rows, p->cols);
-    TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
-    TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
-    p->gradients[lane] = calloc(p->net.parameters.total, sizeof(real));
-    p->logits[lane] = calloc(DECODED * (size_t)p->net.config.model_vocab_size, sizeof(real));
-    p->matrices[lane] = calloc(p->rows * p->cols + 1, sizeof(real));
-    p->scratch[lane] = aligned_alloc(64, (scratch + 63) / 64 * 64 + 64);
-    p->nll[lane] = calloc(tokens, sizeof(double));
-    if (!p->gradients[lane] || !p->logits[lane] || !p->matrices[lane] || !p->scratch[lane] || !p->nll[lane])
-        return status_new(STATUS_SYSTEM, "no memory to measure a training step");
-    for (size_t i = 0; i < p->rows * p->cols; i++) p->matrices[lane][i] = (real)((i * 7919) % 17) - 8;
-    p->lanes[lane] = (struct lane){lane, p->scratch[lane], scratch};
+static size_t token_count(const struct probe *p) { return p->sequences * p->time + 2 * DECODED; }
+
+static void lay_out(struct probe *p, struct arena *arena) {
+    size_t scratch = p->ops->newton_schulz_scratch(1, p->rows, p->cols);
+    p->weights = arena_reals(arena, p->net.parameters.total);
+    p->ids = arena_take(arena, token_count(p) * sizeof *p->ids);
+    for (int lane = 0; lane < p->lane_count; lane++) {
+        p->gradients[lane] = arena_reals(arena, p->net.parameters.total);
+        p->matrices[lane] = arena_reals(arena, p->rows * p->cols);
+        p->nll[lane] = arena_take(arena, p->sequences * p->time * sizeof(double));
+        p->lanes[lane] = (struct lane){lane, arena_take(arena, scratch), scratch};
+    }
+}
+
+static status allocate(struct probe *p) {
+    struct arena counting = {.ops = p->ops};
+    lay_out(p, &counting);
+    TRY(arena_create_for(&p->arena, p->ops, counting.used, "measuring a training step"));
+    lay_out(p, &p->arena);
+    p->tokens = calloc(token_count(p), sizeof *p->tokens);
+    if (!p->tokens) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    for (int lane = 0; lane < p->lane_count; lane++) {
+        p->logits[lane] = calloc(DECODED * (size_t)p->net.config.model_vocab_size, sizeof(real));
+        if (!p->logits[lane]) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+        TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
+        TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
+    }
     return NULL;
 }
 
-/* Small values of both signs: real initial weights take longer to make than all that is measured. */
-static void fill_weights(real *weights, size_t count) {
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525u + 1013904223u;
-        weights[i] = (real)((double)(state >> 8) / (1 << 24) - 0.5) * (real)0.1;
-    }
+/* Weights as they are drawn, tokens and matrices without a meaning. */
+static status fill(struct probe *p) {
+    size_t total = p->net.parameters.total, count = p->rows * p->cols;
+    real *values = calloc(total > count ? total : count, sizeof *values);
+    if (!values) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    for (size_t i = 0; i < count; i++) values[i] = (real)((i * 7919) % 17) - 8;
+    for (int lane = 0; lane < p->lane_count; lane++)
+        p->ops->upload(p->lanes, p->matrices[lane], values, count * sizeof *values);
+    memset(values, 0, count * sizeof *values);
+    status s = parameters_initialise(&p->net.parameters, values, 1);
+    p->ops->upload(p->lanes, p->weights, values, total * sizeof *values);
+    free(values);
+    for (size_t i = 0; i < token_count(p); i++)
+        p->tokens[i] = (int32_t)(i * 7919 % (size_t)p->net.config.model_vocab_size);
+    p->ops->upload(p->lanes, p->ids, p->tokens, token_count(p) * sizeof *p->tokens);
+    return s;
 }
 
 static status prepare(struct probe *p, const struct config *config, double product_rate) {
@@ -146,28 +179,19 @@ static status prepare(struct probe *p, const struct config *config, double produ
     network_destroy(&whole);
     TRY(network_create(&p->net, config, p->ops, p->sequences, p->time));
     find_matrix(p);
-    size_t tokens = p->sequences * p->time + 2 * DECODED;
-    p->weights = calloc(p->net.parameters.total, sizeof(real));
-    p->ids = calloc(tokens, sizeof *p->ids);
-    if (!p->weights || !p->ids) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
-    for (size_t i = 0; i < tokens; i++) p->ids[i] = (int32_t)(i * 7919 % (size_t)config->model_vocab_size);
-    fill_weights(p->weights, p->net.parameters.total);
-    for (int lane = 0; lane < p->lane_count; lane++) TRY(prepare_lane(p, lane));
-    return NULL;
+    TRY(allocate(p));
+    TRY(fill(p));
+    return p->ops->finish(p->lanes);
 }
 
 static void release(struct probe *p) {
     for (int lane = 0; lane < p->lane_count; lane++) {
         if (p->workspaces[lane]) workspace_destroy(p->workspaces[lane]);
         if (p->decoders[lane]) decoder_destroy(p->decoders[lane]);
-        free(p->gradients[lane]);
         free(p->logits[lane]);
-        free(p->matrices[lane]);
-        free(p->scratch[lane]);
-        free(p->nll[lane]);
     }
-    free(p->weights);
-    free(p->ids);
+    free(p->tokens);
+    arena_destroy(&p->arena);
     if (p->net.ops) network_destroy(&p->net);
     free(p);
 }

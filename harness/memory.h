@@ -7,6 +7,7 @@
 struct memory_use {
     size_t process;             /* the program, its libraries and the text, without any stage */
     size_t stages[STAGE_KINDS]; /* what a stage holds beside that, at its peak */
+    size_t device;              /* of a device's own memory, the most that any stage holds; 0 on a CPU */
 };
 
 /* Raises use->stages to what the stages of a model of this config hold, from the same layouts that they allocate by:

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "harness/cmd_common.h"
+#include "harness/device.h"
 #include "harness/simulated.h"
 #include "harness/units.h"
 
@@ -16,15 +17,39 @@ static status open_when_there(const char *path, struct store **store) {
     return store_open(store, path, STORE_READ);
 }
 
+static void look_at_device(struct prepared *p) {
+    if (!p->plan.ops->device_memory) return;
+    status s = device_probe(p->plan.ops, &p->device_free);
+    if (s) snprintf(p->device_problem, sizeof p->device_problem, "%s", status_text(s));
+    status_free(s);
+}
+
+status prepared_check_device(const struct prepared *p, int jobs) {
+    char needs[UNITS_CAPACITY], available[UNITS_CAPACITY];
+    size_t bytes = (size_t)jobs * p->estimate.memory.device;
+    if (!p->plan.ops->device_memory) return NULL;
+    if (*p->device_problem) return status_new(STATUS_SYSTEM, "%s", p->device_problem);
+    if (bytes <= p->device_free) return NULL;
+    return status_new(
+        STATUS_SYSTEM,
+        "%d job%s needs %s of the device's memory, of which %s are free; --set train.slice_tokens=N with a "
+        "smaller N than %lld, or a smaller model.dim or train.batch_tokens, takes less",
+        jobs, jobs == 1 ? "" : "s", format_bytes((double)bytes, needs), format_bytes((double)p->device_free, available),
+        (long long)p->suite.config.train_slice_tokens);
+}
+
 static status prepare_parts(const struct invocation *in, struct prepared *p) {
+    const struct backend *ops;
     TRY(load_suite(in, &p->suite));
+    TRY(device_for_suite(&p->suite, cli_text(in, "device"), &ops));
     TRY(open_when_there(cli_text(in, "db"), &p->store));
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
-    TRY(plan_create(&p->plan, &p->suite, &p->datasets, suite_backend(&p->suite)));
+    TRY(plan_create(&p->plan, &p->suite, &p->datasets, ops));
     if (p->store) {
         TRY(store_check_declaration(p->store, &p->plan, &p->datasets));
         TRY(plan_refresh(&p->plan, p->store));
     }
+    look_at_device(p);
     return plan_estimate(&p->plan, p->store, &p->estimate);
 }
 

@@ -12,11 +12,16 @@ struct prepared {
     struct plan plan;
     struct store *store; /* opened for reading; NULL when there is no database yet */
     struct plan_estimate estimate;
+    size_t device_free;       /* bytes of the device's memory, where the suite runs on one */
+    char device_problem[512]; /* why the device cannot be used; "" when it can */
 };
 
 /* From the first argument and --scale, --set, --db, --data. prepared_free takes a half-filled one, too. */
 status prepare(const struct invocation *in, struct prepared *prepared);
 void prepared_free(struct prepared *prepared);
+
+/* Where the suite runs on a device: an error unless it works and has the memory for so many jobs. */
+status prepared_check_device(const struct prepared *prepared, int jobs);
 
 /* A sentence on what cannot come out significant; returns false, with text "", when all is well. */
 bool significance_warning(const struct prepared *prepared, char text[512]);

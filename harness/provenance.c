@@ -99,8 +99,7 @@ static void add_program(struct provenance *p) {
     status_free(s);
 }
 
-void provenance_collect(struct provenance *provenance) {
-    const struct backend *cpu = backend_find("cpu");
+void provenance_collect(struct provenance *provenance, const struct backend *ops) {
     *provenance = (struct provenance){0};
     add(provenance, "revision", "%s", HINGE_REVISION);
     add_program(provenance);
@@ -114,8 +113,8 @@ void provenance_collect(struct provenance *provenance) {
         __VERSION__);
     add(provenance, "flags", "%s", HINGE_FLAGS);
     add(provenance, "precision", "%s", sizeof(real) == 4 ? "float32" : "float64");
-    add(provenance, "backend", "%s", cpu->name);
-    add(provenance, "threads", "%d", cpu->lane_count());
+    add(provenance, "backend", "%s", ops->name);
+    add(provenance, "threads", "%d", ops->lane_count());
     add_system(provenance);
     add_libraries(provenance);
 }

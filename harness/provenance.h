@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "kernels/kernels.h"
+
 enum { PROVENANCE_CAPACITY = 32 };
 
 struct provenance_row {
@@ -17,8 +19,8 @@ struct provenance {
     struct provenance_row rows[PROVENANCE_CAPACITY];
 };
 
-/* Always succeeds; the order of the rows is fixed. */
-void provenance_collect(struct provenance *provenance);
+/* Of results that this backend makes. Always succeeds; the order of the rows is fixed. */
+void provenance_collect(struct provenance *provenance, const struct backend *ops);
 const char *provenance_find(const struct provenance *provenance, const char *name); /* NULL when absent */
 
 /* The first thing that differs and may change bits: the program, what it was built with, the libraries that it

@@ -6,10 +6,12 @@
 
 #include "harness/runner.h"
 #include "harness/stage_train.h"
+#include "harness/weights.h"
 #include "kernels/clock.h"
 
 struct reproducing {
     const struct results *run; /* of the one run */
+    const struct backend *ops;
     struct config config;
     const struct runner_callbacks *callbacks;
     struct reproduction *result;
@@ -36,7 +38,8 @@ static status check_comparable(const struct reproducing *r, const struct dataset
     snprintf(text, sizeof text, "%d", NUMERICS_REVISION);
     const struct {
         const char *name, *now;
-    } held[] = {{"numerics", text}, {"backend", "cpu"}, {"precision", sizeof(real) == 4 ? "float32" : "float64"}};
+    } held[] = {
+        {"numerics", text}, {"backend", r->ops->name}, {"precision", sizeof(real) == 4 ? "float32" : "float64"}};
     for (size_t h = 0; h < sizeof held / sizeof *held; h++)
         for (int i = 0; i < d->provenance_count; i++)
             if (strcmp(d->provenance[i].name, held[h].name) == 0 && strcmp(d->provenance[i].value, held[h].now) != 0)
@@ -87,11 +90,21 @@ static status compare_steps(struct reproducing *r, struct trainer *trainer) {
     return NULL;
 }
 
+static status hash_weights(const struct trainer *trainer, char sha256[65]) {
+    const struct parameters *parameters = &trainer_network(trainer)->parameters;
+    real *weights = weights_allocate(parameters);
+    if (!weights) return status_new(STATUS_SYSTEM, "no memory for %zu parameters", parameters->elements);
+    trainer_copy_out(trainer, trainer_weights(trainer), weights);
+    parameters_sha256(parameters, weights, sha256);
+    free(weights);
+    return NULL;
+}
+
 static status compare_hashes(struct reproducing *r, struct trainer *trainer) {
     const struct result_run *run = stored(r);
     struct reproduction *result = r->result;
     trainer_trace_sha256(trainer, result->trace_sha256);
-    parameters_sha256(&trainer_network(trainer)->parameters, trainer_weights(trainer), result->weights_sha256);
+    TRY(hash_weights(trainer, result->weights_sha256));
     result->trace_equal = strcmp(result->trace_sha256, run->trace_sha256) == 0;
     result->weights_equal = strcmp(result->weights_sha256, run->weights_sha256) == 0;
     if (result->steps != run->steps)
@@ -107,7 +120,7 @@ static status compare_hashes(struct reproducing *r, struct trainer *trainer) {
 static status train_again(struct reproducing *r, const struct dataset *dataset) {
     struct trainer *trainer = NULL;
     r->started = clock_seconds();
-    status s = trainer_create(&trainer, &r->config, backend_find("cpu"), dataset, (uint64_t)stored(r)->seed);
+    status s = trainer_create(&trainer, &r->config, r->ops, dataset, (uint64_t)stored(r)->seed);
     if (!s) s = compare_steps(r, trainer);
     if (!s) s = compare_hashes(r, trainer);
     trainer_destroy(trainer);
@@ -124,16 +137,17 @@ static status reproduce(struct reproducing *r, const struct run_details *details
                           (long long)stored(r)->id);
     TRY(dataset_open(&dataset, data_root, r->config.data_name));
     status s = check_comparable(r, &dataset, details);
+    if (!s) s = r->ops->open();
     if (!s) s = train_again(r, &dataset);
     dataset_close(&dataset);
     return s;
 }
 
-status runner_reproduce(struct store *store, int64_t run, const char *data_root,
+status runner_reproduce(struct store *store, int64_t run, const char *data_root, const struct backend *ops,
                         const struct runner_callbacks *callbacks, struct reproduction *result) {
     struct results results;
     struct run_details details;
-    struct reproducing r = {.run = &results, .callbacks = callbacks, .result = result};
+    struct reproducing r = {.run = &results, .ops = ops, .callbacks = callbacks, .result = result};
     *result = (struct reproduction){.first_different = -1, .loss = NAN, .stored_loss = NAN};
     TRY(store_run_config(store, run, &r.config));
     TRY(store_load_run(store, run, &results));

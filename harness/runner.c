@@ -50,7 +50,7 @@ static status check_build(const struct runner_request *request, struct store *st
     struct provenance now;
     const struct suite *suite = request->plan->suite;
     if (request->mix_builds || suite_simulated(suite)) return NULL;
-    provenance_collect(&now);
+    provenance_collect(&now, request->plan->ops);
     return store_check_build(store, suite->name, suite->scale, &now);
 }
 

@@ -59,5 +59,5 @@ struct reproduction {
 /* Trains a finished run again, in memory, and compares every loss and the weights with what is stored. Stops at the
  * first step that differs. STATUS_DIFFERS with one line when something does; result is filled then, too. Refused
  * (STATUS_USAGE) for runs stopped by the clock (train.seconds), of another NUMERICS_REVISION, dataset or backend. */
-status runner_reproduce(struct store *store, int64_t run, const char *data_root,
+status runner_reproduce(struct store *store, int64_t run, const char *data_root, const struct backend *ops,
                         const struct runner_callbacks *callbacks, struct reproduction *result);

@@ -21,7 +21,9 @@ static const double batch_seconds = 0.2;
 bool suite_simulated(const struct suite *suite) { return suite->config.run_backend == BACKEND_SIMULATED; }
 
 const struct backend *suite_backend(const struct suite *suite) {
-    return backend_find(suite_simulated(suite) ? "simulated" : "cpu");
+    return backend_find(suite_simulated(suite)                      ? "simulated"
+                        : suite->config.run_backend == BACKEND_CUDA ? "cuda"
+                                                                    : "cpu");
 }
 
 status simulated_check(const struct suite *suite) {

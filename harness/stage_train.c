@@ -142,12 +142,24 @@ static status run_steps(struct training *t) {
 /* --- the end ---------------------------------------------------------------------------------------------------------
  */
 
-static status save_weights(const struct training *t, const char *name, const real *weights, char sha256[65]) {
+static status save_copy(const struct training *t, const char *name, const real *weights, char sha256[65]) {
     char path[4096];
     const struct parameters *parameters = &trainer_network(t->trainer)->parameters;
     parameters_sha256(parameters, weights, sha256);
     TRY(store_file(t->context->store, t->stage->key, name, true, path));
     return weights_save(path, parameters, weights, t->stage->key);
+}
+
+/* Weights in the backend's memory. */
+static status save_weights(const struct training *t, const char *name, const real *weights, char sha256[65]) {
+    if (!t->context->plan->ops->device_memory) return save_copy(t, name, weights, sha256);
+    const struct parameters *parameters = &trainer_network(t->trainer)->parameters;
+    real *copy = weights_allocate(parameters);
+    if (!copy) return status_new(STATUS_SYSTEM, "no memory for %zu parameters", parameters->elements);
+    trainer_copy_out(t->trainer, weights, copy);
+    status s = save_copy(t, name, copy, sha256);
+    free(copy);
+    return s;
 }
 
 static status finish(struct training *t) {

@@ -297,7 +297,8 @@ static status prepare(struct worker_state *w) {
     memcpy(w->stages, w->plan->stages, size);
     w->clock_offset = clock_offset();
     worker_current(&w->identity);
-    provenance_collect(&w->provenance);
+    TRY(w->plan->ops->open());
+    provenance_collect(&w->provenance, w->plan->ops);
     TRY(store_open(&w->store, request->database, STORE_WRITE));
     struct plan view = *w->plan;
     view.stages = w->stages;

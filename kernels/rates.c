@@ -1,19 +1,19 @@
 /* rates: short measurements of products and copies; see rates.h. */
 #include "kernels/rates.h"
 
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "kernels/clock.h"
 
-enum { SIDE = 512, ROUNDS = 5, LANES = 256 };
+enum { SIDE = 512, SIDE_OF_DEVICE = 4096, ROUNDS = 5, LANES = 256 };
 static const size_t COPY_BYTES = (size_t)64 << 20;
 
 /* One lane's operands and how often it repeats its work in a round. */
 struct work {
     const struct backend *ops;
-    real *a[LANES], *b[LANES], *c[LANES];
-    size_t bytes;
+    void *a[LANES], *b[LANES], *c[LANES], *scratch[LANES];
+    size_t side, bytes, scratch_bytes;
     long repeats;
 };
 
@@ -25,18 +25,18 @@ static int by_value(const void *a, const void *b) {
 static void multiply(void *context, int piece, struct lane *lane) {
     struct work *w = context;
     for (long i = 0; i < w->repeats; i++)
-        w->ops->linear_forward(lane, w->c[piece], w->a[piece], w->b[piece], SIDE, SIDE, SIDE);
+        w->ops->linear_forward(lane, w->c[piece], w->a[piece], w->b[piece], w->side, w->side, w->side);
 }
 
 static void copy(void *context, int piece, struct lane *lane) {
     struct work *w = context;
-    (void)lane;
-    for (long i = 0; i < w->repeats; i++) memcpy(w->c[piece], w->a[piece], w->bytes);
+    for (long i = 0; i < w->repeats; i++) w->ops->copy(lane, w->c[piece], w->a[piece], w->bytes);
 }
 
 static double round_seconds(struct work *w, struct lane *lanes, int count, piece_function function) {
     double start = clock_seconds();
     w->ops->for_each(lanes, count, count, function, w);
+    status_free(w->ops->finish(lanes));
     return clock_seconds() - start;
 }
 
@@ -44,7 +44,7 @@ static double round_seconds(struct work *w, struct lane *lanes, int count, piece
 static double measure(struct work *w, int count, double seconds, double unit, piece_function function) {
     struct lane lanes[LANES] = {0};
     double rates[ROUNDS];
-    for (int i = 0; i < count; i++) lanes[i].index = i;
+    for (int i = 0; i < count; i++) lanes[i] = (struct lane){i, w->scratch[i], w->scratch_bytes};
     w->repeats = 1;
     round_seconds(w, lanes, count, function);
     double once = round_seconds(w, lanes, count, function);
@@ -57,29 +57,33 @@ static double measure(struct work *w, int count, double seconds, double unit, pi
 
 static void release(struct work *w, int count) {
     for (int i = 0; i < count; i++) {
-        free(w->a[i]);
-        free(w->b[i]);
-        free(w->c[i]);
+        void *owned[] = {w->a[i], w->b[i], w->c[i], w->scratch[i]};
+        for (int k = 0; k < 4; k++)
+            if (owned[k]) w->ops->memory_free(owned[k]);
     }
 }
 
 static bool reserve(struct work *w, int count, size_t bytes) {
-    bool good = true;
     w->bytes = bytes;
+    w->scratch_bytes = w->ops->linear_scratch(w->side, w->side, w->side);
     for (int i = 0; i < count; i++) {
-        real **operands[] = {&w->a[i], &w->b[i], &w->c[i]};
-        for (int k = 0; k < 3; k++) {
-            *operands[k] = aligned_alloc(64, bytes);
-            if (*operands[k]) memset(*operands[k], 0, bytes);
-            good = good && *operands[k];
+        void **operands[] = {&w->a[i], &w->b[i], &w->c[i], &w->scratch[i]};
+        for (int k = 0; k < 4; k++) {
+            status s = w->ops->memory_new(operands[k], k < 3 ? bytes : w->scratch_bytes, "a measurement");
+            if (!s) continue;
+            *operands[k] = NULL;
+            status_free(s);
+            return false;
         }
     }
-    return good;
+    return true;
 }
+
+static size_t side_of(const struct backend *ops) { return ops->device_memory ? SIDE_OF_DEVICE : SIDE; }
 
 static double rate(const struct backend *ops, int lanes, double seconds, size_t bytes, double unit,
                    piece_function function) {
-    struct work w = {.ops = ops};
+    struct work w = {.ops = ops, .side = side_of(ops)};
     int count = lanes < LANES ? lanes : LANES;
     double result = reserve(&w, count, bytes) ? measure(&w, count, seconds, unit, function) : 0.0;
     release(&w, count);
@@ -87,8 +91,8 @@ static double rate(const struct backend *ops, int lanes, double seconds, size_t 
 }
 
 double measured_product_rate(const struct backend *ops, int lanes, double seconds) {
-    const double flops = 2.0 * SIDE * SIDE * SIDE;
-    return rate(ops, lanes, seconds, sizeof(real) * SIDE * SIDE, flops, multiply);
+    const size_t side = side_of(ops);
+    return rate(ops, lanes, seconds, sizeof(real) * side * side, 2.0 * pow((double)side, 3), multiply);
 }
 
 double measured_copy_rate(const struct backend *ops, int lanes, double seconds) {

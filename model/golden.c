@@ -8,6 +8,8 @@
 
 #include "model/safetensors.h"
 
+enum { SMALL_TENSOR = 1000 }; /* elements */
+
 /* What the model calculates with and gives. */
 struct values {
     int32_t *ids, *targets;
@@ -226,7 +228,8 @@ static status compare_tensor(const struct golden *g, struct golden_result *resul
     struct golden_row *row = &result->rows[result->count++];
     snprintf(row->name, sizeof row->name, "%s", label);
     row->error = relative_error(ours, expected);
-    if (!(row->error <= result->tensor_tolerance)) result->passed = false;
+    row->tolerance = count < SMALL_TENSOR ? result->small_tensor_tolerance : result->tensor_tolerance;
+    if (!(row->error <= row->tolerance)) result->passed = false;
     return NULL;
 }
 
@@ -262,9 +265,10 @@ status golden_verify(const char *path, const struct backend *ops, struct golden_
     *result = (struct golden_result){.loss_tolerance = narrow ? 5e-3
                                                        : wide ? 1e-6
                                                               : 1e-5,
-                                     .tensor_tolerance = narrow ? 5e-2
+                                     .tensor_tolerance = narrow ? 8e-2
                                                          : wide ? 1e-6
                                                                 : 1e-3};
+    result->small_tensor_tolerance = narrow ? 0.25 : result->tensor_tolerance;
     struct golden g = {0};
     TRY(safetensors_read(&g.file, path)); /* its messages name the file */
     status s = load(&g, ops);

@@ -5,6 +5,7 @@
 struct golden_row {
     char name[64]; /* "logits" or a tensor's name */
     double error;  /* relative L2 */
+    double tolerance;
 };
 
 struct golden_result {
@@ -12,8 +13,9 @@ struct golden_result {
     int count; /* logits first, then every gradient */
     struct golden_row *rows;
     bool passed;
-    double loss_tolerance, tensor_tolerance; /* relative: 1e-5 and 1e-3 in float32, 1e-6 for both in float64, 5e-3 and
-                                                5e-2 where activations are bf16 */
+    /* Relative: 1e-5 and 1e-3 in float32, 1e-6 for both in float64. Where activations are bf16, 5e-3 and 8e-2; and 0.25
+     * for tensors of fewer than 1,000 elements, each of which is a sum over tokens that mostly cancels. */
+    double loss_tolerance, tensor_tolerance, small_tensor_tolerance;
 };
 
 status golden_verify(const char *path, const struct backend *ops, struct golden_result *result);

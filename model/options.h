@@ -36,7 +36,7 @@ struct config {
 };
 
 /* The values of the CHOICE fields, in the order of their rows (a unit test holds them against options.def). */
-enum { BACKEND_CPU, BACKEND_SIMULATED };
+enum { BACKEND_CPU, BACKEND_SIMULATED, BACKEND_CUDA, BACKEND_AUTO };
 enum { DATA_SEQUENTIAL, DATA_SHUFFLED };
 enum { SKIPS_PUBLISHED, SKIPS_ALL, SKIPS_NONE };
 enum { LINEAR_FLOAT, LINEAR_TERNARY };

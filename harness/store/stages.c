@@ -333,14 +333,15 @@ status store_check_artifact(struct store *store, const char *key, const char *pa
 }
 
 /* The five stages nearest in work on a logarithmic scale, each scaled to the work asked for. */
-status store_predict_seconds(struct store *store, enum stage_kind kind, double work, double *seconds) {
+status store_predict_seconds(struct store *store, enum stage_kind kind, const char *backend, double work,
+                             double *seconds) {
     struct query q;
     bool row;
     TRY(query_open(&q, store->db,
                    "SELECT avg(seconds / work) FROM (SELECT seconds, work FROM stages WHERE status = 'done' AND "
-                   "kind = ?1 AND host = ?2 AND work BETWEEN ?3 / 10 AND ?3 * 10 "
+                   "kind = ?1 AND host = ?2 AND backend = ?4 AND work BETWEEN ?3 / 10 AND ?3 * 10 "
                    "ORDER BY max(work / ?3, ?3 / work) LIMIT 5)",
-                   "ssd", stage_name(kind), store->host, work));
+                   "ssds", stage_name(kind), store->host, work, backend));
     TRY(query_next(&q, &row));
     *seconds = row ? query_real(&q, 0) * work : (double)NAN;
     query_close(&q);

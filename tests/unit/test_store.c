@@ -509,12 +509,12 @@ static void the_time_of_a_stage_is_predicted_from_those_alike(void **state) {
     double seconds;
     expect_good(declare(small_suite));
     struct store *store = open_store(STORE_WRITE);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, 2e9, &seconds));
+    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e9, &seconds));
     assert_true(isnan(seconds));
     finish_run(store, &p->plan);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, 2e9, &seconds));
+    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e9, &seconds));
     assert_true(fabs(seconds - 6) < 1e-9);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, 2e12, &seconds));
+    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e12, &seconds));
     assert_true(isnan(seconds));
     store_close(store);
     small_plan_free(p);

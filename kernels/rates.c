@@ -1,7 +1,6 @@
 /* rates: short measurements of products and copies; see rates.h. */
 #include "kernels/rates.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "kernels/clock.h"
@@ -79,22 +78,32 @@ static bool reserve(struct work *w, int count, size_t bytes) {
     return true;
 }
 
-static size_t side_of(const struct backend *ops) { return ops->device_memory ? SIDE_OF_DEVICE : SIDE; }
-
-static double rate(const struct backend *ops, int lanes, double seconds, size_t bytes, double unit,
-                   piece_function function) {
-    struct work w = {.ops = ops, .side = side_of(ops)};
+static double rate(struct work *w, int lanes, double seconds, size_t bytes, double unit, piece_function function) {
     int count = lanes < LANES ? lanes : LANES;
-    double result = reserve(&w, count, bytes) ? measure(&w, count, seconds, unit, function) : 0.0;
-    release(&w, count);
+    double result = reserve(w, count, bytes) ? measure(w, count, seconds, unit, function) : 0.0;
+    release(w, count);
     return result;
 }
 
+static double flops_of(size_t side) { return 2.0 * (double)side * (double)side * (double)side; }
+
+static double product_rate(const struct backend *ops, int lanes, double seconds, size_t side) {
+    struct work w = {.ops = ops, .side = side};
+    return rate(&w, lanes, seconds, sizeof(real) * side * side, flops_of(side), multiply);
+}
+
+/* A device that has done a product in no time is given a larger one. */
 double measured_product_rate(const struct backend *ops, int lanes, double seconds) {
-    const size_t side = side_of(ops);
-    return rate(ops, lanes, seconds, sizeof(real) * side * side, 2.0 * pow((double)side, 3), multiply);
+    size_t side = SIDE;
+    double found = product_rate(ops, lanes, seconds, side);
+    while (ops->device_memory && side < SIDE_OF_DEVICE && flops_of(2 * side) < found * seconds / ROUNDS) {
+        side *= 2;
+        found = product_rate(ops, lanes, seconds, side);
+    }
+    return found;
 }
 
 double measured_copy_rate(const struct backend *ops, int lanes, double seconds) {
-    return rate(ops, lanes, seconds, COPY_BYTES, 2.0 * (double)COPY_BYTES, copy);
+    struct work w = {.ops = ops};
+    return rate(&w, lanes, seconds, COPY_BYTES, 2.0 * (double)COPY_BYTES, copy);
 }

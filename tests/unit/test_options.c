@@ -120,6 +120,8 @@ static void enums_agree_with_the_choices(void **state) {
         {"eval.tail", "keep", TAIL_KEEP},
         {"run.backend", "cpu", BACKEND_CPU},
         {"run.backend", "simulated", BACKEND_SIMULATED},
+        {"run.backend", "cuda", BACKEND_CUDA},
+        {"run.backend", "auto", BACKEND_AUTO},
     };
     size_t choices = 0, named = sizeof cases / sizeof *cases;
     for (size_t i = 0; i < named; i++) {

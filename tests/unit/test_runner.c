@@ -365,17 +365,17 @@ static void a_run_is_reproduced_and_the_first_different_step_is_named(void **sta
     struct store *store;
     expect_good(session_run(s));
     expect_good(store_open(&store, s->database, STORE_READ));
-    expect_good(runner_reproduce(store, 2, data_root, NULL, &result));
+    expect_good(runner_reproduce(store, 2, data_root, backend_find("cpu"), NULL, &result));
     assert_int_equal(result.steps, 8);
     assert_int_equal(result.first_different, -1);
     assert_true(result.weights_equal && result.trace_equal);
     run_sql(s, "UPDATE steps SET loss = loss + 1e-9 WHERE step >= 5");
-    status failed = runner_reproduce(store, 2, data_root, NULL, &result);
+    status failed = runner_reproduce(store, 2, data_root, backend_find("cpu"), NULL, &result);
     assert_int_equal(status_kind(failed), STATUS_DIFFERS);
     expect_failure(failed, "run 2: step 5", NULL);
     assert_int_equal(result.first_different, 5);
     run_sql(s, "UPDATE stages SET status = 'pending', weights_sha256 = NULL");
-    expect_failure(runner_reproduce(store, 2, data_root, NULL, &result), "training is not done", NULL);
+    expect_failure(runner_reproduce(store, 2, data_root, backend_find("cpu"), NULL, &result), "training is not done", NULL);
     store_close(store);
     session_free(s);
 }

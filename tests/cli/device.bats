@@ -1,0 +1,94 @@
+# device: where a suite runs, what it then needs, and that a choice which cannot be had is refused. HINGE may be a build
+# with CUDA, whose device works (the emulator's) or not.
+load helpers
+
+setup_file() {
+    export shared=$BATS_FILE_TMPDIR
+    prepare_text "$shared"
+}
+
+setup() {
+    folder=$BATS_TEST_TMPDIR
+    db="$folder/hinge.db"
+    cp -r suites/presets "$folder/"
+    cat >"$folder/little.yaml" <<'YAML'
+# little: the smallest training that goes through every stage.
+name: little
+question: Does it run here?
+preset: tiny
+set: {train.steps: 2, train.warmdown: 1, eval.tokens: 512, quant.calibration_sequences: 2, recurrence.start: 0,
+      train.batch_tokens: 256, train.sequence: 32, train.slice_tokens: 0}
+seeds: [1, 2]
+baseline: plain
+metric: bpb.artifact
+margin: 0.01
+variants:
+  plain: {}
+  int8: {quant.bits: 8}
+YAML
+    suite="$folder/little.yaml"
+}
+
+has_cuda() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" >/dev/null 2>&1; }
+works() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json | json "d['device']['problem'] is None" | grep -q True; }
+
+# ends PATTERN COMMAND...: exit status 0, and the output has the pattern.
+prints() {
+    local pattern=$1
+    shift
+    succeeds "$@"
+    grep -q -- "$pattern" <<<"$output" || { echo "no '$pattern' in: $output"; return 1; }
+}
+
+@test "on the CPU a plan names no device, and its key is that of an open slice settled to 1024 tokens" {
+    succeeds hinge plan "$suite" --device cpu --db "$db" --data "$shared/data" --json
+    open=$(json "d['device'], [r['key'] for r in d['runs']]" <<<"$output")
+    succeeds hinge plan "$suite" --device cpu --set train.slice_tokens=1024 --db "$db" --data "$shared/data" --json
+    [ "$open" = "$(json "d['device'], [r['key'] for r in d['runs']]" <<<"$output")" ]
+    [[ $open == "(None, "* ]]
+}
+
+@test "a build without CUDA says so and how to get it" {
+    has_cuda && skip "this build has CUDA"
+    fails 2 "built without CUDA" hinge plan "$suite" --device cuda --db "$db" --data "$shared/data"
+    fails 2 "built without CUDA" hinge run "$suite" --device cuda --db "$db" --data "$shared/data"
+    fails 2 "built without CUDA" hinge verify --device cuda tests/golden/plain.safetensors
+    succeeds hinge plan "$suite" --device auto --db "$db" --data "$shared/data"
+}
+
+@test "without a working device a plan says what it needs and why it cannot run, and a run is refused" {
+    has_cuda || skip "this build has no CUDA"
+    works && skip "the device works"
+    prints "device *cuda: .* of its memory a job; it cannot be used here" \
+        hinge plan "$suite" --device cuda --db "$db" --data "$shared/data"
+    run --separate-stderr hinge run "$suite" --device cuda --db "$db" --data "$shared/data"
+    [ "$status" -ne 0 ]
+    [[ $stderr == "hinge: "* ]]
+    [ ! -e "$db" ]
+}
+
+@test "a suite runs on CUDA through every stage, with keys of its own, and is reproduced bit for bit" {
+    has_cuda || skip "this build has no CUDA"
+    works || skip "no device works here"
+    prints "device *cuda: .* are free" hinge plan "$suite" --device cuda --db "$db" --data "$shared/data"
+    cuda=$(hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json | json "[r['key'] for r in d['runs']]")
+    cpu=$(hinge plan "$suite" --device cpu --db "$db" --data "$shared/data" --json | json "[r['key'] for r in d['runs']]")
+    [ "$cuda" != "$cpu" ]
+    prints "4 of 4 runs done, 0 failed" hinge run "$suite" --device cuda --db "$db" --data "$shared/data"
+    prints "every loss equal to the last bit" hinge reproduce 1 --db "$db" --data "$shared/data"
+    hinge export runs little --db "$db" --format csv | sed -n 2p | grep -q ",cuda,"
+    fails 2 "backend" hinge run "$suite" --device cpu --db "$db" --data "$shared/data"
+    fails 2 "made with backend cuda" hinge reproduce 1 --device cpu --db "$db" --data "$shared/data"
+}
+
+@test "a run that does not fit the device is refused with the figure before anything is written" {
+    has_cuda || skip "this build has no CUDA"
+    works || skip "no device works here"
+    fails 4 "of the device's memory, of which" hinge run "$suite" --device cuda --db "$db" --data "$shared/data" \
+        --set train.batch_tokens=16777216 --set train.slice_tokens=1048576 --set model.dim=2048
+    [ ! -e "$db" ]
+}
+
+@test "a simulated suite has no device to choose" {
+    fails 2 "is simulated" hinge plan "$suite" --set run.backend=simulated --device cuda --db "$db"
+}

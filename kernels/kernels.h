@@ -107,6 +107,13 @@ struct attention_tape {
     real *log_sum; /* (batch, heads, time) log of the softmax's denominator, filled by attention_forward */
 };
 
+/* What enters a block: x' = x + skip_scale skip, mixed with x0. Without a skip, skip is NULL and x' is x. */
+struct residual_inputs {
+    const act *x, *skip, *x0; /* (R,D) */
+    const real *skip_scale;   /* (D) */
+    const real *mix;          /* (2,D) */
+};
+
 struct adam_settings {
     double rate, beta1, beta2, epsilon;
     int64_t step; /* counted from 1, for the bias correction */

@@ -98,10 +98,18 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     linear(walk, ws->dinput, true, dv, layer->u, physical, ROLE_ATTN_V);
 }
 
-/* From the stream's gradient behind a scaled branch to that of the branch's output. */
-static void into_branch(const struct walk *walk, int physical, enum tensor_role scale, const act *branch) {
-    walk->ops->scaled_add_backward(walk->lane, walk->ws->dbranch, gradient(walk, physical, scale), walk->ws->dx,
-                                   weight_of(walk, physical, scale), branch, walk->extent.rows, walk->extent.dim);
+static void block_entry(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
+    struct workspace *ws = walk->ws;
+    struct residual_inputs in = block_inputs(walk, layer, at);
+    act *dskip = NULL;
+    real *dskip_scale = NULL;
+    if (in.skip) {
+        dskip = walk->layers[at->skip_source].skip_gradient;
+        dskip_scale = gradient(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * walk->extent.dim;
+    }
+    walk->ops->residual_mix_norm_backward(walk->lane, ws->dx, ws->dx0, dskip,
+                                          gradient(walk, at->physical, ROLE_RESID_MIX), dskip_scale, ws->dinput,
+                                          layer->u, layer->inv_u, &in, walk->extent.rows, walk->extent.dim);
 }
 
 static void block(const struct walk *walk, int position) {
@@ -111,23 +119,17 @@ static void block(const struct walk *walk, int position) {
     struct layer_tape *layer = &walk->layers[position];
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
     if (layer->skip_gradient) ops->add_into(walk->lane, ws->dx, layer->skip_gradient, rows * dim);
-    into_branch(walk, at->physical, ROLE_MLP_SCALE, layer->mlp);
+    ops->scaled_add_backward(walk->lane, ws->dbranch, gradient(walk, at->physical, ROLE_MLP_SCALE), ws->dx,
+                             weight_of(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows, dim);
     mlp(walk, layer, at);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->v, layer->inv_v, rows, dim);
-    into_branch(walk, at->physical, ROLE_MIXER_SCALE, layer->mixed);
+    ops->scaled_add_norm_backward(walk->lane, ws->dx, ws->dbranch, gradient(walk, at->physical, ROLE_MIXER_SCALE),
+                                  ws->dinput, layer->v, layer->inv_v, weight_of(walk, at->physical, ROLE_MIXER_SCALE),
+                                  layer->mixed, rows, dim);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->u, layer->inv_u, rows, dim);
-    ops->residual_mix_backward(walk->lane, ws->dx, ws->dx0, gradient(walk, at->physical, ROLE_RESID_MIX), ws->dx,
-                               layer->x, ws->x0, weight_of(walk, at->physical, ROLE_RESID_MIX), rows, dim);
-    if (layer->skip) {
-        size_t row = (size_t)at->skip_row * dim;
-        ops->scaled_add_backward(walk->lane, walk->layers[at->skip_source].skip_gradient,
-                                 gradient(walk, -1, ROLE_SKIP_WEIGHTS) + row, ws->dx,
-                                 weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + row, layer->skip, rows, dim);
-    }
+    block_entry(walk, layer, at);
 }
 
 /* dx0 holds the whole gradient of x0 but what came down the stream, which dx holds. */

@@ -79,25 +79,27 @@ static void mlp(const struct walk *walk, struct layer_tape *layer, const struct 
     linear(walk, layer->mlp, layer->activated, at->physical, proj_role(walk->net, at));
 }
 
+struct residual_inputs block_inputs(const struct walk *walk, const struct layer_tape *layer,
+                                    const struct virtual_layer *at) {
+    struct residual_inputs in = {
+        .x = layer->x, .skip = layer->skip, .x0 = walk->ws->x0, .mix = weight_of(walk, at->physical, ROLE_RESID_MIX)};
+    if (in.skip) in.skip_scale = weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * walk->extent.dim;
+    return in;
+}
+
 static void block(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct backend *ops = walk->ops;
     struct lane *lane = walk->lane;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
     act *stream = walk->ws->stream;
-    if (layer->skip)
-        ops->scaled_add_forward(lane, layer->sum, layer->before,
-                                weight_of(walk, -1, ROLE_SKIP_WEIGHTS) + (size_t)at->skip_row * dim, layer->skip, rows,
-                                dim);
-    ops->residual_mix_forward(lane, stream, layer->x, walk->ws->x0, weight_of(walk, at->physical, ROLE_RESID_MIX), rows,
-                              dim);
-    ops->rms_norm_forward(lane, layer->u, layer->inv_u, stream, rows, dim);
+    struct residual_inputs in = block_inputs(walk, layer, at);
+    ops->residual_mix_norm_forward(lane, stream, layer->u, layer->inv_u, &in, rows, dim);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    ops->scaled_add_forward(lane, stream, stream, weight_of(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows,
-                            dim);
-    ops->rms_norm_forward(lane, layer->v, layer->inv_v, stream, rows, dim);
+    ops->scaled_add_norm_forward(lane, stream, layer->v, layer->inv_v, stream,
+                                 weight_of(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows, dim);
     mlp(walk, layer, at);
     ops->scaled_add_forward(lane, layer->out, stream, weight_of(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows,
                             dim);

@@ -119,10 +119,8 @@ static void lay_out_stream(struct workspace *ws, const struct schedule *schedule
         int source = schedule->layers[i].skip_source;
         bool popped = schedule_is_popped(schedule, i);
         struct layer_tape *layer = &layers[i];
-        layer->before = before;
+        layer->x = before;
         layer->skip = source < 0 ? NULL : layers[source].out;
-        layer->sum = source < 0 ? NULL : ws->training ? arena_acts(arena, wide) : ws->stream;
-        layer->x = source < 0 ? before : layer->sum;
         layer->out = ws->training || popped ? arena_acts(arena, wide) : ws->stream;
         layer->skip_gradient = ws->training && popped ? arena_acts(arena, wide) : NULL;
         before = layer->out;

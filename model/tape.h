@@ -36,16 +36,14 @@ struct attention_buffers {
 };
 
 struct layer_tape {
-    const act *x;             /* (R,D) enters the layer, its skip added */
-    const act *before, *skip; /* (R,D) the sum's parts; skip is NULL without one, and x is before */
-    act *sum;                 /* (R,D) where x is made when there is a skip */
-    act *u, *v;               /* (R,D) what the mixer and the MLP read */
-    real *inv_u, *inv_v;      /* (R) */
-    act *mixed;               /* (R,D) what the mixer gives */
-    act *fc, *activated;      /* (R,hidden) before and after the activation */
-    act *mlp;                 /* (R,D) what the MLP gives */
-    act *out;                 /* (R,D) */
-    act *skip_gradient;       /* (R,D) of out, from the layer that pops it; NULL when none does */
+    const act *x, *skip; /* (R,D) what enters the layer; skip is NULL without one */
+    act *u, *v;          /* (R,D) what the mixer and the MLP read */
+    real *inv_u, *inv_v; /* (R) */
+    act *mixed;          /* (R,D) what the mixer gives */
+    act *fc, *activated; /* (R,hidden) before and after the activation */
+    act *mlp;            /* (R,D) what the MLP gives */
+    act *out;            /* (R,D) */
+    act *skip_gradient;  /* (R,D) of out, from the layer that pops it; NULL when none does */
     union {
         struct mamba_buffers mamba;
         struct attention_buffers attention;
@@ -143,6 +141,10 @@ static inline const real *weight_of(const struct walk *walk, int layer, enum ten
 }
 
 struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
+
+/* What enters a layer, for residual_mix_norm_*. */
+struct residual_inputs block_inputs(const struct walk *walk, const struct layer_tape *layer,
+                                    const struct virtual_layer *at);
 
 /* Where the logits of a block of rows from `first` stand in the workspace. */
 static inline real *head_block(const struct walk *walk, size_t first) {

@@ -14,7 +14,7 @@
 enum {
     COLUMN_WARPS = 8,
     COLUMN_THREADS = COLUMN_WARPS * WARP,
-    MOST_GROUPS = 512,
+    MOST_GROUPS = 1024,
     LEAST_GROUP_ROWS = 4 * COLUMN_WARPS,
     MOST_SUMS = 4,
     TOTAL_WARPS = 16,
@@ -65,12 +65,12 @@ static __global__ void __launch_bounds__(COLUMN_THREADS)
 
 /* out[i] += the partial sums of all groups: a warp's threads have neighbouring columns, its warps share the groups. */
 static __global__ void __launch_bounds__(TOTAL_THREADS)
-    column_totals_kernel(float *out, const float *partial, size_t groups, size_t width) {
+    column_totals_kernel(float *out, const float *partial, size_t groups, size_t width, size_t pitch) {
     float *room = shared_memory<float>();
     size_t warp = threadIdx.x / WARP, i = blockIdx.x * (size_t)WARP + threadIdx.x % WARP;
     float sum = 0;
     if (i < width)
-        for (size_t g = warp; g < groups; g += TOTAL_WARPS) sum += partial[g * width + i];
+        for (size_t g = warp; g < groups; g += TOTAL_WARPS) sum += partial[g * pitch + i];
     room[threadIdx.x] = sum;
     __syncthreads();
     if (warp != 0 || i >= width) return;
@@ -78,10 +78,11 @@ static __global__ void __launch_bounds__(TOTAL_THREADS)
     out[i] += sum;
 }
 
-/* out (width) += partial (groups, width) */
-static inline void add_partial_sums(const char *name, real *out, const float *partial, size_t groups, size_t width) {
+/* out (width) += partial (groups, width), whose rows are pitch apart */
+static inline void add_partial_sums(const char *name, real *out, const float *partial, size_t groups, size_t width,
+                                    size_t pitch) {
     device_launch(name, column_totals_kernel, dim3((unsigned)ceil_div(width, WARP)), dim3(TOTAL_THREADS),
-                  TOTAL_THREADS * sizeof(float), out, partial, groups, width);
+                  TOTAL_THREADS * sizeof(float), out, partial, groups, width, pitch);
 }
 
 template <int N, class Work>
@@ -102,5 +103,6 @@ static void for_each_column(const char *name, struct lane *lane, const Work &wor
         launch_columns<ACTS>(name, work, partial, rows, dim);
     else
         launch_columns<1>(name, work, partial, rows, dim);
-    if (Work::SUMS > 0 && rows) add_partial_sums(name, sums, partial, row_groups(rows), Work::SUMS * dim);
+    if (Work::SUMS > 0 && rows)
+        add_partial_sums(name, sums, partial, row_groups(rows), Work::SUMS * dim, Work::SUMS * dim);
 }

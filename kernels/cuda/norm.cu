@@ -5,16 +5,7 @@
  *
  * At the published preset (R 65,536, D 512) a tensor is 67 MB, inv 0.3 MB:
  *   rms_norm_forward   2 tensors, 0.031 ms at 4.3 TB/s    _backward  4 tensors, 0.062 ms */
-#include "kernels/cuda/vectors.cuh"
-
-enum { NORM_WARPS = 8, NORM_THREADS = NORM_WARPS * WARP };
-
-/* The row of this warp. */
-__device__ static inline size_t warp_row() { return blockIdx.x * (size_t)NORM_WARPS + threadIdx.x / WARP; }
-/* The first column of the lane's v-th pack of N. */
-template <int N> __device__ static inline size_t column_of(int v) {
-    return (v * WARP + threadIdx.x % WARP) * (size_t)N;
-}
+#include "kernels/cuda/rows.cuh"
 
 template <int KEPT>
 static __global__ void __launch_bounds__(NORM_THREADS)
@@ -80,13 +71,6 @@ static __global__ void __launch_bounds__(NORM_THREADS)
     float scale = inv[r], mean = warp_sum(sum) / (float)dim;
     for (size_t at = r * dim + threadIdx.x % WARP; at < (r + 1) * dim; at += WARP)
         dx[at] = to_bf16(to_float(dx[at]) + scale * (to_float(dy[at]) - to_float(y[at]) * mean));
-}
-
-/* How many packs a lane keeps of a row; 0 when it cannot. */
-static int packs_of(size_t dim, bool vectors) {
-    if (!vectors || dim % ACTS != 0) return 0;
-    size_t packs = ceil_div(dim, (size_t)ACTS * WARP);
-    return packs <= 2 ? (int)packs : packs <= 4 ? 4 : packs <= 8 ? 8 : 0;
 }
 
 extern "C" void cuda_rms_norm_forward(struct lane *, act *y, real *inv, const act *x, size_t rows, size_t dim) {

@@ -8,15 +8,17 @@ template <int N> struct pack { float at[N]; };
 
 enum { ACTS = 8, FLOATS = 4, EACH_THREADS = 256 }; /* elements in 16 bytes */
 
+__device__ static inline pack<ACTS> unpack(uint4 x) {
+    return pack<ACTS>{{low_half(x.x), high_half(x.x), low_half(x.y), high_half(x.y), low_half(x.z), high_half(x.z),
+                       low_half(x.w), high_half(x.w)}};
+}
+
 template <int N> __device__ static inline pack<N> load(const bf16 *from) {
     pack<N> p;
     if constexpr (N % ACTS == 0) {
         for (int v = 0; v < N; v += ACTS) {
-            uint4 x = *reinterpret_cast<const uint4 *>(from + v);
-            p.at[v] = low_half(x.x), p.at[v + 1] = high_half(x.x);
-            p.at[v + 2] = low_half(x.y), p.at[v + 3] = high_half(x.y);
-            p.at[v + 4] = low_half(x.z), p.at[v + 5] = high_half(x.z);
-            p.at[v + 6] = low_half(x.w), p.at[v + 7] = high_half(x.w);
+            pack<ACTS> eight = unpack(*reinterpret_cast<const uint4 *>(from + v));
+            for (int i = 0; i < ACTS; i++) p.at[v + i] = eight.at[i];
         }
     } else {
         for (int i = 0; i < N; i++) p.at[i] = to_float(from[i]);

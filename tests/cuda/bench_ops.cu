@@ -159,7 +159,7 @@ static void measure_limits() {
 static void embedding_rows() {
     size_t R = p.rows(), D = p.dim, n = R * D;
     double N = (double)n;
-    take_scratch(ops->rows_scratch(R, D));
+    take_scratch(std::max(ops->rows_scratch(R, D), ops->embedding_scratch(R, D, p.buckets)));
     act *x = activations(n), *y = activations(n);
     int32_t *tokens = ids(R, p.vocab), *buckets = ids(R, p.buckets);
     real *table = reals(p.buckets * D), *small = reals(D);
@@ -189,6 +189,21 @@ static void norm_rows() {
         [&] { ops->residual_mix_backward(&lane, y, dx, dmix, y, x, z, mix, R, D); });
     row("scaled_add_forward", 6 * N, 0, [&] { ops->scaled_add_forward(&lane, y, x, mix, z, R, D); });
     row("scaled_add_backward", 6 * N, 0, [&] { ops->scaled_add_backward(&lane, dx, dmix, y, mix, x, R, D); });
+    act *d0 = activations(n), *skip = activations(n), *dskip = activations(n);
+    real *scale = reals(D), *dscale = reals(D);
+    residual_inputs alone = {x, NULL, z, NULL, mix}, skipping = {x, skip, z, scale, mix};
+    row("residual_mix_norm_forward", 8 * N + inv_bytes, 0,
+        [&] { ops->residual_mix_norm_forward(&lane, y, dskip, inv, &alone, R, D); });
+    row("residual_mix_norm_forward, skip", 10 * N + inv_bytes, 0,
+        [&] { ops->residual_mix_norm_forward(&lane, y, dskip, inv, &skipping, R, D); });
+    row("residual_mix_norm_backward", 16 * N + inv_bytes, 0,
+        [&] { ops->residual_mix_norm_backward(&lane, dx, d0, NULL, dmix, NULL, y, z, inv, &alone, R, D); });
+    row("residual_mix_norm_backward, skip", 20 * N + inv_bytes, 0,
+        [&] { ops->residual_mix_norm_backward(&lane, dx, d0, dskip, dmix, dscale, y, z, inv, &skipping, R, D); });
+    row("scaled_add_norm_forward", 8 * N + inv_bytes, 0,
+        [&] { ops->scaled_add_norm_forward(&lane, y, dskip, inv, x, scale, z, R, D); });
+    row("scaled_add_norm_backward", 12 * N + inv_bytes, 0,
+        [&] { ops->scaled_add_norm_backward(&lane, dx, dskip, dscale, y, z, inv, scale, x, R, D); });
     row("add_into", 6 * N, 0, [&] { ops->add_into(&lane, dx, x, n); });
     row("clear", 2 * N, 0, [&] { ops->clear(&lane, dx, n * 2); });
     row("copy", 4 * N, 0, [&] { ops->copy(&lane, dx, x, n * 2); });

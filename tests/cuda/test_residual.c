@@ -111,6 +111,133 @@ static void check_scaled_add(struct shape s) {
     case_end(&c);
 }
 
+struct entry {
+    size_t count, width; /* of an activation, of mix */
+    real *x, *skip, *x0, *skip_scale, *mix, *dx, *dx0, *dnormed, *dmix, *dskip_scale;
+    struct residual_inputs host, device;
+};
+
+static void entry_begin(struct entry *e, struct device_case *c, struct shape s, bool with_skip) {
+    *e = (struct entry){.count = s.rows * s.dim, .width = 2 * s.dim};
+    e->x = random_acts("x", e->count, 1), e->skip = random_acts("skip", e->count, 1);
+    e->x0 = random_acts("x0", e->count, 1), e->dx = random_acts("dx", e->count, 1);
+    e->dx0 = random_acts("dx0", e->count, 1), e->dnormed = random_acts("dnormed", e->count, 1);
+    e->mix = random_reals("mix", e->width, 1), e->dmix = random_reals("dmix", e->width, 1);
+    e->skip_scale = random_reals("skip scale", s.dim, 1), e->dskip_scale = random_reals("dskip scale", s.dim, 1);
+    e->host = (struct residual_inputs){.x = e->x, .x0 = e->x0, .mix = e->mix};
+    e->device = (struct residual_inputs){.x = device_acts(c, e->x, e->count),
+                                         .x0 = device_acts(c, e->x0, e->count),
+                                         .mix = device_reals(c, e->mix, e->width)};
+    if (!with_skip) return;
+    e->host.skip = e->skip, e->host.skip_scale = e->skip_scale;
+    e->device.skip = device_acts(c, e->skip, e->count);
+    e->device.skip_scale = device_reals(c, e->skip_scale, s.dim);
+}
+
+static void entry_end(struct entry *e) {
+    free(e->x), free(e->skip), free(e->x0), free(e->skip_scale), free(e->mix), free(e->dx), free(e->dx0);
+    free(e->dnormed), free(e->dmix), free(e->dskip_scale);
+}
+
+/* From the same normed rows and their inv, which are given on both sides. */
+static void check_entry_backward(struct device_case *c, struct entry *e, struct shape s, const real *normed,
+                                 const real *inv) {
+    bool skip = e->host.skip != NULL;
+    real *want_dskip = malloc(e->count * sizeof *want_dskip), *sums[2], *scale_sums[2];
+    act *dx[2], *dx0[2], *dskip = device_poisoned_acts(c, e->count), *dnormed = device_acts(c, e->dnormed, e->count);
+    act *device_normed = device_acts(c, normed, e->count);
+    real *device_inv = device_reals(c, inv, s.rows);
+    for (int i = 0; i < 2; i++) {
+        dx[i] = device_acts(c, e->dx, e->count), dx0[i] = device_acts(c, e->dx0, e->count);
+        sums[i] = device_reals(c, e->dmix, e->width), scale_sums[i] = device_reals(c, e->dskip_scale, s.dim);
+        cuda_residual_mix_norm_backward(&c->lane, dx[i], dx0[i], skip ? dskip : NULL, sums[i],
+                                        skip ? scale_sums[i] : NULL, dnormed, device_normed, device_inv, &e->device,
+                                        s.rows, s.dim);
+    }
+    cpu_residual_mix_norm_backward(&host_lane, e->dx, e->dx0, want_dskip, e->dmix, e->dskip_scale, e->dnormed, normed,
+                                   inv, &e->host, s.rows, s.dim);
+    assert_close("dx", host_acts(c, dx[0], e->count), e->dx, e->count, ACT_TOLERANCE);
+    assert_close("dx0", host_acts(c, dx0[0], e->count), e->dx0, e->count, ACT_TOLERANCE);
+    if (skip) assert_close("dskip", host_acts(c, dskip, e->count), want_dskip, e->count, ACT_TOLERANCE);
+    real *got = host_reals(c, sums[0], e->width), *got_scale = host_reals(c, scale_sums[0], s.dim);
+    assert_same("dmix, twice", host_reals(c, sums[1], e->width), got, e->width * sizeof *got);
+    assert_same("dskip_scale, twice", host_reals(c, scale_sums[1], s.dim), got_scale, s.dim * sizeof *got_scale);
+    assert_close("dmix", got, e->dmix, e->width, ACT_TOLERANCE);
+    assert_close("dskip_scale", got_scale, e->dskip_scale, s.dim, ACT_TOLERANCE);
+    free(want_dskip);
+}
+
+static void check_entry(struct shape s, bool with_skip) {
+    struct device_case c;
+    struct entry e;
+    case_begin(&c, cuda_rows_scratch(s.rows, s.dim));
+    entry_begin(&e, &c, s, with_skip);
+    real *want = malloc(e.count * sizeof *want), *want_normed = malloc(e.count * sizeof *want);
+    real *inv = malloc(s.rows * sizeof *inv), *device_inv = device_poisoned_reals(&c, s.rows);
+    act *y = device_poisoned_acts(&c, e.count), *normed = device_poisoned_acts(&c, e.count);
+    cpu_residual_mix_norm_forward(&host_lane, want, want_normed, inv, &e.host, s.rows, s.dim);
+    cuda_residual_mix_norm_forward(&c.lane, y, normed, device_inv, &e.device, s.rows, s.dim);
+    assert_close("y", host_acts(&c, y, e.count), want, e.count, ACT_TOLERANCE);
+    assert_close("inv", host_reals(&c, device_inv, s.rows), inv, s.rows, ACT_TOLERANCE);
+    real *got = host_acts(&c, normed, e.count);
+    check_entry_backward(&c, &e, s, got, inv);
+    assert_close("normed", got, want_normed, e.count, ACT_TOLERANCE);
+    act *x = device_acts(&c, e.x, e.count);
+    e.device.x = x;
+    cuda_residual_mix_norm_forward(&c.lane, x, normed, device_inv, &e.device, s.rows, s.dim);
+    assert_close("y in place", host_acts(&c, x, e.count), want, e.count, ACT_TOLERANCE);
+    free(want), free(want_normed), free(inv);
+    entry_end(&e);
+    case_end(&c);
+}
+
+static void check_scaled_add_norm(struct shape s) {
+    struct device_case c;
+    size_t count = s.rows * s.dim;
+    case_begin(&c, cuda_rows_scratch(s.rows, s.dim));
+    real *x = random_acts("x", count, 1), *branch = random_acts("branch", count, 1),
+         *scale = random_reals("s", s.dim, 1);
+    real *dx = random_acts("dx", count, 1), *dnormed = random_acts("dnormed", count, 1);
+    real *want = malloc(count * sizeof *want), *want_normed = malloc(count * sizeof *want);
+    real *inv = malloc(s.rows * sizeof *inv), *dscale = random_reals("dscale", s.dim, 1);
+    act *stream = device_acts(&c, x, count), *device_branch = device_acts(&c, branch, count);
+    act *normed = device_poisoned_acts(&c, count), *dbranch = device_poisoned_acts(&c, count);
+    act *device_dx[2] = {device_acts(&c, dx, count), device_acts(&c, dx, count)};
+    act *device_dnormed = device_acts(&c, dnormed, count);
+    real *device_scale = device_reals(&c, scale, s.dim), *device_inv = device_poisoned_reals(&c, s.rows);
+    real *sums[2] = {device_reals(&c, dscale, s.dim), device_reals(&c, dscale, s.dim)};
+
+    cpu_scaled_add_norm_forward(&host_lane, want, want_normed, inv, x, scale, branch, s.rows, s.dim);
+    cuda_scaled_add_norm_forward(&c.lane, stream, normed, device_inv, stream, device_scale, device_branch, s.rows,
+                                 s.dim);
+    assert_close("y in place", host_acts(&c, stream, count), want, count, ACT_TOLERANCE);
+    assert_close("inv", host_reals(&c, device_inv, s.rows), inv, s.rows, ACT_TOLERANCE);
+    real *got_normed = host_acts(&c, normed, count), *device_rms = host_reals(&c, device_inv, s.rows);
+    for (int i = 0; i < 2; i++)
+        cuda_scaled_add_norm_backward(&c.lane, device_dx[i], dbranch, sums[i], device_dnormed, normed, device_inv,
+                                      device_scale, device_branch, s.rows, s.dim);
+    cpu_scaled_add_norm_backward(&host_lane, dx, want, dscale, dnormed, got_normed, device_rms, scale, branch, s.rows,
+                                 s.dim);
+    assert_close("dx", host_acts(&c, device_dx[0], count), dx, count, ACT_TOLERANCE);
+    assert_close("dbranch", host_acts(&c, dbranch, count), want, count, ACT_TOLERANCE);
+    real *got = host_reals(&c, sums[0], s.dim);
+    assert_same("dscale, twice", host_reals(&c, sums[1], s.dim), got, s.dim * sizeof *got);
+    assert_close("dscale", got, dscale, s.dim, ACT_TOLERANCE);
+    assert_close("normed", got_normed, want_normed, count, ACT_TOLERANCE);
+    free(x), free(branch), free(scale), free(dx), free(dnormed), free(want), free(want_normed), free(inv), free(dscale);
+    free(device_rms);
+    case_end(&c);
+}
+
+static void sums_with_their_norms_agree_with_the_cpu(void **state) {
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) {
+        check_entry(shapes[i], false);
+        check_entry(shapes[i], true);
+        check_scaled_add_norm(shapes[i]);
+    }
+}
+
 static void norms_agree_with_the_cpu(void **state) {
     (void)state;
     for (int i = 0; i < SHAPES; i++) check_rms_norm(shapes[i]);
@@ -193,7 +320,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(norms_agree_with_the_cpu),       cmocka_unit_test(residual_mixes_agree_with_the_cpu),
         cmocka_unit_test(scaled_adds_agree_with_the_cpu), cmocka_unit_test(elements_agree_with_the_cpu_at_any_address),
-        cmocka_unit_test(gates_agree_with_the_cpu),
+        cmocka_unit_test(gates_agree_with_the_cpu),       cmocka_unit_test(sums_with_their_norms_agree_with_the_cpu),
     };
     return cmocka_run_group_tests_name("residual ops on CUDA", tests, NULL, NULL);
 }

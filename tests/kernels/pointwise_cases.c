@@ -159,6 +159,65 @@ static void scaled_add_backward(struct op_run *run) {
                             s->n[1]);
 }
 
+/* --- residual_mix_norm: size = rows, dim, with a skip; scaled_add_norm: size = rows, dim. y's gradient comes in dx. --
+ */
+static struct residual_inputs residual_inputs(const struct op_run *run) {
+    const struct sizes *s = run->state;
+    struct residual_inputs inputs = {.x = in(run, 0), .x0 = in(run, 1), .mix = in(run, 2)};
+    if (s->n[2]) inputs.skip = in(run, 3), inputs.skip_scale = in(run, 4);
+    return inputs;
+}
+static void residual_mix_norm_setup(struct op_run *run, const struct op_case *row) {
+    residual_mix_setup(run, row);
+    struct sizes *s = run->state;
+    size_t count = s->n[0] * s->n[1];
+    double extra = s->n[2] ? (double)count : 0;
+    if (s->n[2]) {
+        op_input(run, "skip", count, 1);
+        op_parameter(run, "skip scale", s->n[1], 1);
+    }
+    op_output(run, "normed", count);
+    s->kept = op_memory(run, s->n[0] * sizeof *s->kept);
+    count_work(run, 6.0 * (double)count + 2 * extra, 4.0 * (double)count + extra, 13.0 * (double)count + 5 * extra,
+               8.0 * (double)count + 2 * extra);
+}
+static void residual_mix_norm_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    struct residual_inputs inputs = residual_inputs(run);
+    cpu_residual_mix_norm_forward(&run->lane, out(run, 0), out(run, 1), s->kept, &inputs, s->n[0], s->n[1]);
+}
+static void residual_mix_norm_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    struct residual_inputs inputs = residual_inputs(run);
+    if (!s->bench) memcpy(din(run, 0), dout(run, 0), run->inputs[0].count * sizeof(real));
+    cpu_residual_mix_norm_backward(&run->lane, din(run, 0), din(run, 1), s->n[2] ? din(run, 3) : NULL, din(run, 2),
+                                   s->n[2] ? din(run, 4) : NULL, dout(run, 1), out(run, 1), s->kept, &inputs, s->n[0],
+                                   s->n[1]);
+}
+
+static void scaled_add_norm_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    size_t count = s->n[0] * s->n[1];
+    op_input(run, "x", count, 1);
+    op_input(run, "branch", count, 1);
+    op_parameter(run, "scale", s->n[1], 1);
+    op_output(run, "y", count);
+    op_output(run, "normed", count);
+    s->kept = op_memory(run, s->n[0] * sizeof *s->kept);
+    count_work(run, 5.0 * (double)count, 4.0 * (double)count, 9.0 * (double)count, 6.0 * (double)count);
+}
+static void scaled_add_norm_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_scaled_add_norm_forward(&run->lane, out(run, 0), out(run, 1), s->kept, in(run, 0), in(run, 2), in(run, 1),
+                                s->n[0], s->n[1]);
+}
+static void scaled_add_norm_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    if (!s->bench) memcpy(din(run, 0), dout(run, 0), run->inputs[0].count * sizeof(real));
+    cpu_scaled_add_norm_backward(&run->lane, din(run, 0), din(run, 1), din(run, 2), dout(run, 1), out(run, 1), s->kept,
+                                 in(run, 2), in(run, 1), s->n[0], s->n[1]);
+}
+
 /* --- add_into: size = count. Its backward is the identity for both. ------------------------------------------------
  */
 static void add_into_setup(struct op_run *run, const struct op_case *row) {
@@ -481,6 +540,12 @@ static void gptq_forward(struct op_run *run) {
     "residual_mix", .setup = residual_mix_setup, .forward = residual_mix_forward, .backward = residual_mix_backward
 #define SCALED_ADD \
     "scaled_add", .setup = scaled_add_setup, .forward = scaled_add_forward, .backward = scaled_add_backward
+#define RESIDUAL_MIX_NORM                                                                        \
+    "residual_mix_norm", .setup = residual_mix_norm_setup, .forward = residual_mix_norm_forward, \
+                         .backward = residual_mix_norm_backward
+#define SCALED_ADD_NORM                                                                    \
+    "scaled_add_norm", .setup = scaled_add_norm_setup, .forward = scaled_add_norm_forward, \
+                       .backward = scaled_add_norm_backward
 #define ADD_INTO "add_into", .setup = add_into_setup, .forward = add_into_forward
 #define LINEAR "linear", .setup = linear_setup, .forward = linear_forward, .backward = linear_backward
 #define HEAD "head", .setup = linear_setup, .forward = head_forward, .backward = linear_backward
@@ -517,6 +582,9 @@ const struct op_case pointwise_cases[] = {
     {RMS_NORM, .shape = "R3 D2", .size = {3, 2}},
     {RESIDUAL_MIX, .shape = "R5 D13", .size = {5, 13}},
     {SCALED_ADD, .shape = "R5 D13", .size = {5, 13}},
+    {RESIDUAL_MIX_NORM, .shape = "R5 D13", .size = {5, 13}},
+    {RESIDUAL_MIX_NORM, .shape = "R5 D13 with a skip", .size = {5, 13, 1}},
+    {SCALED_ADD_NORM, .shape = "R5 D13", .size = {5, 13}},
     {ADD_INTO, .shape = "37", .size = {37}, .backward = add_into_backward},
     {LINEAR, .shape = "R9 out 7 in 5", .size = {9, 7, 5}},
     {LINEAR, .shape = "R9 out 7 in 5, dx accumulated", .size = {9, 7, 5, 1}},
@@ -552,6 +620,8 @@ const struct op_case pointwise_cases[] = {
     {RMS_NORM, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {RESIDUAL_MIX, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {SCALED_ADD, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
+    {RESIDUAL_MIX_NORM, .shape = "R16384 D512 with a skip", .bench = 1, .size = {16384, 512, 1}},
+    {SCALED_ADD_NORM, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {ADD_INTO, .shape = "8M", .bench = 1, .size = {8 << 20}},
     {LINEAR, .shape = "R2048 768x256", .bench = 1, .size = {2048, 768, 256}},
     {LINEAR, .shape = "R4096 1536x512", .bench = 1, .size = {4096, 1536, 512}},

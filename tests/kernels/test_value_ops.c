@@ -129,6 +129,28 @@ static void scaled_add_starts_from_x(void **state) {
     assert_near("y", y, expected, COUNT, 10 * ROUNDING);
 }
 
+/* Three ops, and the one that stands for them. */
+static void a_blocks_entry_has_the_bits_of_its_parts(void **state) {
+    (void)state;
+    real x[COUNT], skip[COUNT], x0[COUNT], skip_scale[DIM], mix[2 * DIM], y[COUNT], normed[COUNT], inv[ROWS];
+    real one_y[COUNT], one_normed[COUNT], one_inv[ROWS];
+    const struct residual_inputs in = {.x = x, .skip = skip, .x0 = x0, .skip_scale = skip_scale, .mix = mix};
+    normals(x, COUNT, "x", 1);
+    normals(skip, COUNT, "skip", 1);
+    normals(x0, COUNT, "x0", 1);
+    normals(skip_scale, DIM, "skip scale", 1);
+    normals(mix, 2 * DIM, "mix", 1);
+    cpu_residual_mix_norm_forward(NULL, one_y, one_normed, one_inv, &in, ROWS, DIM);
+    cpu_scaled_add_forward(NULL, y, x, skip_scale, skip, ROWS, DIM);
+    cpu_residual_mix_forward(NULL, y, y, x0, mix, ROWS, DIM);
+    cpu_rms_norm_forward(NULL, normed, inv, y, ROWS, DIM);
+    assert_memory_equal(one_y, y, sizeof y);
+    assert_memory_equal(one_normed, normed, sizeof normed);
+    assert_memory_equal(one_inv, inv, sizeof inv);
+    cpu_residual_mix_norm_forward(NULL, x, one_normed, one_inv, &in, ROWS, DIM);
+    assert_memory_equal(x, y, sizeof y);
+}
+
 static void leaky_relu_squared_may_work_in_place_backward(void **state) {
     (void)state;
     real x[COUNT], dy[COUNT], dx[COUNT];
@@ -240,6 +262,7 @@ int main(void) {
         cmocka_unit_test(rms_norm_may_work_in_place_and_gives_rows_of_mean_square_one),
         cmocka_unit_test(residual_ops_may_work_in_place),
         cmocka_unit_test(scaled_add_starts_from_x),
+        cmocka_unit_test(a_blocks_entry_has_the_bits_of_its_parts),
         cmocka_unit_test(leaky_relu_squared_may_work_in_place_backward),
         cmocka_unit_test(the_tree_adds_neighbours_first),
         cmocka_unit_test(a_tree_of_one_part_is_that_part),

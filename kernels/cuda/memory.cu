@@ -1,10 +1,13 @@
-/* memory: clearing and copying what is already on the device, in the stream's order. */
+/* memory: clearing and copying what is already on the device, in the stream's order; a graph takes no node without
+ * bytes. */
 #include "kernels/cuda/device.cuh"
 
 extern "C" void cuda_clear(struct lane *, void *x, size_t bytes) {
+    if (bytes == 0) return;
     device_note(cudaMemsetAsync(x, 0, bytes, device_stream()), "clear");
 }
 
 extern "C" void cuda_copy(struct lane *, void *to, const void *from, size_t bytes) {
+    if (bytes == 0) return;
     device_note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device_stream()), "copy");
 }

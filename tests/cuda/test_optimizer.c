@@ -42,7 +42,7 @@ static void check_tree(int part_count, size_t count) {
     real *host[MOST_PARTS], *device[MOST_PARTS];
     int32_t want = -1, *finite = device_copy(&c, &want, sizeof want);
     for (int k = 0; k < part_count; k++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "part %d", k);
         host[k] = random_reals(name, count, k % 3 ? 1 : 1e4f);
         device[k] = device_reals(&c, host[k], count);

@@ -20,9 +20,10 @@ static const double measure_seconds = 0.2;
 static const double seconds_per_weight = 2e-8;
 
 struct variant_work {
-    double work[STAGE_KINDS]; /* of one stage of a kind */
-    double optimizing;        /* part of the training's: Newton-Schulz */
-    double sampling;          /* part of the quantisation's: token by token */
+    double work[STAGE_KINDS];  /* of one stage of a kind */
+    double optimizing;         /* part of the training's: Newton-Schulz */
+    double sampling;           /* part of the quantisation's: token by token */
+    double calls[STAGE_KINDS]; /* of for_each, one stage of a kind */
     double parameters;
 };
 
@@ -50,11 +51,17 @@ static double training_work(const struct network *net) {
     return (double)c->train_batch_tokens * per_token + steps * muon_flops(net);
 }
 
-static double evaluation_work(const struct network *net, const struct dataset *dataset) {
+/* That pass through the model, which in overlapping windows is more than are scored. */
+static double evaluated_tokens(const struct network *net, const struct dataset *dataset) {
     const struct config *c = &net->config;
     double tokens = (double)dataset->validation.count;
     if (c->eval_tokens > 0) tokens = fmin(tokens, (double)c->eval_tokens);
-    if (c->eval_mode == EVAL_SLIDING) tokens *= (double)net->time / (double)c->eval_stride;
+    return c->eval_mode == EVAL_SLIDING ? tokens * (double)net->time / (double)c->eval_stride : tokens;
+}
+
+static double evaluation_work(const struct network *net, const struct dataset *dataset) {
+    const struct config *c = &net->config;
+    double tokens = evaluated_tokens(net, dataset);
     bool repeats = c->recurrence_layers.count > 0;
     double learning = c->eval_mode == EVAL_TTT ? (double)c->eval_ttt_epochs : 0;
     return tokens * (network_forward_flops(net, repeats, net->time) +
@@ -87,6 +94,19 @@ static double quantisation_work(const struct network *net) {
     return sum;
 }
 
+/* Calls of for_each: shards, gradient tree, view, update and average of a step; a report's rounds of an evaluation;
+ * every few positions of a sampling. */
+static void count_calls(const struct network *net, double evaluated_tokens, double calls[STAGE_KINDS]) {
+    enum { OF_A_STEP = 5, PARCELS_PER_LANE = 4, SEQUENCES = 8, POSITIONS = 16 };
+    const struct config *c = &net->config;
+    double lanes = net->ops->lane_count(), time = (double)net->time;
+    calls[STAGE_TRAIN] = OF_A_STEP * (double)c->train_steps;
+    calls[STAGE_EVALUATE] =
+        1 + evaluated_tokens / (fmax((double)c->train_slice_tokens, time) * lanes * PARCELS_PER_LANE);
+    double groups = ceil((double)c->quant_calibration_sequences / SEQUENCES / lanes);
+    calls[STAGE_QUANTISE] = sampling_work(net) > 0 ? groups * time / POSITIONS : 0;
+}
+
 static status count_variant(const struct plan *plan, int variant, const struct dataset *dataset,
                             struct variant_work *out) {
     struct network net;
@@ -99,6 +119,7 @@ static status count_variant(const struct plan *plan, int variant, const struct d
     out->work[STAGE_AVERAGE] = out->parameters;
     out->work[STAGE_QUANTISE] = quantisation_work(&net);
     out->work[STAGE_EVALUATE] = evaluation_work(&net, dataset);
+    count_calls(&net, evaluated_tokens(&net, dataset), out->calls);
     network_destroy(&net);
     return NULL;
 }
@@ -121,7 +142,7 @@ static status predict(struct plan *plan, struct store *store, const struct varia
     return NULL;
 }
 
-static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
+static double work_seconds(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
     switch (kind) {
     case STAGE_TRAIN:
         return (w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer;
@@ -133,6 +154,10 @@ static double seconds_of(enum stage_kind kind, const struct variant_work *w, con
     default:
         return w->parameters * seconds_per_weight;
     }
+}
+
+static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
+    return work_seconds(kind, w, rates) + w->calls[kind] * rates->call_seconds;
 }
 
 /* What this machine, or its device, does now. */
@@ -153,7 +178,7 @@ static status measure_now(void *context, void *result) {
 static status measure_there(struct plan *plan, struct rates_now *now) {
     if (!plan->ops->device_memory) return measure_now(plan, now);
     status s = device_apart(plan->ops, measure_now, plan, now, sizeof *now);
-    if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, 0}};
+    if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, NAN, 0}};
     status_free(s);
     return NULL;
 }

@@ -1,6 +1,7 @@
 /* measure: a short training slice, forward pass, Newton-Schulz step, decoding and compression; see measure.h. */
 #include "harness/measure.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,16 @@
 #include "model/network_shapes.h"
 #include "model/xz.h"
 
-enum { MOST_LANES = 256, ROUNDS = 3, SHORTEST = 128, DECODED = 8, SAMPLE_BYTES = 1 << 17 };
-static const double budget_seconds = 0.25;
+enum {
+    MOST_LANES = 256,
+    ROUNDS = 3,
+    CALLS = 9,
+    MOST_TIMES = 1000,
+    SHORTEST = 128,
+    DECODED = 8,
+    SAMPLE_BYTES = 1 << 17
+};
+static const double budget_seconds = 0.25, round_seconds = 0.03;
 
 struct probe {
     struct network net;
@@ -20,6 +29,7 @@ struct probe {
     int lane_count;
     size_t sequences, time; /* of a lane's slice */
     bool repeats_on;
+    double product_rate;
     struct lane lanes[MOST_LANES];
     struct workspace *workspaces[MOST_LANES];
     struct decoder *decoders[MOST_LANES];
@@ -82,22 +92,36 @@ static int by_value(const void *a, const void *b) {
 }
 
 /* An error of the device shows in what comes after the measurement, too. */
-static void run_round(struct probe *p, piece_function function) {
-    p->ops->for_each(p->lanes, p->lane_count, p->lane_count, function, p);
+static double seconds_of(struct probe *p, piece_function function, int pieces) {
+    double start = clock_seconds();
+    p->ops->for_each(p->lanes, p->lane_count, pieces, function, p);
     status_free(p->ops->finish(p->lanes));
+    return clock_seconds() - start;
 }
 
-/* Units a second, one call on one lane being `unit`: the median round after one that warms up. */
+/* Units a second, one piece being `unit`: the median round after one call that warms up. What is short is done in many
+ * pieces of one call: else the waiting for the lanes at its end would be what is measured. */
 static double rate_of(struct probe *p, double unit, piece_function function) {
-    double rates[ROUNDS];
-    run_round(p, function);
-    for (int r = 0; r < ROUNDS; r++) {
-        double start = clock_seconds();
-        run_round(p, function);
-        rates[r] = unit * p->lane_count / (clock_seconds() - start);
-    }
+    double rates[ROUNDS], expected = unit * p->lane_count / p->product_rate;
+    int pieces = p->lane_count * (int)fmin(fmax(1, ceil(round_seconds / expected)), MOST_TIMES);
+    seconds_of(p, function, p->lane_count);
+    for (int r = 0; r < ROUNDS; r++) rates[r] = unit * pieces / seconds_of(p, function, pieces);
     qsort(rates, ROUNDS, sizeof *rates, by_value);
     return rates[ROUNDS / 2];
+}
+
+static void nothing(void *context, int piece, struct lane *lane) {
+    (void)context;
+    (void)piece;
+    (void)lane;
+}
+
+/* On a machine that others use, a call lasts until each lane had its turn: far longer than what short pieces take. */
+static double call_seconds(struct probe *p) {
+    double seconds[CALLS];
+    for (int i = 0; i < CALLS; i++) seconds[i] = seconds_of(p, nothing, p->lane_count);
+    qsort(seconds, CALLS, sizeof *seconds, by_value);
+    return seconds[CALLS / 2];
 }
 
 /* --- preparing ---------------------------------------------------------------------------------------------------- */
@@ -224,6 +248,7 @@ static void measure(struct probe *p, struct phase_rates *rates) {
     rates->forward = rate_of(p, tokens * network_forward_flops(&p->net, p->repeats_on, p->time), pass_forward);
     rates->decoding =
         rate_of(p, (double)DECODED * DECODED * network_forward_flops(&p->net, p->repeats_on, DECODED), decode);
+    rates->call_seconds = call_seconds(p);
     rates->optimizer = p->rows ? rate_of(p, 4 * low * low * high + 2 * low * low * low, one_newton_schulz) : 1;
 }
 
@@ -235,6 +260,7 @@ status measure_phases(const struct config *config, const struct backend *ops, do
     p->lane_count = ops->lane_count() < MOST_LANES ? ops->lane_count() : MOST_LANES;
     if (p->lane_count > 8) p->lane_count = 8; /* a training has 8 micro-shards */
     p->repeats_on = config->recurrence_layers.count > 0;
+    p->product_rate = product_rate;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);
     release(p);

@@ -5,12 +5,13 @@
 
 /* Counted operations a second over all lanes, as network_forward_flops and its like count them. */
 struct phase_rates {
-    double training;   /* forward and backward of windows, side by side on all lanes */
-    double forward;    /* evaluation, and calibration's passes */
-    double optimizer;  /* Newton-Schulz of the largest matrix */
-    double decoding;   /* sampling token by token */
-    double compressed; /* bytes a second of the artifact's compression, on one core */
-    size_t tokens;     /* of one lane's slice that was measured */
+    double training;     /* forward and backward of windows, side by side on all lanes */
+    double forward;      /* evaluation, and calibration's passes */
+    double optimizer;    /* Newton-Schulz of the largest matrix */
+    double decoding;     /* sampling token by token */
+    double compressed;   /* bytes a second of the artifact's compression, on one core */
+    double call_seconds; /* of a for_each over every lane that has nothing to do */
+    size_t tokens;       /* of one lane's slice that was measured */
 };
 
 /* Windows are shortened, and slices made smaller, until a pass should take about a quarter of a second at

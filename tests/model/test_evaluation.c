@@ -371,12 +371,17 @@ static void at_rate_0_it_is_standard_to_the_bit(void **state) {
 }
 
 /* 64 targets, so that each block of the result is the score of one. */
-static struct evaluation run_token_by_token(void) {
+static struct evaluation run_token_by_token(const char *stride) {
     struct config kept = config;
     set("train.sequence", "4");
     set("train.slice_tokens", "8");
     set("eval.tokens", "64");
-    set_ttt("16", "adamw", "0.01", "2");
+    if (stride) {
+        set("eval.mode", "sliding");
+        set("eval.stride", stride);
+    } else {
+        set_ttt("16", "adamw", "0.01", "2");
+    }
     struct evaluation out = run();
     config = kept;
     assert_int_equal(out.tokens, EVALUATION_BLOCKS);
@@ -388,11 +393,11 @@ static struct evaluation run_token_by_token(void) {
  * cannot depend on it either; what is scored in later chunks does, because the weights learnt from it. */
 static void no_token_influences_a_score_before_it_was_scored_itself(void **state) {
     (void)state;
-    struct evaluation before = run_token_by_token();
+    struct evaluation before = run_token_by_token(NULL);
     for (size_t k = 1; k <= EVALUATION_BLOCKS; k += 7) { /* every place in a chunk and in a window */
         uint16_t kept = tokens[k];
         tokens[k] = (uint16_t)(3 + (kept + 7) % (VOCABULARY - 3));
-        struct evaluation after = run_token_by_token();
+        struct evaluation after = run_token_by_token(NULL);
         tokens[k] = kept;
         size_t scored = k - 1, chunk_end = scored / 16 * 16 + 16;
         for (size_t j = 0; j < scored; j++)
@@ -401,6 +406,26 @@ static void no_token_influences_a_score_before_it_was_scored_itself(void **state
         for (size_t j = (k / 4 + 1) * 4; j < chunk_end; j++) assert_true(after.blocks[j].nll == before.blocks[j].nll);
         for (size_t j = chunk_end; j < EVALUATION_BLOCKS; j++)
             if (after.blocks[j].nll == before.blocks[j].nll) fail_msg("token %zu was not learnt for score %zu", k, j);
+    }
+}
+
+/* The last score that token k touches is that of the last target in its last window. */
+static void in_sliding_windows_no_token_influences_a_score_before_its_own(void **state) {
+    static const char *const strides[] = {"1", "2", "3", "4"};
+    (void)state;
+    for (size_t s = 0; s < sizeof strides / sizeof *strides; s++) {
+        struct evaluation before = run_token_by_token(strides[s]);
+        for (size_t k = 1; k <= EVALUATION_BLOCKS; k += 5) {
+            uint16_t kept = tokens[k];
+            tokens[k] = (uint16_t)(3 + (kept + 7) % (VOCABULARY - 3));
+            struct evaluation after = run_token_by_token(strides[s]);
+            tokens[k] = kept;
+            for (size_t j = 0; j < k - 1; j++)
+                if (after.blocks[j].nll != before.blocks[j].nll)
+                    fail_msg("stride %s: token %zu changes score %zu", strides[s], k, j);
+            assert_true(after.blocks[k - 1].nll != before.blocks[k - 1].nll);
+            for (size_t j = k + 4; j < EVALUATION_BLOCKS; j++) assert_true(after.blocks[j].nll == before.blocks[j].nll);
+        }
     }
 }
 
@@ -566,6 +591,7 @@ int main(void) {
         cmocka_unit_test(the_bits_do_not_depend_on_the_number_of_lanes),
         cmocka_unit_test(at_rate_0_it_is_standard_to_the_bit),
         cmocka_unit_test(no_token_influences_a_score_before_it_was_scored_itself),
+        cmocka_unit_test(in_sliding_windows_no_token_influences_a_score_before_its_own),
         cmocka_unit_test(sgd_is_a_step_along_the_mean_gradient_of_the_chunk),
         cmocka_unit_test(it_learns_and_leaves_the_weights_of_the_caller_alone),
         cmocka_unit_test(learning_gives_the_same_bits_on_any_number_of_lanes),

@@ -150,7 +150,7 @@ under_limits() {
 }
 
 @test "a limit on memory" {
-    under_limits v 60000 200000 300000 400000 500000 600000
+    under_limits v 250000 200000 300000 400000 500000 600000
     grep -q "address space" "$folder/reasons"
     sed 's/^name: little/name: large/; s/model.dim: 16/model.dim: 1024/; s/train.batch_tokens: 128/train.batch_tokens: 4096/; s/train.sequence: 16/train.sequence: 512/; s/train.slice_tokens: 16/train.slice_tokens: 512/' \
         "$folder/little.yaml" >"$folder/large.yaml"

@@ -130,7 +130,7 @@ static void print_time(const struct plan_estimate *e) {
     else if (e->measured)
         text_append(line, sizeof line, ", from the rates of stored stages");
     else if (!isfinite(e->gflops))
-        text_append(line, sizeof line, ": no like stage is stored, and there is no device to time one on");
+        text_append(line, sizeof line, ": no like stage is stored, and none can be timed now");
     else
         text_append(line, sizeof line,
                     ", from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f GFLOP/s",

@@ -166,18 +166,27 @@ struct rates_now {
     struct phase_rates phases;
 };
 
+struct measuring {
+    const struct plan *plan;
+    size_t device_bytes; /* what the suite needs of a device's memory */
+};
+
 static status measure_now(void *context, void *result) {
-    const struct plan *plan = context;
+    const struct measuring *measuring = context;
+    const struct plan *plan = measuring->plan;
     struct rates_now *now = result;
     int baseline = suite_variant_find(plan->suite, plan->suite->design.baseline);
+    if (plan->ops->device_memory && plan->ops->memory_left() < measuring->device_bytes)
+        return status_new(STATUS_SYSTEM, "the suite does not fit the device");
     now->product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
     return measure_phases(&plan->suite->variants[baseline].config, plan->ops, now->product, &now->phases);
 }
 
-/* Without a device nothing is known of its speed. */
-static status measure_there(struct plan *plan, struct rates_now *now) {
-    if (!plan->ops->device_memory) return measure_now(plan, now);
-    status s = device_apart(plan->ops, measure_now, plan, now, sizeof *now);
+/* Of a device that is not there, or that the suite does not fit, no speed is known. */
+static status measure_there(const struct plan *plan, size_t device_bytes, struct rates_now *now) {
+    struct measuring measuring = {plan, device_bytes};
+    if (!plan->ops->device_memory) return measure_now(&measuring, now);
+    status s = device_apart(plan->ops, measure_now, &measuring, now, sizeof *now);
     if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, NAN, 0}};
     status_free(s);
     return NULL;
@@ -190,7 +199,7 @@ static status measure_missing(struct plan *plan, const struct variant_work *work
         struct plan_stage *stage = &plan->stages[i];
         if (stage->measured) continue;
         if (e->measured) {
-            TRY(measure_there(plan, &now));
+            TRY(measure_there(plan, e->memory.device, &now));
             e->gflops = now.product / 1e9;
             e->efficiency = now.phases.training / now.product;
             e->slice_tokens = now.phases.tokens;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "harness/cmd_common.h"
@@ -38,11 +39,21 @@ status prepared_check_device(const struct prepared *p, int jobs) {
         (long long)p->suite.config.train_slice_tokens);
 }
 
+/* A suite that was declared stays where it was, unless another device is asked for. */
+static status choose_device(const struct invocation *in, struct prepared *p, const struct backend **ops) {
+    const char *word = cli_text(in, "device");
+    char declared[32] = "";
+    if (p->store && strcmp(word, "auto") == 0)
+        TRY(store_declared_backend(p->store, p->suite.name, p->suite.scale, declared));
+    bool stays = strcmp(declared, "cpu") == 0 || strcmp(declared, "cuda") == 0;
+    return device_for_suite(&p->suite, stays ? declared : word, ops);
+}
+
 static status prepare_parts(const struct invocation *in, struct prepared *p) {
     const struct backend *ops;
     TRY(load_suite(in, &p->suite));
-    TRY(device_for_suite(&p->suite, cli_text(in, "device"), &ops));
     TRY(open_when_there(cli_text(in, "db"), &p->store));
+    TRY(choose_device(in, p, &ops));
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
     TRY(plan_create(&p->plan, &p->suite, &p->datasets, ops));
     if (p->store) {

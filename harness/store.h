@@ -39,6 +39,9 @@ status store_declare(struct store *store, const struct plan *plan, const struct 
 /* What store_declare would say, without changing anything: NULL status when the suite is new or fits. */
 status store_check_declaration(struct store *store, const struct plan *plan, const struct dataset_list *datasets);
 
+/* The run.backend that the suite was declared with; "" for a suite that is not. */
+status store_declared_backend(struct store *store, const char *suite, const char *scale, char backend[32]);
+
 struct suite_summary {
     char name[NAME_CAPACITY], scale[32], path[4096], declared_at[32], last_activity[32];
     int runs, done, running, failed, interrupted, pending, late;

@@ -216,6 +216,7 @@ static status create(struct trainer *t, const struct config *config, const struc
     for (int i = 0; i < t->workspace_count; i++) TRY(workspace_create(&t->workspaces[i], &t->net, true, i));
     t->dataset = dataset;
     t->number = ++created;
+    t->batch_step = -1;
     TRY(batch_plan_create(&t->plan, &dataset->train, (size_t)config->train_sequence, MICRO_SHARDS * t->shard_sequences,
                           config->data_order, seed));
     TRY(draw_weights(t, seed));
@@ -390,13 +391,21 @@ static status judge(const struct trainer *t, double *loss) {
     return NULL;
 }
 
+static void fill_batch(struct trainer *t, int64_t step) {
+    if (t->batch_step == step) return;
+    batch_fill(&t->plan, step, t->batch, t->batch + batch_tokens(t));
+    t->batch_step = step;
+}
+
 static status compute_gradients(struct trainer *t, double multiplier, double *loss) {
     struct pass pass = {.trainer = t,
                         .repeats_on = repeats_now(t),
                         .qat = qat_ever(&t->config) && multiplier < t->config.train_qat_below};
-    batch_fill(&t->plan, t->steps_done, t->batch, t->batch + batch_tokens(t));
+    fill_batch(t, t->steps_done);
     t->ops->upload(t->lanes, t->ids, t->batch, 2 * batch_tokens(t) * sizeof *t->batch);
     t->ops->replay(t->lanes, t->number << 2 | (uint64_t)pass.repeats_on << 1 | (uint64_t)pass.qat, run_pass, &pass);
+    if (t->ops->device_memory && t->steps_done + 1 < t->config.train_steps)
+        fill_batch(t, t->steps_done + 1); /* while the device is at work */
     TRY(add_over_ranks(&pass));
     return judge(t, loss);
 }

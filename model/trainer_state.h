@@ -44,6 +44,7 @@ struct trainer {
     struct arena host;
     struct lane *lanes;        /* (lane_count) */
     int32_t *batch;            /* (2, batch tokens) what ids and targets get */
+    int64_t batch_step;        /* whose tokens they are; -1: nothing yet */
     struct verdict downloaded; /* the verdict */
 
     /* What a checkpoint holds beside the buffers. */

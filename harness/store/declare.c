@@ -243,6 +243,21 @@ static status declare(struct declaring *d) {
     return NULL;
 }
 
+status store_declared_backend(struct store *store, const char *suite, const char *scale, char backend[32]) {
+    static const char key[] = "\nrun.backend=";
+    struct query q;
+    bool row;
+    *backend = 0;
+    TRY(query_open(&q, store->db, "SELECT char(10) || options FROM suites WHERE name = ? AND scale = ?", "ss", suite,
+                   scale));
+    TRY(query_next(&q, &row));
+    char *options = row ? query_copy(&q, 0) : NULL, *found = options ? strstr(options, key) : NULL;
+    if (found) snprintf(backend, 32, "%.*s", (int)strcspn(found + sizeof key - 1, "\n"), found + sizeof key - 1);
+    free(options);
+    query_close(&q);
+    return NULL;
+}
+
 status store_check_declaration(struct store *store, const struct plan *plan, const struct dataset_list *datasets) {
     struct declaring d = {store, plan, plan->suite, datasets, 0, false};
     return compare(&d);

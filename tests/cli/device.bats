@@ -32,7 +32,7 @@ YAML
 has_cuda() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" >/dev/null 2>&1; }
 works() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json | json "d['device']['problem'] is None" | grep -q True; }
 
-# ends PATTERN COMMAND...: exit status 0, and the output has the pattern.
+# prints PATTERN COMMAND...: exit status 0, and the output has the pattern.
 prints() {
     local pattern=$1
     shift
@@ -77,6 +77,7 @@ prints() {
     prints "4 of 4 runs done, 0 failed" hinge run "$suite" --device cuda --db "$db" --data "$shared/data"
     prints "every loss equal to the last bit" hinge reproduce 1 --db "$db" --data "$shared/data"
     hinge export runs little --db "$db" --format csv | sed -n 2p | grep -q ",cuda,"
+    prints "0 stages done now" hinge run "$suite" --db "$db" --data "$shared/data"
     fails 2 "backend" hinge run "$suite" --device cpu --db "$db" --data "$shared/data"
     fails 2 "made with backend cuda" hinge reproduce 1 --device cpu --db "$db" --data "$shared/data"
 }
@@ -87,6 +88,14 @@ prints() {
     fails 4 "of the device's memory, of which" hinge run "$suite" --device cuda --db "$db" --data "$shared/data" \
         --set train.batch_tokens=16777216 --set train.slice_tokens=1048576 --set model.dim=2048
     [ ! -e "$db" ]
+}
+
+@test "a suite that was declared on the CPU stays there" {
+    hinge run "$suite" --device cpu --db "$db" --data "$shared/data" 2>/dev/null >&2
+    succeeds hinge plan "$suite" --db "$db" --data "$shared/data" --json
+    [ "$(json "d['device'], d['estimate']['runs_done']" <<<"$output")" = "(None, 4)" ]
+    has_cuda || return 0
+    fails 2 "was declared otherwise" hinge plan "$suite" --device cuda --db "$db" --data "$shared/data"
 }
 
 @test "a simulated suite has no device to choose" {

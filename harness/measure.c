@@ -162,16 +162,22 @@ static void lay_out(struct probe *p, struct arena *arena) {
     }
 }
 
+static status no_memory(size_t bytes) {
+    return status_new(STATUS_SYSTEM, "measuring a training step needs %.1f MB of memory, which this machine refused",
+                      (double)bytes / 1e6);
+}
+
 static status allocate(struct probe *p) {
     struct arena counting = {.ops = p->ops};
     lay_out(p, &counting);
     TRY(arena_create_for(&p->arena, p->ops, counting.used, "measuring a training step"));
     lay_out(p, &p->arena);
     p->tokens = calloc(token_count(p), sizeof *p->tokens);
-    if (!p->tokens) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    if (!p->tokens) return no_memory(token_count(p) * sizeof *p->tokens);
     for (int lane = 0; lane < p->lane_count; lane++) {
-        p->logits[lane] = calloc(DECODED * (size_t)p->net.config.model_vocab_size, sizeof(real));
-        if (!p->logits[lane]) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+        size_t logits = DECODED * (size_t)p->net.config.model_vocab_size;
+        p->logits[lane] = calloc(logits, sizeof(real));
+        if (!p->logits[lane]) return no_memory(logits * sizeof(real));
         TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
         TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
     }
@@ -182,7 +188,7 @@ static status allocate(struct probe *p) {
 static status fill(struct probe *p) {
     size_t total = p->net.parameters.total, count = p->rows * p->cols;
     real *values = calloc(total > count ? total : count, sizeof *values);
-    if (!values) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
+    if (!values) return no_memory((total > count ? total : count) * sizeof *values);
     for (size_t i = 0; i < count; i++) values[i] = (real)((i * 7919) % 17) - 8;
     for (int lane = 0; lane < p->lane_count; lane++)
         p->ops->upload(p->lanes, p->matrices[lane], values, count * sizeof *values);

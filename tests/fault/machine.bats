@@ -152,11 +152,11 @@ under_limits() {
 @test "a limit on memory" {
     under_limits v 250000 200000 300000 400000 500000 600000
     grep -q "address space" "$folder/reasons"
-    sed 's/^name: little/name: large/; s/model.dim: 16/model.dim: 1024/; s/train.batch_tokens: 128/train.batch_tokens: 4096/; s/train.sequence: 16/train.sequence: 512/; s/train.slice_tokens: 16/train.slice_tokens: 512/' \
+    sed 's/^name: little/name: large/; s/model.dim: 16/model.dim: 4096/; s/train.batch_tokens: 128/train.batch_tokens: 4096/; s/train.sequence: 16/train.sequence: 64/; s/train.slice_tokens: 16/train.slice_tokens: 64/' \
         "$folder/little.yaml" >"$folder/large.yaml"
     fails_by_memory() { (ulimit -Sv 900000 && exec "$HINGE" run "$folder/large.yaml" --db "$folder/large/hinge.db" --data "$folder/data"); }
     OMP_NUM_THREADS=1 run --separate-stderr fails_by_memory
-    [ "$status" -eq 4 ]
-    [[ $stderr == *" MB of memory"* ]]
+    [ "$status" -eq 4 ] || { echo "status $status: $stderr"; return 1; }
+    [[ $stderr == *" MB of memory"* ]] || { echo "$stderr"; return 1; }
     note "$(tail -n 1 <<<"$stderr")"
 }

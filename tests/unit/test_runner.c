@@ -375,7 +375,8 @@ static void a_run_is_reproduced_and_the_first_different_step_is_named(void **sta
     expect_failure(failed, "run 2: step 5", NULL);
     assert_int_equal(result.first_different, 5);
     run_sql(s, "UPDATE stages SET status = 'pending', weights_sha256 = NULL");
-    expect_failure(runner_reproduce(store, 2, data_root, backend_find("cpu"), NULL, &result), "training is not done", NULL);
+    expect_failure(runner_reproduce(store, 2, data_root, backend_find("cpu"), NULL, &result), "training is not done",
+                   NULL);
     store_close(store);
     session_free(s);
 }

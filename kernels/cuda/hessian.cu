@@ -58,6 +58,16 @@ __device__ static inline void multiply_chunk(float (&sum)[M_TILES][N_TILES][4], 
     }
 }
 
+/* total += sum, which becomes 0. */
+__device__ static inline void move_sums(double (&total)[M_TILES][N_TILES][4], float (&sum)[M_TILES][N_TILES][4]) {
+    for (unsigned m = 0; m < M_TILES; m++)
+        for (unsigned n = 0; n < N_TILES; n++)
+            for (unsigned i = 0; i < 4; i++) {
+                total[m][n][i] += (double)sum[m][n][i];
+                sum[m][n][i] = 0;
+            }
+}
+
 static __global__ void __launch_bounds__(HESSIAN_THREADS) hessian_kernel(double *h, samples s) {
     if (blockIdx.y > blockIdx.x) return;
     bf16 *room = shared_memory<bf16>(); /* 2 stages */
@@ -81,12 +91,7 @@ static __global__ void __launch_bounds__(HESSIAN_THREADS) hessian_kernel(double 
         multiply_chunk(sum, stage + down, stage + CHUNK * PITCH + across);
         __syncthreads();
         if ((first + CHUNK) % FLOAT_ROWS != 0 && first + CHUNK < s.rows) continue;
-        for (unsigned m = 0; m < M_TILES; m++)
-            for (unsigned n = 0; n < N_TILES; n++)
-                for (unsigned i = 0; i < 4; i++) {
-                    total[m][n][i] += (double)sum[m][n][i];
-                    sum[m][n][i] = 0;
-                }
+        move_sums(total, sum);
     }
     copy_wait<0>();
     for (unsigned m = 0; m < M_TILES; m++)

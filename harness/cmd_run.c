@@ -6,6 +6,7 @@
 #include "harness/cmd_plan.h"
 #include "harness/interrupt.h"
 #include "harness/progress_line.h"
+#include "harness/ranks.h"
 #include "harness/runner.h"
 #include "harness/units.h"
 #include "harness/verbs.h"
@@ -88,11 +89,34 @@ static status update(const struct invocation *in) {
     return NULL;
 }
 
+/* Rank 0 runs the suite; the others follow it until it is done. */
+static status run_on_ranks(const struct invocation *in, struct prepared *prepared, struct comm *comm) {
+    if (comm->rank != 0) return ranks_follow(comm, &prepared->plan);
+    prepared->plan.comm = comm;
+    status failed = run_prepared(in, prepared);
+    status ended = ranks_order(comm, ORDER_END, 0);
+    if (!failed) return ended;
+    status_free(ended);
+    return failed;
+}
+
+static status launch(const struct invocation *in, struct prepared *prepared) {
+    if (!comm_launched()) return run_prepared(in, prepared);
+    if (cli_int(in, "jobs") > 1)
+        return status_new(STATUS_USAGE, "--jobs works with one rank; several ranks share each training instead");
+    if (prepared->plan.ops->device_memory) TRY(prepared->plan.ops->open());
+    struct comm comm;
+    TRY(comm_open(&comm, prepared->plan.ops));
+    status failed = run_on_ranks(in, prepared, &comm);
+    comm_close(&comm);
+    return failed;
+}
+
 static status run(const struct invocation *in) {
     struct prepared prepared;
     TRY(update(in));
     TRY(prepare(in, &prepared));
-    status failed = run_prepared(in, &prepared);
+    status failed = launch(in, &prepared);
     prepared_free(&prepared);
     return failed;
 }
@@ -126,6 +150,7 @@ static const char *const examples[] = {
     "hinge run suites/demo.yaml",
     "hinge run demo --scale tiny --jobs 2",
     "hinge run recurrence --set train.steps=200 --dry-run",
+    "mpirun -np 4 hinge run recurrence",
     NULL,
 };
 

@@ -54,10 +54,13 @@ status datasets_open(struct dataset_list *list, const struct suite *suite, const
 void datasets_close(struct dataset_list *list);
 const struct dataset *datasets_find(const struct dataset_list *list, const char *name); /* NULL when absent */
 
+struct comm;
+
 struct plan {
     const struct suite *suite;           /* borrowed */
     const struct dataset_list *datasets; /* borrowed */
     const struct backend *ops;           /* borrowed */
+    struct comm *comm;                   /* borrowed; NULL: this process alone (ranks.h) */
     int run_count;
     struct plan_run *runs; /* block by block: every variant once for a seed, then the next seed */
     int stage_count;

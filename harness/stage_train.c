@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/ranks.h"
 #include "harness/weights.h"
 #include "kernels/clock.h"
 #include "model/trainer.h"
@@ -29,12 +30,19 @@ struct training {
 /* --- starting and resuming -------------------------------------------------------------------------------------------
  */
 
+/* What all ranks are about to do. */
+static status order(const struct training *t, enum order_kind kind) {
+    return ranks_order(t->context->plan->comm, kind, (int)(t->stage - t->context->stages));
+}
+
 static status create(struct training *t) {
     const struct stage_context *c = t->context;
     trainer_destroy(t->trainer);
     t->trainer = NULL;
-    return trainer_create(&t->trainer, t->config, c->plan->ops, datasets_find(c->datasets, t->config->data_name),
-                          (uint64_t)t->stage->seed);
+    TRY(order(t, ORDER_CREATE));
+    return ranks_agree(c->plan->comm,
+                       trainer_create_on(&t->trainer, c->plan->comm, t->config, c->plan->ops,
+                                         datasets_find(c->datasets, t->config->data_name), (uint64_t)t->stage->seed));
 }
 
 static void tell(const struct training *t, const char *why) {
@@ -64,6 +72,7 @@ static status hold_to_one_build(struct training *t) {
 static status resume(struct training *t) {
     int64_t stored;
     if (access(t->checkpoint, F_OK) != 0) return NULL;
+    TRY(order(t, ORDER_LOAD));
     status s = trainer_load(t->trainer, t->checkpoint, t->stage->key);
     if (s && status_kind(s) != STATUS_DATA) return s;
     if (s) {
@@ -97,6 +106,7 @@ static status save(struct training *t) {
     TRY(store_put_steps(c->store, t->stage->key, c->worker, t->first, t->pending, t->count));
     t->first += (int64_t)t->count;
     t->count = 0;
+    TRY(order(t, ORDER_SAVE));
     TRY(trainer_save(t->trainer, t->checkpoint, t->stage->key));
     t->last_saved = clock_seconds();
     return NULL;
@@ -118,6 +128,7 @@ static status stopped(struct training *t) {
 static status step(struct training *t, bool *stop) {
     const struct stage_watch *watch = &t->context->watch;
     struct step_record record;
+    TRY(order(t, ORDER_STEP));
     status s = trainer_step(t->trainer, &record);
     if (s) {
         status_free(save(t)); /* the last good step; what stopped the training is the message that counts */
@@ -198,6 +209,7 @@ status stage_train(const struct stage_context *context, int index) {
     struct training t = {
         .context = context, .stage = stage, .config = &context->plan->suite->variants[stage->variant].config};
     status s = run(&t);
+    if (t.trainer) status_free(order(&t, ORDER_DESTROY));
     trainer_destroy(t.trainer);
     free(t.pending);
     return s;

@@ -157,7 +157,8 @@ static void print_device(const struct prepared *prepared) {
     if (*prepared->device_problem)
         text_append(line, sizeof line, "it cannot be used here: %s", prepared->device_problem);
     else
-        text_append(line, sizeof line, "%s are free", format_bytes((double)prepared->device_free, available));
+        text_append(line, sizeof line, "%s are free%s", format_bytes((double)prepared->room.bytes_free, available),
+                    prepared->room.devices > 1 ? " on each of the devices" : "");
     print_labelled("device", line);
 }
 
@@ -256,7 +257,8 @@ static json_t *device_json(const struct prepared *prepared) {
     json_t *object = json_object();
     json_object_set_new(object, "backend", json_text(prepared->plan.ops->name));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)prepared->estimate.memory.device));
-    json_object_set_new(object, "free_bytes", json_integer((json_int_t)prepared->device_free));
+    json_object_set_new(object, "free_bytes", json_integer((json_int_t)prepared->room.bytes_free));
+    json_object_set_new(object, "devices", json_integer(prepared->room.devices));
     json_object_set_new(object, "problem",
                         *prepared->device_problem ? json_text(prepared->device_problem) : json_null());
     return object;

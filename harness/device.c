@@ -77,23 +77,23 @@ status device_apart(const struct backend *ops, device_work work, void *context, 
     return s;
 }
 
-static status free_bytes(void *context, void *result) {
+static status look(void *context, void *result) {
     const struct backend *ops = context;
-    *(size_t *)result = ops->memory_left();
+    *(struct device_room *)result = (struct device_room){ops->device_count(), ops->memory_left()};
     return NULL;
 }
 
-status device_probe(const struct backend *ops, size_t *bytes_free) {
-    *bytes_free = 0;
-    return device_apart(ops, free_bytes, (void *)ops, bytes_free, sizeof *bytes_free);
+status device_probe(const struct backend *ops, struct device_room *room) {
+    *room = (struct device_room){0};
+    return device_apart(ops, look, (void *)ops, room, sizeof *room);
 }
 
 /* --- the choice -----------------------------------------------------------------------------------------------------
  */
 
 static bool opens(const struct backend *ops) {
-    size_t bytes;
-    status s = device_probe(ops, &bytes);
+    struct device_room room;
+    status s = device_probe(ops, &room);
     bool good = !s;
     status_free(s);
     return good;

@@ -20,8 +20,14 @@ status device_find(const char *word, const struct backend **ops);
  * and an open train.slice_tokens. Simulated suites stay what they are. */
 status device_for_suite(struct suite *suite, const char *word, const struct backend **ops);
 
-/* Opens the backend in a process of its own: the bytes that are free on its device, or why it cannot be used. */
-status device_probe(const struct backend *ops, size_t *bytes_free);
+/* What a machine's devices have to offer. */
+struct device_room {
+    int devices;
+    size_t bytes_free; /* of the first */
+};
+
+/* Opens the backend in a process of its own: what there is, or why it cannot be used. */
+status device_probe(const struct backend *ops, struct device_room *room);
 
 /* Runs function(context, result) in a process of its own, after the backend was opened there, and brings `bytes` of
  * result back. */

@@ -20,23 +20,25 @@ static status open_when_there(const char *path, struct store **store) {
 
 static void look_at_device(struct prepared *p) {
     if (!p->plan.ops->device_memory) return;
-    status s = device_probe(p->plan.ops, &p->device_free);
+    status s = device_probe(p->plan.ops, &p->room);
     if (s) snprintf(p->device_problem, sizeof p->device_problem, "%s", status_text(s));
     status_free(s);
 }
 
 status prepared_check_device(const struct prepared *p, int jobs) {
     char needs[UNITS_CAPACITY], available[UNITS_CAPACITY];
-    size_t bytes = (size_t)jobs * p->estimate.memory.device;
     if (!p->plan.ops->device_memory) return NULL;
     if (*p->device_problem) return status_new(STATUS_SYSTEM, "%s", p->device_problem);
-    if (bytes <= p->device_free) return NULL;
-    return status_new(
-        STATUS_SYSTEM,
-        "%d job%s needs %s of the device's memory, of which %s are free; --set train.slice_tokens=N with a "
-        "smaller N than %lld, or a smaller model.dim or train.batch_tokens, takes less",
-        jobs, jobs == 1 ? "" : "s", format_bytes((double)bytes, needs), format_bytes((double)p->device_free, available),
-        (long long)p->suite.config.train_slice_tokens);
+    int together = (jobs + p->room.devices - 1) / p->room.devices; /* on one device */
+    size_t bytes = (size_t)together * p->estimate.memory.device;
+    if (bytes <= p->room.bytes_free) return NULL;
+    return status_new(STATUS_SYSTEM,
+                      "%d job%s on a device needs %s of its memory, of which %s are free; --set train.slice_tokens=N "
+                      "with a smaller N "
+                      "than %lld, or a smaller model.dim or train.batch_tokens, takes less",
+                      together, together == 1 ? "" : "s", format_bytes((double)bytes, needs),
+                      format_bytes((double)p->room.bytes_free, available),
+                      (long long)p->suite.config.train_slice_tokens);
 }
 
 /* A suite that was declared stays where it was, unless another device is asked for. */

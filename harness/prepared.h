@@ -1,6 +1,7 @@
 /* prepared: a suite with its data, plan, store and estimate, ready to print or run. */
 #pragma once
 #include "harness/cli.h"
+#include "harness/device.h"
 #include "harness/plan.h"
 #include "harness/store.h"
 #include "harness/suite.h"
@@ -12,7 +13,7 @@ struct prepared {
     struct plan plan;
     struct store *store; /* opened for reading; NULL when there is no database yet */
     struct plan_estimate estimate;
-    size_t device_free;       /* bytes of the device's memory, where the suite runs on one */
+    struct device_room room;  /* where the suite runs on a device */
     char device_problem[512]; /* why the device cannot be used; "" when it can */
 };
 

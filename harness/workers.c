@@ -102,6 +102,7 @@ static void enter_child(const struct crew *crew, const struct dataset_list *data
     int share = ops->lane_count() / request->jobs;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     ops->limit_lanes(share > 1 ? share : 1);
+    ops->choose_device(index);
     int ignored = 0; /* the other side counts by the events */
     struct child child = {.callbacks = request->callbacks, .pipe = pipe, .stop = crew->stop};
     child.work = (struct work){request, datasets,      {&child, send_progress, send_message, should_stop},

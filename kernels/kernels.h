@@ -132,6 +132,10 @@ struct backend {
     bool device_memory; /* memory_new's memory is not the host's: only ops, upload and download may touch it */
     size_t batch_most;  /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
 
+    /* Devices of this machine; 1 for a CPU, 0 where none answers. */
+    int (*device_count)(void);
+    /* Before open: which of them this process uses; the number counts round where there are fewer. */
+    void (*choose_device)(int number);
     /* Finds the device and makes it ready; an error says why it cannot be used. Called before anything else. */
     status (*open)(void);
     /* Zeroed memory for the ops, aligned to 256 bytes; `what` names it in the message when there is not that much. */

@@ -7,6 +7,10 @@
 
 enum { ALIGNMENT = 256 };
 
+int cpu_device_count(void) { return 1; }
+
+void cpu_choose_device(int number) { (void)number; }
+
 status cpu_open(void) { return NULL; }
 
 status cpu_memory_new(void **out, size_t bytes, const char *what) {

@@ -2,6 +2,8 @@
 #pragma once
 #include "kernels/kernels.h"
 
+int cpu_device_count(void);
+void cpu_choose_device(int number);
 status cpu_open(void);
 status cpu_memory_new(void **out, size_t bytes, const char *what);
 void cpu_memory_free(void *memory);

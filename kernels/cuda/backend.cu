@@ -38,7 +38,12 @@ extern "C" status cuda_finish(struct lane *) {
 /* --- the device -----------------------------------------------------------------------------------------------------
  */
 
-extern "C" void cuda_choose_device(int device) { chosen_device = device; }
+extern "C" int cuda_device_count(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+extern "C" void cuda_choose_device(int number) { chosen_device = number; }
 
 static status unusable(cudaError_t error) {
     int driver = 0, runtime = 0;
@@ -63,8 +68,7 @@ static status check_device() {
     int count, major, minor;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return unusable(error);
-    if (chosen_device >= count)
-        return status_new(STATUS_SYSTEM, "device %d is wanted, but there are %d, counted from 0", chosen_device, count);
+    chosen_device %= count;
     error = cudaSetDevice(chosen_device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, chosen_device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, chosen_device);

@@ -2,8 +2,8 @@
 #pragma once
 #include "kernels/kernels.h"
 
-/* Which of the machine's devices this process uses; before open(), else 0. */
-void cuda_choose_device(int device);
+int cuda_device_count(void);
+void cuda_choose_device(int number); /* else 0 */
 
 status cuda_open(void);
 status cuda_memory_new(void **out, size_t bytes, const char *what);

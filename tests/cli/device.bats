@@ -85,7 +85,7 @@ prints() {
 @test "a run that does not fit the device is refused with the figure before anything is written" {
     has_cuda || skip "this build has no CUDA"
     works || skip "no device works here"
-    fails 4 "of the device's memory, of which" hinge run "$suite" --device cuda --db "$db" --data "$shared/data" \
+    fails 4 "of its memory, of which" hinge run "$suite" --device cuda --db "$db" --data "$shared/data" \
         --set train.batch_tokens=16777216 --set train.slice_tokens=1048576 --set model.dim=2048
     [ ! -e "$db" ]
 }

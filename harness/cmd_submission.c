@@ -260,7 +260,7 @@ static const struct flag_row flags[] = {
 
 static const char *const examples[] = {
     "hinge submission 3 -o reports/out/record",
-    "hinge submission 3 -o reports/out/record --baseline none --code hinge.tar.xz --author 'A. Name' --github-id name",
+    "hinge submission 3 -o reports/out/record --baseline none --code hinge.tar.xz --author Me",
     NULL,
 };
 

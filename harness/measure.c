@@ -19,7 +19,7 @@ enum {
     MOST_TIMES = 1000,
     SHORTEST = 128,
     DECODED = 8,
-    SAMPLE_BYTES = 1 << 17
+    MOST_SAMPLE_BYTES = 1 << 20
 };
 static const double budget_seconds = 0.25, round_seconds = 0.03;
 
@@ -228,19 +228,24 @@ static void release(struct probe *p) {
 
 /* --- all ---------------------------------------------------------------------------------------------------------- */
 
-/* Bytes of 63 values, as 6-bit integers are stored. */
-static status measure_compression(double *rate) {
-    unsigned char *bytes = malloc(SAMPLE_BYTES), *out = NULL;
-    size_t size;
+static unsigned next_number(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 24;
+}
+
+/* Bytes of 63 values, most of them in the middle, as weights of 6 bits are stored. The match finder slows down with the
+ * data's size, so the sample has the model's as far as that is quick. */
+static status measure_compression(size_t parameters, double *rate) {
+    size_t count = parameters < MOST_SAMPLE_BYTES ? parameters : MOST_SAMPLE_BYTES, size;
+    unsigned char *bytes = malloc(count), *out = NULL;
     uint32_t state = 1;
     if (!bytes) return status_new(STATUS_SYSTEM, "no memory to measure compression");
-    for (int i = 0; i < SAMPLE_BYTES; i++) {
-        state = state * 1664525u + 1013904223u;
-        bytes[i] = (unsigned char)(state >> 24) % 63;
-    }
+    for (size_t i = 0; i < count; i++)
+        bytes[i] =
+            (unsigned char)((next_number(&state) + next_number(&state) + next_number(&state)) * 63 / (3 * 255 + 1));
     double start = clock_seconds();
-    status s = xz_compress(bytes, SAMPLE_BYTES, &out, &size);
-    *rate = SAMPLE_BYTES / (clock_seconds() - start);
+    status s = xz_compress(bytes, count, &out, &size);
+    *rate = (double)count / (clock_seconds() - start);
     free(out);
     free(bytes);
     return s;
@@ -269,6 +274,7 @@ status measure_phases(const struct config *config, const struct backend *ops, do
     p->product_rate = product_rate;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);
+    size_t parameters = p->net.parameters.elements;
     release(p);
-    return s ? s : measure_compression(&rates->compressed);
+    return s ? s : measure_compression(parameters, &rates->compressed);
 }

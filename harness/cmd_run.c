@@ -104,7 +104,10 @@ static status launch(const struct invocation *in, struct prepared *prepared) {
     if (!comm_launched()) return run_prepared(in, prepared);
     if (cli_int(in, "jobs") > 1)
         return status_new(STATUS_USAGE, "--jobs works with one rank; several ranks share each training instead");
-    if (prepared->plan.ops->device_memory) TRY(prepared->plan.ops->open());
+    if (prepared->plan.ops->device_memory) {
+        prepared->plan.ops->choose_device(comm_local_rank());
+        TRY(prepared->plan.ops->open());
+    }
     struct comm comm;
     TRY(comm_open(&comm, prepared->plan.ops));
     status failed = run_on_ranks(in, prepared, &comm);

@@ -42,17 +42,25 @@ void comm_single(struct comm *comm, const struct backend *ops) {
                           .close = single_close};
 }
 
-/* Open MPI's and Slurm's own words for the number of ranks. */
-static int launched_ranks(void) {
-    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"};
-    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+/* The number in the first of the variables that is set; 0 when none is. */
+static int number_of(const char *const *variables, size_t count) {
+    for (size_t i = 0; i < count; i++) {
         const char *value = getenv(variables[i]);
         if (value) return atoi(value);
     }
     return 0;
 }
 
-bool comm_launched(void) { return launched_ranks() > 1; }
+/* Open MPI's and Slurm's own words. */
+bool comm_launched(void) {
+    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"};
+    return number_of(variables, 3) > 1;
+}
+
+int comm_local_rank(void) {
+    static const char *const variables[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"};
+    return number_of(variables, 3);
+}
 
 static status check_size(const struct comm *comm) {
     int size = comm->size;

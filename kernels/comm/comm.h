@@ -32,6 +32,9 @@ void comm_single(struct comm *comm, const struct backend *ops);
 /* True where a launcher (mpirun, srun) started this process as one of several ranks. */
 bool comm_launched(void);
 
+/* Which of the ranks on its machine this process is, from 0. */
+int comm_local_rank(void);
+
 /* The ranks that the launcher started; MPI, and NCCL between devices. Refused: a number of ranks that is not 1, 2, 4
  * or 8, and a build without MPI. With one rank, or none launched, the process alone. */
 status comm_open(struct comm *comm, const struct backend *ops);

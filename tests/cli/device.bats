@@ -101,3 +101,27 @@ prints() {
 @test "a simulated suite has no device to choose" {
     fails 2 "is simulated" hinge plan "$suite" --set run.backend=simulated --device cuda --db "$db"
 }
+
+# A machine with two devices, as nvidia-smi would tell of it.
+pretend_gpus() {
+    mkdir -p "$folder/bin"
+    cat >"$folder/bin/nvidia-smi" <<'SH'
+#!/bin/sh
+case "$1" in
+nvlink) printf 'GPU 0: NVIDIA H200 (UUID: GPU-1)\n\t Link 0: 26.562 GB/s\n\t Link 1: 26.562 GB/s\nGPU 1: NVIDIA H200 (UUID: GPU-2)\n' ;;
+*) printf 'NVIDIA H200, 570.1, 143771, 143000\nNVIDIA H200, 570.1, 143771, 1000\n' ;;
+esac
+SH
+    chmod +x "$folder/bin/nvidia-smi"
+}
+
+@test "doctor shows devices, memory, links and driver, and what runs make of them" {
+    run hinge doctor --db "$db" --data "$shared/data"
+    [[ $output == *CUDA* ]]
+    [[ $output == *"nvidia-smi shows none"* ]] || [ -e /dev/nvidia0 ]
+    pretend_gpus
+    PATH="$folder/bin:$PATH" run hinge doctor --db "$db" --data "$shared/data"
+    [[ $output == *"NVIDIA H200, 149.9 GB free of 150.8 GB, 2 NVLinks of 26.6 GB/s, driver 570.1"* ]]
+    [[ $output == *"NVIDIA H200, 1.0 GB free of 150.8 GB, no NVLink, driver 570.1"* ]]
+    has_cuda || [[ $output == *"runs use the CPU"* ]]
+}

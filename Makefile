@@ -56,11 +56,14 @@ OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
 CUDA_SOURCES := $(sort $(wildcard kernels/cuda/*.cu))
 NVCC         := $(if $(filter auto,$(CUDA)),$(if $(SAN)$(filter double,$(REAL)),,$(wildcard $(CUDA_HOME)/bin/nvcc)))
 ifeq ($(CUDA),emulator)
-CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(patsubst %.cc,$(BUILD)/%.o,$(sort $(wildcard tests/cuda_emulator/*.cc)))
-CUFLAGS      := $(filter-out -fopenmp,$(subst c++17,c++20,$(CXXFLAGS))) -Wno-unknown-pragmas \
-    -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+HAVE_NCCL    := emulated
+CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(BUILD)/kernels/comm/nccl.o $(patsubst %.cc,$(BUILD)/%.o,$(sort $(wildcard tests/cuda_emulator/*.cc)))
+# Where the host's code has AddressSanitizer, the kernels have the emulator's own check of every access.
+CUFLAGS      := $(filter-out -fopenmp,$(subst -fsanitize=address,-fsanitize=thread,$(subst c++17,c++20,$(CXXFLAGS)))) -Wno-unknown-pragmas \
+    -Wno-missing-field-initializers $(if $(SAN),-Wno-maybe-uninitialized) -DHINGE_CUDA_EMULATOR
 else ifneq ($(NVCC),)
-CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o)
+HAVE_NCCL    := $(firstword $(wildcard $(CUDA_HOME)/lib64/libnccl.so /usr/lib/*-linux-gnu/libnccl.so))
+CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(if $(HAVE_NCCL),$(BUILD)/kernels/comm/nccl.o)
 # Code for each architecture that the toolkit knows, and PTX of the newest for those to come.
 KNOWN_ARCHS  := $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch))
 TARGETS      := $(foreach a,$(CUDA_ARCHS),$(if $(filter $(a:a=),$(KNOWN_ARCHS)),$a))
@@ -69,7 +72,6 @@ NVFLAGS      := -std=c++20 -O3 -lineinfo -I. -D_GNU_SOURCE -ccbin $(CXX) -Werror
     $(foreach a,$(TARGETS),-gencode arch=compute_$a,code=sm_$a) \
     $(if $(PTX_TARGET),-gencode arch=compute_$(PTX_TARGET)$(comma)code=compute_$(PTX_TARGET))
 CUDA_LIBRARY_DIR := $(CUDA_HOME)/lib64
-HAVE_NCCL    := $(firstword $(wildcard $(CUDA_LIBRARY_DIR)/libnccl.so /usr/lib/*-linux-gnu/libnccl.so))
 CUDA_LIBS    := -L$(CUDA_LIBRARY_DIR) -Wl,-rpath,$(CUDA_LIBRARY_DIR) -lcublasLt $(if $(HAVE_NCCL),-lnccl) \
     -lcudart_static -ldl -lrt
 endif
@@ -175,8 +177,8 @@ $(BUILD)/%.o: %.cc
 # Made again when the kernels come in or go.
 $(BUILD)/kernels-built: FORCE
 	@mkdir -p $(@D); echo '$(CUDA_OBJECTS)' | cmp -s - $@ || echo '$(CUDA_OBJECTS)' > $@
-$(BUILD)/kernels/ops.o: CFLAGS += $(CUDA_DEFINE)
-$(BUILD)/kernels/ops.o $(PROGRAM): $(BUILD)/kernels-built
+$(BUILD)/kernels/ops.o $(BUILD)/kernels/comm/no_nccl.o: CFLAGS += $(CUDA_DEFINE) $(if $(HAVE_NCCL),-DHINGE_NCCL)
+$(BUILD)/kernels/ops.o $(BUILD)/kernels/comm/no_nccl.o $(PROGRAM): $(BUILD)/kernels-built
 
 ifeq ($(CUDA),emulator)
 $(BUILD)/%.o: %.cu
@@ -235,4 +237,4 @@ compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
 	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
 
--include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/*/*.c)) $(BUILD)/tests/model/guarded.d
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(addsuffix .d,$(addprefix $(BUILD)/,$(basename $(wildcard tests/*/*.c tests/*/*.cu)))) $(BUILD)/tests/model/guarded.d

@@ -1,6 +1,6 @@
 /* backend: the device and its stream, memory, errors, and graphs that replay a step; see backend.h. */
-#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "kernels/cuda/device.cuh"
 extern "C" {
@@ -45,6 +45,14 @@ extern "C" int cuda_device_count(void) {
 
 extern "C" void cuda_choose_device(int number) { chosen_device = number; }
 
+/* Ranks of one machine each take a device of their own, by the number that the launcher gives them. */
+static int rank_on_this_machine() {
+    static const char *const variables[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"};
+    for (const char *variable : variables)
+        if (const char *value = getenv(variable)) return atoi(value);
+    return 0;
+}
+
 static status unusable(cudaError_t error) {
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
@@ -68,14 +76,15 @@ static status check_device() {
     int count, major, minor;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return unusable(error);
-    chosen_device %= count;
-    error = cudaSetDevice(chosen_device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, chosen_device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, chosen_device);
+    if (count == 0) return unusable(cudaErrorNoDevice);
+    int device = (chosen_device + rank_on_this_machine()) % count;
+    error = cudaSetDevice(device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     if (error != cudaSuccess) return unusable(error);
     if (major < OLDEST_MAJOR)
         return status_new(STATUS_SYSTEM, "device %d has compute capability %d.%d, but %d.0 (Ampere) or later is needed",
-                          chosen_device, major, minor, OLDEST_MAJOR);
+                          device, major, minor, OLDEST_MAJOR);
     return NULL;
 }
 

@@ -3,7 +3,8 @@
 #include "kernels/kernels.h"
 
 int cuda_device_count(void);
-void cuda_choose_device(int number); /* else 0 */
+/* Counted from 0, and from the last on again; else 0. Of several ranks on one machine each takes the next from there. */
+void cuda_choose_device(int number);
 
 status cuda_open(void);
 status cuda_memory_new(void **out, size_t bytes, const char *what);

@@ -22,6 +22,13 @@ struct emulator_preference {
     uint64_t workspace;
 };
 
+/* What callers keep until the process ends is no leak. */
+extern "C" __attribute__((weak)) void __lsan_ignore_object(const void *);
+template <typename T> static T *lasting(T *x) {
+    if (__lsan_ignore_object) __lsan_ignore_object(x);
+    return x;
+}
+
 template <typename T> static cublasStatus_t set(T *to, const void *value, size_t bytes) {
     if (bytes != sizeof *to) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(to, value, bytes);
@@ -41,7 +48,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) { return destroy(handle)
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *product, cublasComputeType_t, cudaDataType_t scale) {
     if (scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-    *product = new emulator_product{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT};
+    *product = lasting(new emulator_product{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT});
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) { return destroy(product); }
@@ -61,7 +68,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product, cubl
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType_t type, uint64_t rows,
                                           uint64_t columns, int64_t leading) {
-    *layout = new emulator_layout{type, rows, columns, leading, CUBLASLT_ORDER_COL, 1, 0};
+    *layout = lasting(new emulator_layout{type, rows, columns, leading, CUBLASLT_ORDER_COL, 1, 0});
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { return destroy(layout); }
@@ -163,10 +170,7 @@ static void store(void *x, cudaDataType_t type, size_t at, float value) {
 static void check_range(const char *name, const void *x, const emulator_layout *layout) {
     size_t last = place(layout, layout->batch - 1, layout->rows - 1, layout->columns - 1);
     size_t bytes = (last + 1) * element_bytes(layout);
-    allocation *memory = memory_find(x);
-    if (!memory || static_cast<const unsigned char *>(x) + bytes > memory->base + memory->bytes)
-        emulator_fault("cublasLtMatmul: the %zu bytes of matrix %s at %p are not within an allocation of the device",
-                       bytes, name, x);
+    memory_check_range(name, x, bytes);
 }
 
 struct product_call {
@@ -206,6 +210,26 @@ static void multiply(const product_call &x, int batch) {
     }
 }
 
+/* Every element is read, or written, once. */
+static void touch_matrix(const void *x, const emulator_layout *layout, bool writes) {
+    bool by_column = layout->order == CUBLASLT_ORDER_COL;
+    size_t lines = by_column ? layout->columns : layout->rows, line = by_column ? layout->rows : layout->columns;
+    for (int batch = 0; batch < layout->batch; batch++)
+        for (size_t i = 0; i < lines; i++) {
+            size_t first = by_column ? place(layout, batch, 0, i) : place(layout, batch, i, 0);
+            memory_host_touches(static_cast<const char *>(x) + first * element_bytes(layout),
+                                line * element_bytes(layout), writes);
+        }
+}
+
+static void touch(const product_call &x) {
+    if (!access_checked()) return;
+    touch_matrix(x.pa, &x.a, false);
+    touch_matrix(x.pb, &x.b, false);
+    if (x.beta != 0) touch_matrix(x.pc, &x.c, false);
+    touch_matrix(x.pd, &x.d, true);
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t layout_a, const void *b, cublasLtMatrixLayout_t layout_b,
                               const void *beta, const void *c, cublasLtMatrixLayout_t layout_c, void *d,
@@ -227,11 +251,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
     if (s != CUBLAS_STATUS_SUCCESS) return s;
     const uint64_t made_for[] = {call.shape.m, call.shape.n, call.shape.k};
     if (algorithm && memcmp(algorithm->data, made_for, sizeof made_for) != 0) return CUBLAS_STATUS_INVALID_VALUE;
-    check_range("a", a, layout_a);
-    check_range("b", b, layout_b);
-    if (call.beta != 0) check_range("c", c, layout_c);
-    check_range("d", d, layout_d);
+    check_range("cublasLtMatmul, matrix a", a, layout_a);
+    check_range("cublasLtMatmul, matrix b", b, layout_b);
+    if (call.beta != 0) check_range("cublasLtMatmul, matrix c", c, layout_c);
+    check_range("cublasLtMatmul, matrix d", d, layout_d);
     auto work = [call] {
+        touch(call);
         for (int batch = 0; batch < call.d.batch; batch++) multiply(call, batch);
     };
     if (!capture_record(work)) work();

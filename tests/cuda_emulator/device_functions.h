@@ -113,9 +113,8 @@ static inline void __threadfence_block() {}
 /* Whole numbers only: the order of additions of floats would show in the bits. */
 template <typename T, typename F> static inline T emulator_atomic(T *p, F change) {
     static_assert(!std::is_floating_point<T>::value, "no atomics on floats: the order of a sum is fixed");
-    emulator_atomic_access(p, sizeof *p);
-    T old = __atomic_load_n(p, __ATOMIC_RELAXED);
-    __atomic_store_n(p, change(old), __ATOMIC_RELAXED);
+    T old = (T)emulator_atomic_load(p, sizeof *p);
+    emulator_atomic_store(p, (uint64_t)change(old), sizeof *p);
     return old;
 }
 template <typename T> static inline T atomicAdd(T *p, T x) {

@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <functional>
+#include <memory>
 
 #include "tests/cuda_emulator/cublasLt.h"
 #include "tests/cuda_emulator/cuda_runtime.h"
+#include "tests/cuda_emulator/nccl.h"
 
 #define __global__
 #define __device__
@@ -52,8 +53,16 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 static const int warpSize = 32;
 
-/* Runs the kernel, or records it while the stream is being captured. */
-cudaError_t emulator_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel);
+/* Runs the kernel, or records it while the stream is being captured. `kernel` holds the arguments. */
+cudaError_t emulator_launch_call(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                                 void (*call)(const void *kernel), std::shared_ptr<const void> kernel, size_t bytes);
+template <typename Kernel>
+static inline cudaError_t emulator_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                                          const Kernel &kernel) {
+    auto call = [](const void *k) { (*static_cast<const Kernel *>(k))(); };
+    return emulator_launch_call(name, grid, block, shared_bytes, call, std::make_shared<const Kernel>(kernel),
+                                sizeof kernel);
+}
 void *emulator_shared_memory();
 /* Reports kernel, block, thread and seed with the message, and ends the program with EMULATOR_FAULT. */
 enum { EMULATOR_FAULT = 86 };
@@ -98,7 +107,8 @@ static inline unsigned __ballot_sync(unsigned mask, int p) { return emulator_bal
 static inline int __any_sync(unsigned mask, int p) { return emulator_ballot(mask, p) != 0; }
 static inline int __all_sync(unsigned mask, int p) { return emulator_ballot(mask, p) == mask; }
 
-/* Called before the access by what reads and writes at once. */
-void emulator_atomic_access(void *at, size_t bytes);
+/* One step that no other thread comes between: the value before, of 4 or 8 bytes. */
+uint64_t emulator_atomic_load(const void *at, size_t bytes);
+void emulator_atomic_store(void *at, uint64_t value, size_t bytes);
 
 #include "tests/cuda_emulator/device_functions.h"

@@ -4,7 +4,7 @@
 
 #include "tests/cuda_emulator/machine.h"
 
-enum { STACK_BYTES = 256 << 10, GUARD_BYTES = 4096 };
+static const size_t GUARD_BYTES = 4096;
 
 #ifdef EMULATOR_ASAN
 extern "C" void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_t size);

@@ -13,7 +13,11 @@ dim3 blockDim, gridDim;
 struct machine machine;
 
 static std::mutex one_launch;
-static std::function<void()> body;
+static struct {
+    void (*call)(const void *);
+    const void *arguments;
+} body;
+static std::vector<size_t> block_order;
 static std::vector<int> ready;
 static int done, at_barrier;
 static struct { int yes, result; } votes;
@@ -89,6 +93,7 @@ int emulator_block_barrier(emulator_vote vote, int predicate) {
 static void release_barrier() {
     votes.result = votes.yes;
     votes.yes = at_barrier = 0;
+    access_block_barrier();
     for (int i = 0; i < machine.thread_count; i++) {
         machine.threads[i].state = THREAD_READY;
         ready.push_back(i);
@@ -182,7 +187,7 @@ void machine_meet(const char *what, unsigned mask, void *argument, meeting_end c
 /* --- blocks ------------------------------------------------------------------------------------------------------- */
 
 void machine_thread_main() {
-    body();
+    body.call(body.arguments);
     if (!machine.running->copies.empty())
         emulator_fault("the thread ends while %zu of its copy_16 are under way", machine.running->copies.size());
     machine.running->state = THREAD_DONE;
@@ -208,6 +213,8 @@ static void start_threads() {
 
 static void run_block() {
     memory_fill(machine.shared, 0xff, machine.shared_bytes);
+    machine.block++;
+    access_start_block();
     start_threads();
     for (;;) {
         while (!ready.empty()) {
@@ -228,8 +235,39 @@ static uint64_t seed_of_environment() {
     return text ? strtoull(text, nullptr, 10) : 1;
 }
 
-static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-                       const std::function<void()> &kernel) {
+static void take_shared(size_t bytes) {
+    void *shared;
+    if (posix_memalign(&shared, 128, bytes ? bytes : 1) != 0)
+        emulator_fault("the host has no memory for shared memory");
+    machine.shared = static_cast<unsigned char *>(shared);
+    machine.shared_bytes = bytes;
+    access_begin(&machine.shared_shadow, bytes);
+}
+
+static void drop_shared() {
+    access_end(&machine.shared_shadow);
+    free(machine.shared);
+    machine.shared = nullptr;
+    machine.shared_bytes = 0;
+}
+
+uint3 machine_block_at(uint32_t place) {
+    size_t b = block_order[place];
+    return {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y), (unsigned)(b / gridDim.x / gridDim.y)};
+}
+
+static void run_blocks() {
+    size_t count = (size_t)gridDim.x * gridDim.y * gridDim.z;
+    block_order = shuffled_up_to(count);
+    machine.first_block = machine.block + 1;
+    for (uint32_t place = 0; place < count; place++) {
+        blockIdx = machine_block_at(place);
+        run_block();
+    }
+}
+
+static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*call)(const void *),
+                       const void *arguments, size_t bytes) {
     static device_thread threads[THREADS_MOST];
     std::lock_guard<std::mutex> guard(one_launch);
     if (machine.launch == 0) machine.seed = seed_of_environment();
@@ -238,32 +276,27 @@ static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_by
     machine.threads = threads;
     machine.thread_count = (int)(block.x * block.y * block.z);
     random_state = machine.seed * 0x9e3779b97f4a7c15u + machine.launch;
-    body = kernel;
+    body = {call, arguments};
     gridDim = grid;
     blockDim = block;
-    void *shared;
-    if (posix_memalign(&shared, 128, shared_bytes ? shared_bytes : 1) != 0)
-        emulator_fault("the host has no memory for shared memory");
-    machine.shared = static_cast<unsigned char *>(shared);
-    machine.shared_bytes = shared_bytes;
-    for (size_t b : shuffled_up_to((size_t)grid.x * grid.y * grid.z)) {
-        blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-        run_block();
-    }
-    free(shared);
-    machine.shared = nullptr;
+    take_shared(shared_bytes);
+    access_start_launch(arguments, bytes);
+    run_blocks();
+    drop_shared();
     machine.kernel = nullptr;
-    body = nullptr;
 }
 
-cudaError_t emulator_launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-                            std::function<void()> kernel) {
-    bool known = block.x && block.y && block.z && block.z <= 64 && block.x <= THREADS_MOST && block.y <= THREADS_MOST;
-    if (!known || block.x * block.y * block.z > THREADS_MOST || grid.x > 0x7fffffffu || grid.y > 65535 ||
-        grid.z > 65535 || !grid.x || !grid.y || !grid.z)
-        return cudaErrorInvalidConfiguration;
+static bool can_launch(dim3 grid, dim3 block) {
+    bool some = block.x && block.y && block.z && grid.x && grid.y && grid.z;
+    bool each = block.x <= THREADS_MOST && block.y <= THREADS_MOST && block.z <= 64 && grid.x <= 0x7fffffffu;
+    return some && each && block.x * block.y * block.z <= THREADS_MOST && grid.y <= 65535 && grid.z <= 65535;
+}
+
+cudaError_t emulator_launch_call(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+                                 void (*call)(const void *), std::shared_ptr<const void> kernel, size_t bytes) {
+    if (!can_launch(grid, block)) return cudaErrorInvalidConfiguration;
     if (shared_bytes > SHARED_MOST) return cudaErrorInvalidValue;
-    auto work = [=] { run_launch(name, grid, block, shared_bytes, kernel); };
+    auto work = [=] { run_launch(name, grid, block, shared_bytes, call, kernel.get(), bytes); };
     if (!capture_record(work)) work();
     return cudaSuccess;
 }

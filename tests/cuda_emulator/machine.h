@@ -1,10 +1,12 @@
 /* machine: what the emulator's own files share: the running launch, its threads, and meeting points of a warp. */
 #pragma once
+#include <functional>
 #include <vector>
 
+#include "tests/cuda_emulator/access.h"
 #include "tests/cuda_emulator/emulator.h"
 
-enum { LANES = 32, THREADS_MOST = 1024, SHARED_MOST = 227 << 10 };
+enum { LANES = 32, THREADS_MOST = 1024, SHARED_MOST = 227 << 10, STACK_BYTES = 256 << 10 };
 
 enum thread_state { THREAD_READY, THREAD_AT_BARRIER, THREAD_AT_WARP, THREAD_DONE };
 
@@ -30,16 +32,20 @@ struct device_thread {
 struct machine {
     const char *kernel; /* NULL outside of a launch */
     uint64_t seed;
-    unsigned long launch; /* counted from 1 */
+    unsigned long launch;        /* counted from 1 */
+    uint32_t first_block, block; /* of this launch, and the running one, counted over all launches */
     int thread_count;
     device_thread *threads;
     device_thread *running; /* NULL while the scheduler runs */
     unsigned char *shared;
     size_t shared_bytes;
+    access_shadow shared_shadow;
 };
 extern struct machine machine;
 
 uint64_t machine_random();
+/* Coordinates of a block of this launch, by its place in the order that they run in. */
+uint3 machine_block_at(uint32_t place);
 
 /* Waits until every lane of `mask` has come with the same `what` and mask; the last to come calls `complete` with the
  * lanes' arguments (those of other lanes are NULL). */
@@ -59,11 +65,19 @@ void machine_thread_main();
 struct allocation {
     unsigned char *base;
     size_t bytes;
+    access_shadow shadow;
 };
 allocation *memory_find(const void *address);
+/* The last allocation that starts at the address or before. */
+allocation *memory_before(const void *address);
 /* Plain copies that no sanitiser looks at. */
 void memory_move(void *to, const void *from, size_t bytes);
 void memory_fill(void *to, int byte, size_t bytes);
+
+/* A fault of `call` unless the bytes are within one allocation. */
+void memory_check_range(const char *call, const void *at, size_t bytes);
+/* A library reads, or writes, the bytes: reading what nothing has written is a fault. */
+void memory_host_touches(const void *at, size_t bytes, bool writes);
 
 /* Work that a graph replays. */
 bool capture_record(std::function<void()> work);

@@ -21,17 +21,31 @@ void memory_fill(void *to, int byte, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) t[i] = (unsigned char)byte;
 }
 
+/* Host code that touches the device's memory is reported by AddressSanitizer, as "use-after-poison". */
+#ifdef EMULATOR_ASAN
+extern "C" void __asan_poison_memory_region(const volatile void *, size_t);
+extern "C" void __asan_unpoison_memory_region(const volatile void *, size_t);
+static void hide_from_host(void *memory, size_t bytes) { __asan_poison_memory_region(memory, bytes); }
+static void show_to_host(void *memory, size_t bytes) { __asan_unpoison_memory_region(memory, bytes); }
+#else
+static void hide_from_host(void *, size_t) {}
+static void show_to_host(void *, size_t) {}
+#endif
+
 static size_t memory_total() {
     const char *text = getenv("EMULATOR_MEMORY");
     return text ? strtoull(text, nullptr, 10) : (size_t)8 << 30;
 }
 
-allocation *memory_find(const void *address) {
+allocation *memory_before(const void *address) {
     std::lock_guard<std::mutex> hold(guard);
     auto next = allocations.upper_bound(reinterpret_cast<uintptr_t>(address));
-    if (next == allocations.begin()) return nullptr;
-    allocation *found = &std::prev(next)->second;
-    return static_cast<const unsigned char *>(address) < found->base + found->bytes ? found : nullptr;
+    return next == allocations.begin() ? nullptr : &std::prev(next)->second;
+}
+
+allocation *memory_find(const void *address) {
+    allocation *found = memory_before(address);
+    return found && static_cast<const unsigned char *>(address) < found->base + found->bytes ? found : nullptr;
 }
 
 cudaError_t memory_new(void **out, size_t bytes) {
@@ -45,7 +59,10 @@ cudaError_t memory_new(void **out, size_t bytes) {
     memory_fill(*out, 0xff, bytes);
     std::lock_guard<std::mutex> hold(guard);
     used += bytes;
-    allocations[reinterpret_cast<uintptr_t>(*out)] = {static_cast<unsigned char *>(*out), bytes};
+    allocation *made =
+        &(allocations[reinterpret_cast<uintptr_t>(*out)] = {static_cast<unsigned char *>(*out), bytes, {}});
+    access_begin(&made->shadow, bytes);
+    hide_from_host(*out, bytes);
     return cudaSuccess;
 }
 
@@ -56,6 +73,8 @@ cudaError_t cudaFree(void *memory) {
         auto found = allocations.find(reinterpret_cast<uintptr_t>(memory));
         if (found == allocations.end()) return cudaErrorInvalidValue;
         used -= found->second.bytes;
+        access_end(&found->second.shadow);
+        show_to_host(memory, found->second.bytes);
         allocations.erase(found);
     }
     free(memory);
@@ -69,4 +88,30 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
     return cudaSuccess;
 }
 
-void emulator_atomic_access(void *, size_t) {}
+void memory_check_range(const char *call, const void *at, size_t bytes) {
+    allocation *memory = memory_find(at);
+    if (!memory || static_cast<const unsigned char *>(at) + bytes > memory->base + memory->bytes)
+        emulator_fault("%s: the %zu bytes at %p are not within an allocation of the device", call, bytes, at);
+}
+
+void memory_host_touches(const void *at, size_t bytes, bool writes) {
+    allocation *memory = memory_find(at);
+    size_t offset = (size_t)(static_cast<const unsigned char *>(at) - memory->base);
+    if (writes) {
+        access_host_writes(&memory->shadow, offset, bytes, true);
+        return;
+    }
+    size_t first = access_first_unwritten(&memory->shadow, offset, bytes);
+    if (first < bytes)
+        emulator_fault("a library reads byte %zu of an allocation of %zu bytes, which nothing has written",
+                       offset + first, memory->bytes);
+}
+
+uint64_t emulator_atomic_load(const void *at, size_t bytes) {
+    access_check(at, bytes, ACCESS_ATOMIC, machine_lane());
+    uint64_t value = 0;
+    memory_move(&value, at, bytes);
+    return value;
+}
+
+void emulator_atomic_store(void *at, uint64_t value, size_t bytes) { memory_move(at, &value, bytes); }

@@ -155,6 +155,30 @@ static bool on_device(const void *at, size_t bytes, const char *what) {
     return true;
 }
 
+static size_t offset_in(const allocation *a, const void *at) {
+    return (size_t)(static_cast<const unsigned char *>(at) - a->base);
+}
+
+/* Bytes of all ones are how tests mark what an op has to write: nobody may read them. */
+static bool is_poison(const void *host, size_t bytes) {
+    const unsigned char *x = static_cast<const unsigned char *>(host);
+    for (size_t i = 0; i < bytes; i++)
+        if (x[i] != 0xff) return false;
+    return true;
+}
+
+static void copy_now(void *to, const void *from, size_t bytes, bool to_device, bool from_device) {
+    allocation *target = to_device ? memory_find(to) : nullptr, *source = from_device ? memory_find(from) : nullptr;
+    if (source && !target) {
+        size_t first = access_first_unwritten(&source->shadow, offset_in(source, from), bytes);
+        if (first < bytes)
+            emulator_fault("a download reads byte %zu of an allocation of %zu bytes, which nothing has written",
+                           offset_in(source, from) + first, source->bytes);
+    }
+    memory_move(to, from, bytes);
+    if (target) access_host_writes(&target->shadow, offset_in(target, to), bytes, source || !is_poison(from, bytes));
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
     if (bytes == 0) return cudaSuccess;
     bool to_device = on_device(to, bytes, "a copy"), from_device = on_device(from, bytes, "a copy");
@@ -163,7 +187,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
                   from_device == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice));
     if (!right) return note(cudaErrorInvalidValue);
     if (!(to_device && from_device) && forbidden(true)) return note(cudaErrorStreamCaptureUnsupported);
-    auto work = [=] { memory_move(to, from, bytes); };
+    auto work = [=] { copy_now(to, from, bytes, to_device, from_device); };
     if (!capture_record(work)) work();
     return cudaSuccess;
 }
@@ -174,7 +198,11 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
 cudaError_t cudaMemsetAsync(void *memory, int byte, size_t bytes, cudaStream_t) {
     if (bytes == 0) return cudaSuccess;
     if (!on_device(memory, bytes, "a fill")) return note(cudaErrorInvalidValue);
-    auto work = [=] { memory_fill(memory, byte, bytes); };
+    auto work = [=] {
+        allocation *target = memory_find(memory);
+        memory_fill(memory, byte, bytes);
+        access_host_writes(&target->shadow, offset_in(target, memory), bytes, true);
+    };
     if (!capture_record(work)) work();
     return cudaSuccess;
 }

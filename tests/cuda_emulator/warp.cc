@@ -57,7 +57,9 @@ unsigned emulator_ballot(unsigned mask, int predicate) {
     return argument.result;
 }
 
-static void end_warp_barrier(void *const *, unsigned) {}
+static void end_warp_barrier(void *const *, unsigned mask) {
+    access_warp_barrier(mask, machine.running->number / LANES * LANES);
+}
 
 void emulator_warp_barrier(unsigned mask) { machine_meet("__syncwarp", mask, nullptr, end_warp_barrier); }
 
@@ -123,6 +125,7 @@ static void end_ldmatrix(void *const arguments[LANES], unsigned) {
     for (int lane = 0; lane < 8 * any->matrices; lane++) {
         const void *row = static_cast<const ldmatrix_argument *>(arguments[lane])->row;
         check_shared_16("ldmatrix", row, lane);
+        access_check(row, 16, ACCESS_READ, lane);
         memory_move(rows[lane], row, 16);
     }
     for (int lane = 0; lane < LANES; lane++) {
@@ -153,7 +156,9 @@ void emulator_copy_16(void *shared, const void *global, bool wanted) {
         allocation *from = memory_find(global);
         if (!from || static_cast<const unsigned char *>(global) + 16 > from->base + from->bytes)
             emulator_fault("copy_16 reads 16 bytes at %p, which are not all in device memory", global);
+        access_check(global, 16, ACCESS_READ, machine_lane());
     }
+    access_check(shared, 16, ACCESS_COPY_BEGINS, machine_lane());
     self->copies.push_back({shared, wanted ? global : nullptr, self->copy_group});
 }
 
@@ -165,11 +170,13 @@ void emulator_copy_wait(int unfinished) {
     for (const pending_copy &copy : self->copies) {
         if (copy.group >= self->copy_group - unfinished) {
             self->copies[kept++] = copy;
-        } else if (copy.from) {
-            memory_move(copy.to, copy.from, 16);
-        } else {
-            memory_fill(copy.to, 0, 16);
+            continue;
         }
+        access_check(copy.to, 16, ACCESS_COPY_ENDS, machine_lane());
+        if (copy.from)
+            memory_move(copy.to, copy.from, 16);
+        else
+            memory_fill(copy.to, 0, 16);
     }
     self->copies.resize(kept);
 }

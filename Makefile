@@ -60,7 +60,7 @@ HAVE_NCCL    := emulated
 CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(BUILD)/kernels/comm/nccl.o $(patsubst %.cc,$(BUILD)/%.o,$(sort $(wildcard tests/cuda_emulator/*.cc)))
 # Where the host's code has AddressSanitizer, the kernels have the emulator's own check of every access.
 CUFLAGS      := $(filter-out -fopenmp,$(subst -fsanitize=address,-fsanitize=thread,$(subst c++17,c++20,$(CXXFLAGS)))) -Wno-unknown-pragmas \
-    -Wno-missing-field-initializers $(if $(SAN),-Wno-maybe-uninitialized) -DHINGE_CUDA_EMULATOR
+    -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
 else ifneq ($(NVCC),)
 HAVE_NCCL    := $(firstword $(wildcard $(CUDA_HOME)/lib64/libnccl.so /usr/lib/*-linux-gnu/libnccl.so))
 CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(if $(HAVE_NCCL),$(BUILD)/kernels/comm/nccl.o)

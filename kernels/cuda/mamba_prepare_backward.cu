@@ -231,6 +231,7 @@ __global__ void __launch_bounds__(WARP *WARP)
     __syncthreads();
     if (warp > 0 || column >= weights) return;
     for (size_t i = 1; i < WARP; i++) sum += room[i * WARP + lane];
+    float *norm_weight = c ? to.c_norm : to.b_norm;
     if (column < biases)
         to.b_bias[column] += sum;
     else if (column < 2 * biases)
@@ -238,7 +239,7 @@ __global__ void __launch_bounds__(WARP *WARP)
     else if (column < 2 * biases + s.heads)
         to.dt_bias[column - 2 * biases] += sum;
     else
-        (c ? to.c_norm : to.b_norm)[norm % s.state] += sum;
+        norm_weight[norm % s.state] += sum;
 }
 
 extern "C" size_t cuda_mamba_prepare_scratch(const struct mamba_shape *shape) {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "harness/gpus.h"
 #include "harness/plan.h"
 #include "harness/store/database.h"
 #include "model/files.h"
@@ -76,7 +77,19 @@ static void add_system(struct provenance *p) {
     uname(&system);
     add(p, "system", "%s %s %s", system.sysname, system.release, system.machine);
     add(p, "host", "%s", system.nodename);
-    add(p, "gpu", "none used");
+}
+
+/* The devices are of one kind, or named after the first. */
+static void add_gpu(struct provenance *p, const struct backend *ops) {
+    enum { MOST = 16 };
+    struct gpu gpus[MOST];
+    int count = ops->device_memory ? gpus_list(gpus, MOST) : 0;
+    if (!ops->device_memory) add(p, "gpu", "none used");
+    if (ops->device_memory && count == 0) add(p, "gpu", "unknown to nvidia-smi");
+    if (count == 0) return;
+    add(p, "gpu", "%s", gpus[0].name);
+    add(p, "gpus", "%d", count);
+    add(p, "driver", "%s", gpus[0].driver);
 }
 
 static void add_libraries(struct provenance *p) {
@@ -116,6 +129,7 @@ void provenance_collect(struct provenance *provenance, const struct backend *ops
     add(provenance, "backend", "%s", ops->name);
     add(provenance, "threads", "%d", ops->lane_count());
     add_system(provenance);
+    add_gpu(provenance, ops);
     add_libraries(provenance);
 }
 
@@ -142,7 +156,8 @@ static bool row_differs(const struct provenance *before, const struct provenance
 bool provenance_differs(const struct provenance *before, const struct provenance *now, bool machine, char *what,
                         size_t size) {
     char row[sizeof before->rows[0].name + 2 * sizeof before->rows[0].value];
-    bool differs = machine && row_differs(before, now, "cpu", row, sizeof row);
+    bool differs = machine && (row_differs(before, now, "cpu", row, sizeof row) ||
+                               row_differs(before, now, "gpu", row, sizeof row));
     for (size_t i = 0; i < sizeof deciding / sizeof *deciding && !differs; i++)
         differs = row_differs(before, now, deciding[i], row, sizeof row);
     if (differs && !row_differs(before, now, "revision", what, size)) snprintf(what, size, "%s", row);

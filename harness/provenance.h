@@ -24,8 +24,8 @@ void provenance_collect(struct provenance *provenance, const struct backend *ops
 const char *provenance_find(const struct provenance *provenance, const char *name); /* NULL when absent */
 
 /* The first thing that differs and may change bits: the program, what it was built with, the libraries that it
- * calculates with and, where machine is set, the processor; as "revision was a and is b". False when nothing does. Rows
- * that only one of the two has are passed over. */
+ * calculates with and, where machine is set, the processor and the GPU; as "revision was a and is b". False when
+ * nothing does. Rows that only one of the two has are passed over. */
 bool provenance_differs(const struct provenance *before, const struct provenance *now, bool machine, char *what,
                         size_t size);
 

@@ -10,8 +10,7 @@
 #include <unistd.h>
 
 #include "harness/cmd_common.h"
-#include "harness/device.h"
-#include "harness/gpus.h"
+#include "harness/doctor.h"
 #include "harness/json_out.h"
 #include "harness/process.h"
 #include "harness/provenance.h"
@@ -24,19 +23,6 @@
 #define TEMPLATE "reports/document.tex"
 #define DICTIONARY "/usr/share/dictd/gcide.dict.dz"
 
-enum severity { FINE, COSTS_SOMETHING, STOPS_RUNS };
-
-struct finding {
-    enum severity severity;
-    char what[64], text[512], cost[256], mend[128];
-};
-
-struct examination {
-    const char *database, *data_root;
-    int count;
-    struct finding findings[64];
-};
-
 static struct finding *add(struct examination *e, enum severity severity, const char *what) {
     int last = (int)(sizeof e->findings / sizeof *e->findings) - 1;
     struct finding *finding = &e->findings[e->count < last ? e->count++ : last];
@@ -45,8 +31,7 @@ static struct finding *add(struct examination *e, enum severity severity, const 
     return finding;
 }
 
-__attribute__((format(printf, 3, 4))) static void fine(struct examination *e, const char *what, const char *format,
-                                                       ...) {
+void fine(struct examination *e, const char *what, const char *format, ...) {
     struct finding *finding = add(e, FINE, what);
     va_list args;
     va_start(args, format);
@@ -54,8 +39,8 @@ __attribute__((format(printf, 3, 4))) static void fine(struct examination *e, co
     va_end(args);
 }
 
-static void lacks(struct examination *e, enum severity severity, const char *what, const char *text, const char *cost,
-                  const char *mend) {
+void lacks(struct examination *e, enum severity severity, const char *what, const char *text, const char *cost,
+           const char *mend) {
     struct finding *finding = add(e, severity, what);
     snprintf(finding->text, sizeof finding->text, "%s", text);
     snprintf(finding->cost, sizeof finding->cost, "%s", cost);
@@ -124,52 +109,6 @@ static void look_at_store(struct examination *e) {
     status_free(failed);
     store_close(store);
 }
-
-static int look_at_gpus(struct examination *e) {
-    enum { MOST = 16 };
-    struct gpu gpus[MOST];
-    char what[32], memory[UNITS_CAPACITY], available[UNITS_CAPACITY], links[64];
-    int count = gpus_list(gpus, MOST);
-    for (int i = 0; i < count; i++) {
-        snprintf(what, sizeof what, "GPU %d", i);
-        snprintf(links, sizeof links, "no NVLink");
-        if (gpus[i].links)
-            snprintf(links, sizeof links, "%d NVLinks of %.1f GB/s", gpus[i].links, gpus[i].link_rate / 1e9);
-        fine(e, what, "%s, %s free of %s, %s, driver %s", gpus[i].name, format_bytes(gpus[i].memory_free, available),
-             format_bytes(gpus[i].memory, memory), links, gpus[i].driver);
-    }
-    if (count == 0) fine(e, "GPU", "nvidia-smi shows none");
-    return count;
-}
-
-/* What runs make of the devices. A device that is there and does not work costs something; none at all is no fault. */
-static void look_at_cuda(struct examination *e, int gpus) {
-    const struct backend *cuda = backend_find("cuda");
-    struct device_room room;
-    char available[UNITS_CAPACITY], compiler[4096];
-    if (!cuda) {
-        bool toolkit = program_find("nvcc", compiler);
-        const char *why = toolkit ? "this build has none, though nvcc is here" : "this build has none: no toolkit";
-        if (gpus)
-            lacks(e, COSTS_SOMETHING, "CUDA", why, "runs use the CPU",
-                  toolkit ? "make clean all" : "install nvcc, make all");
-        else
-            fine(e, "CUDA", "%s; runs use the CPU", why);
-        return;
-    }
-    status failed = device_probe(cuda, &room);
-    if (!failed)
-        fine(e, "CUDA", "%d device%s work%s, %s free; runs use %s unless --device says otherwise", room.devices,
-             room.devices == 1 ? "" : "s", room.devices == 1 ? "s" : "",
-             format_bytes((double)room.bytes_free, available), room.devices == 1 ? "it" : "them");
-    else if (gpus)
-        lacks(e, COSTS_SOMETHING, "CUDA", status_text(failed), "runs use the CPU", "nvidia-smi");
-    else
-        fine(e, "CUDA", "not used: %s", status_text(failed));
-    status_free(failed);
-}
-
-static void look_at_gpu(struct examination *e) { look_at_cuda(e, look_at_gpus(e)); }
 
 static void look_at_text(struct examination *e) {
     if (access(DICTIONARY, R_OK) == 0)

@@ -1,4 +1,5 @@
-/* trainer_state: the insides of struct trainer, shared by trainer.c and checkpoint.c alone.
+/* trainer_state: the insides of struct trainer, shared by trainer.c, trainer_gradients.c, checkpoint.c and ranks.c
+ * alone.
  *
  * One arena of the backend's memory, in this order:
  *   weights | first moments | second moments | average | effective | 8 gradients | scratch of the lanes | batch |
@@ -53,3 +54,23 @@ struct trainer {
     double *losses; /* (loss_capacity) */
     size_t loss_capacity;
 };
+
+static inline size_t batch_tokens(const struct trainer *t) { return (size_t)t->config.train_batch_tokens; }
+
+static inline size_t slice_tokens(const struct trainer *t) {
+    return t->slice_sequences * (size_t)t->config.train_sequence;
+}
+
+static inline int tree_blocks(const struct trainer *t) {
+    return (int)((t->net.parameters.total + t->tree_block - 1) / t->tree_block);
+}
+
+static inline size_t verdict_bytes(const struct trainer *t) {
+    return MICRO_SHARDS * sizeof(double) + (size_t)tree_blocks(t) * sizeof(int32_t);
+}
+
+static inline bool qat_ever(const struct config *config) { return config->train_qat_below > 0; }
+
+/* Leaves the gradients of the master weights, of the whole batch, in gradients[0], and gives the step's loss. An error
+ * when either is not finite; the weights are not touched. */
+status trainer_gradients(struct trainer *trainer, bool repeats_on, bool qat, double *loss);

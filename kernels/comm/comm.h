@@ -35,6 +35,9 @@ bool comm_launched(void);
 /* Which of the ranks on its machine this process is, from 0. */
 int comm_local_rank(void);
 
+/* Is NCCL part of this build? */
+bool comm_has_nccl(void);
+
 /* The ranks that the launcher started; MPI, and NCCL between devices. Refused: a number of ranks that is not 1, 2, 4
  * or 8, and a build without MPI. With one rank, or none launched, the process alone. */
 status comm_open(struct comm *comm, const struct backend *ops);

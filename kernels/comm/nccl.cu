@@ -56,6 +56,9 @@ static status connect(struct comm *comm, struct nccl_state *state) {
     return s;
 }
 
+/* See comm.h. */
+extern "C" bool comm_has_nccl(void) { return true; }
+
 extern "C" status nccl_open(struct comm *comm) {
     struct nccl_state *state = static_cast<struct nccl_state *>(calloc(1, sizeof *state));
     if (!state) return status_new(STATUS_SYSTEM, "NCCL: out of memory");

@@ -2,6 +2,8 @@
 #include "kernels/comm/ways.h"
 
 #ifndef HINGE_NCCL
+bool comm_has_nccl(void) { return false; }
+
 status nccl_open(struct comm *comm) {
     return status_new(STATUS_SYSTEM,
                       "%d ranks on devices need NCCL, and this build has none; put nccl.h and libnccl "

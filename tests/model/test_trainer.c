@@ -234,7 +234,7 @@ static void a_gradient_that_is_not_finite_stops_before_the_weights_change(void *
     trainer->net.ops = &overflowing;
     parameters_sha256(&trainer->net.parameters, trainer->weights, before);
     assert_failure(trainer_step(trainer, &record), STATUS_DIVERGED,
-                   "step 2: the gradient of blocks.0.mixer_scale is not finite");
+                   "step 2: the gradient of blocks.0.mlp_scale is not finite");
     parameters_sha256(&trainer->net.parameters, trainer->weights, after);
     assert_string_equal(before, after);
     assert_int_equal(trainer_steps_done(trainer), 2);

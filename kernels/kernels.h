@@ -73,20 +73,26 @@ struct mamba_gradients {
     real *dt_bias, *b_bias, *c_bias, *b_norm, *c_norm, *d; /* all accumulated (+=) */
 };
 
-/* What the forward pass of one mixer keeps for the backward pass. R = batch*time rows. */
+/* What the forward pass of one mixer keeps for the backward pass. R = batch*time rows. A backend whose scan makes each
+ * head's B and C where it uses them (`scan_makes_vectors`) has rate and phase instead of b, c, cosine and sine, and its
+ * own order for what is (R, heads) or (R, groups) here; the others have no rate and phase. */
 struct mamba_tape {
     act *b, *c;          /* (R, heads, state) after norm, bias and rotation */
+    act *cosine, *sine;  /* (R, heads, angles) of the phase; may be NULL when angles is 0 */
+    real *rate;          /* (R, angles) turns of phase for each unit of delta */
+    real *phase;         /* (batch, heads, chunks, angles) in turns, where each chunk starts */
     real *inv_b, *inv_c; /* (R, groups) 1/rms */
     real *delta;         /* (R, heads) softplus(dt' + dt_bias) */
     real *log_decay;     /* (R, heads) a*delta, never above 0 */
     real *gamma;         /* (R, heads) lambda*delta */
-    act *cosine, *sine;  /* (R, heads, angles) of the phase; may be NULL when angles is 0 */
     act *states;         /* (batch, heads, chunks, head_dim, state): what is carried into each chunk */
 };
 
-/* Gradients of the tape, filled by ssd_backward and read by mamba_prepare_backward. */
+/* Gradients of the tape, filled by ssd_backward and read by mamba_prepare_backward; the same two kinds. */
 struct mamba_tape_gradients {
     act *b, *c;                      /* (R, heads, state) */
+    real *theta;                     /* (groups, R, angles) what each chunk's own phases give to theta' */
+    real *phase;                     /* (batch, heads, chunks, angles) the sum over each chunk */
     real *delta, *log_decay, *gamma; /* (R, heads) */
 };
 
@@ -130,6 +136,9 @@ struct backend {
     const char *name;
     size_t act_bytes;   /* bytes of one act */
     bool device_memory; /* memory_new's memory is not the host's: only ops, upload and download may touch it */
+    bool scan_makes_vectors; /* see struct mamba_tape; ssd_backward then also writes the B and C columns of dproj and
+                              * adds to the gradients of the biases and norms */
+    size_t chunk_most;  /* longest chunk of the scan; the model cuts longer ones, which changes rounding only */
     size_t batch_most;  /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
 
     /* Devices of this machine; 1 for a CPU, 0 where none answers. */

@@ -230,15 +230,15 @@ static void chunk_forward(const struct chunk *k, const struct buffers *w, real *
     gemm_tn(p, n, length, 1, w->x, p, w->b, n, 1, next, n);
 }
 
-void cpu_ssd_forward(struct lane *lane, real *y, struct mamba_tape *tape, const real *proj, const real *d,
-                     const struct mamba_shape *shape) {
+void cpu_ssd_forward(struct lane *lane, real *y, struct mamba_tape *tape, const real *proj,
+                     const struct mamba_weights *weights, const struct mamba_shape *shape) {
     struct buffers w = scratch_buffers(lane, shape);
     size_t chunks = mamba_chunks(shape);
     for (size_t batch = 0; batch < shape->batch; batch++)
         for (size_t head = 0; head < shape->heads; head++) {
             memset(state_at(tape, shape, batch, head, 0), 0, shape->head_dim * shape->state * sizeof(real));
             for (size_t i = 0; i < chunks; i++) {
-                struct chunk k = chunk_at(shape, tape, proj, d, batch, head, i);
+                struct chunk k = chunk_at(shape, tape, proj, weights->d, batch, head, i);
                 real *next = i + 1 < chunks ? state_at(tape, shape, batch, head, i + 1) : NULL;
                 chunk_forward(&k, &w, y + k.row * k.y_stride + head * shape->head_dim,
                               state_at(tape, shape, batch, head, i), next);
@@ -326,19 +326,19 @@ static real chunk_backward(const struct chunk *k, struct buffers *w, real *dx, c
     return sum;
 }
 
-void cpu_ssd_backward(struct lane *lane, real *dproj, const struct mamba_tape_gradients *dtape, real *dd,
-                      const real *dy, const struct mamba_tape *tape, const real *proj, const real *d,
-                      const struct mamba_shape *shape) {
+void cpu_ssd_backward(struct lane *lane, real *dproj, const struct mamba_gradients *gradients,
+                      const struct mamba_tape_gradients *dtape, const real *dy, const struct mamba_tape *tape,
+                      const real *proj, const struct mamba_weights *weights, const struct mamba_shape *shape) {
     struct buffers w = scratch_buffers(lane, shape);
     size_t first = mamba_columns(shape).x, chunks = mamba_chunks(shape);
     for (size_t batch = 0; batch < shape->batch; batch++)
         for (size_t head = 0; head < shape->heads; head++) {
             memset(w.carry, 0, shape->head_dim * shape->state * sizeof(real));
             for (size_t i = chunks; i-- > 0;) {
-                struct chunk k = chunk_at(shape, tape, proj, d, batch, head, i);
+                struct chunk k = chunk_at(shape, tape, proj, weights->d, batch, head, i);
                 const real *next = i + 1 < chunks ? state_at(tape, shape, batch, head, i + 1) : NULL;
                 size_t column = head * shape->head_dim;
-                dd[head] +=
+                gradients->d[head] +=
                     chunk_backward(&k, &w, dproj + k.row * k.x_stride + first + column, dtape,
                                    dy + k.row * k.y_stride + column, state_at(tape, shape, batch, head, i), next);
             }

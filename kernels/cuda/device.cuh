@@ -25,8 +25,8 @@ struct alignas(2) bf16 {
     uint16_t bits;
 };
 
-static inline const bf16 *acts(const act *x) { return reinterpret_cast<const bf16 *>(x); }
-static inline bf16 *acts(act *x) { return reinterpret_cast<bf16 *>(x); }
+__host__ __device__ static inline const bf16 *acts(const act *x) { return reinterpret_cast<const bf16 *>(x); }
+__host__ __device__ static inline bf16 *acts(act *x) { return reinterpret_cast<bf16 *>(x); }
 
 __host__ __device__ static inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 

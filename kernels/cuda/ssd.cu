@@ -1,32 +1,42 @@
 /* ssd: the Mamba-3 recurrence for whole sequences, forward; the mathematics is in kernels/cpu/ssd.c.
  *
- * One block walks the tiles of one (sequence, head): while it works on a tile, the next one's B, C and x are on their
- * way to shared memory. The state stays in float registers; its rounded form goes to shared memory, where the tile's
- * product with C finds it, and to tape.states. One barrier a tile.
+ * One block walks the tiles of one (sequence, head): while it works on a tile, the next one's columns of proj and its
+ * steps are on their way to shared memory, where B and C are then made. The state stays in float registers; its
+ * rounded form goes to shared memory, where the tile's product with C finds it, and to tape.states.
  *
  * Why no split of the sequence: the published preset has 256 (sequence, head) pairs, two blocks on each of 132 SMs, so
- * the chip is full, and splitting would read x and B a second time (268 MB, 62 us) to have the states first. With
- * fewer sequences than that the chip is not full; nothing of the published preset runs so.
+ * the chip is full, and splitting would read x a second time and write and read the states to have them first (403 MB,
+ * 94 us). With fewer sequences than that the chip is not full; nothing of the published preset runs so.
  *
- * Published preset, a call: 34 GFLOP (43 us); B, C, x read, y and states written: 684 MB (159 us): limit 159 us. */
-#include "kernels/cuda/ssd.cuh"
+ * Published preset, a call: 34 GFLOP (43 us); x read, y and states written: 403 MB, the rest 40 MB (103 us). Two blocks
+ * of an SM move 0.4 MB through shared memory a tile, 128 bytes a cycle (120 us): limit 120 us. */
+#include "kernels/cuda/ssd_head.cuh"
 
-/* Two of each tile, but for the largest state: there the next tile is fetched after this one. */
+/* Two of each tile, but for large states: there the next tile is fetched after this one. Rotations and steps follow. */
 template <int P, int N> struct forward_tiles {
-    static constexpr int BUFFERS = N <= 128 ? 2 : 1;
+    static constexpr int BUFFERS = N <= 64 ? 2 : 1;
     tile_row<N> b[BUFFERS][TILE], c[BUFFERS][TILE];
     tile_row<P> x[BUFFERS][TILE];
     tile_row<N> state[2][P];
     tile_row<P> y[TILE];
-    tile_weights weights[2];
+    vector_parameters<N> b_parameters, c_parameters;
+    tile_weights weights;
 };
 
+template <int P, int N> static size_t forward_bytes(size_t angles) {
+    return sizeof(forward_tiles<P, N>) +
+           (turn_floats(angles) + forward_tiles<P, N>::BUFFERS * step_floats(angles)) * sizeof(float);
+}
+
 template <int P, int N>
-__device__ static inline void fetch(forward_tiles<P, N> *m, int buffer, const head_view &v, size_t start, int length,
-                                    int channels, int state) {
-    load_tile<TILE, N>(m->b[buffer], v.b + start * v.bc_stride, v.bc_stride, length, state);
-    load_tile<TILE, N>(m->c[buffer], v.c + start * v.bc_stride, v.bc_stride, length, state);
-    load_tile<TILE, P>(m->x[buffer], v.x + start * v.x_stride, v.x_stride, length, channels);
+__device__ static inline void fetch(forward_tiles<P, N> *m, int buffer, const step_lines &steps, const head_view &v,
+                                    int tile, int channels) {
+    size_t first = (size_t)tile * (size_t)v.tile * v.width;
+    int length = tile_length(v, tile);
+    load_tile<TILE, N>(m->b[buffer], v.b + first, v.width, length, v.state);
+    load_tile<TILE, N>(m->c[buffer], v.c + first, v.width, length, v.state);
+    load_tile<TILE, P>(m->x[buffer], v.x + first, v.width, length, channels);
+    load_steps(steps, v, tile);
     copy_commit();
 }
 
@@ -61,69 +71,68 @@ __device__ static inline void tile_outputs(float (&y)[P / 8][4], const tile_row<
     }
 }
 
-/* Grid: sequences x heads, slices of P channels. states: NULL, or (batch, heads, tiles, head_dim, state). */
+/* Grid: sequences x heads, slices of P channels. tape.states: (batch, heads, chunks, head_dim, state). */
 template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS)
-    ssd_forward_tiles(bf16 *y, bf16 *states, mamba_shape s, struct mamba_columns columns, mamba_tape tape,
-                      const bf16 *proj, const float *d) {
+__global__ void __launch_bounds__(SSD_THREADS) ssd_forward_tiles(bf16 *y, scan_tensors a) {
     using tiles = forward_tiles<P, N>;
     tiles *m = shared_memory<tiles>();
+    const mamba_shape &s = a.s;
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)P;
-    size_t length = ssd_tile(s), count = ssd_tiles(s), y_stride = s.heads * s.head_dim;
-    int channels = (int)(s.head_dim - slice), state = (int)s.state, warp = (int)threadIdx.x / WARP, row = 16 * warp;
-    head_view v = view_head(s, columns, tape, proj, batch, head);
+    size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
+    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, warp = (int)threadIdx.x / WARP, row = 16 * warp;
+    head_view v = view_head(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
-    if (states) states += (blockIdx.x * count * s.head_dim + slice) * s.state;
-    channels = channels < P ? channels : P;
+    bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
+    float *lines = reinterpret_cast<float *>(m + 1), *turns = lines + tiles::BUFFERS * step_floats(s.angles);
+    rotation *turn = reinterpret_cast<rotation *>(turns);
+    size_t own = step_floats(s.angles); /* floats of one tile's steps */
 
+    load_parameters(&m->b_parameters, a.weights.b_norm, v.b_bias, v.state);
+    load_parameters(&m->c_parameters, a.weights.c_norm, v.c_bias, v.state);
     state_part<P, N> carried;
     carried.write(m->state[0]);
-    if (states) carried.store(states, s.state, m->state[0], channels, state);
-    int first = (int)(length < s.time ? length : s.time);
-    fetch(m, 0, v, 0, first, channels, state);
-    if (warp == 0) make_weights(&m->weights[0], read_weights(v, 0, length, s.time), first);
-    for (size_t i = 0; i < count; i++) {
-        size_t start = i * length, next = start + length;
-        int now = (int)(s.time - start < length ? s.time - start : length), buffer = (int)(i % tiles::BUFFERS);
-        int then = next < s.time ? (int)(s.time - next < length ? s.time - next : length) : 0;
+    carried.store(states, s.state, m->state[0], channels, v.state);
+    fetch(m, 0, lay_out_steps(lines, v.angles), v, 0, channels);
+    for (int i = 0; i < v.tiles; i++) {
+        int length = tile_length(v, i), buffer = i % tiles::BUFFERS;
+        tile_row<N> *b = m->b[buffer], *c = m->c[buffer];
+        step_lines steps = lay_out_steps(lines + buffer * own, v.angles);
         copy_wait<0>();
-        __syncthreads(); /* this tile, its weights and its state are there; nobody reads the tile before any more */
-        if (tiles::BUFFERS == 2 && then > 0) fetch(m, 1 - buffer, v, next, then, channels, state);
-        raw_weights raw;
-        if (warp == 0 && then > 0) raw = read_weights(v, next, length, s.time);
-        const tile_weights &w = m->weights[i % 2];
-        if (row < now) {
+        __syncthreads(); /* this tile and its state are there; nobody reads the tile before any more */
+        make_rotations(turn, steps, v.angles);
+        if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
+        __syncthreads();
+        make_vectors(b, b, steps.inv_b, m->b_parameters, turn, v.angles, length);
+        make_vectors(c, c, steps.inv_c, m->c_parameters, turn, v.angles, length);
+        if (tiles::BUFFERS == 2 && i + 1 < v.tiles) fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, i + 1, channels);
+        __syncthreads();
+        if (row < length) {
             float out[P / 8][4];
-            tile_outputs<P, N>(out, m->b[buffer], m->c[buffer], m->x[buffer], m->state[i % 2], w, row, channels, state);
-            add_rows(out, d[head], m->x[buffer], row);
+            tile_outputs<P, N>(out, b, c, m->x[buffer], m->state[i % 2], m->weights, row, channels, v.state);
+            add_rows(out, a.weights.d[head], m->x[buffer], row);
             write_rows(m->y, row, 0, out);
-            store_rows<P>(y + (start + (size_t)row) * y_stride, y_stride, &m->y[row], now - row, channels);
+            store_rows<P>(y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, &m->y[row], length - row, channels);
         }
-        if (then == 0) break;
-        carried.advance(w.whole, m->x[buffer], w.fall, m->b[buffer], now, state);
+        if (i + 1 == v.tiles) break;
+        carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length, v.state);
         tile_row<N> *leaving = m->state[(i + 1) % 2];
         carried.write(leaving);
-        if (states) carried.store(states + (i + 1) * s.head_dim * s.state, s.state, leaving, channels, state);
-        if (warp == 0) make_weights(&m->weights[(i + 1) % 2], raw, then);
+        carried.store(states + (size_t)(i + 1) * state_size, s.state, leaving, channels, v.state);
         if (tiles::BUFFERS == 1) {
             __syncthreads();
-            fetch(m, 0, v, next, then, channels, state);
+            fetch(m, 0, lay_out_steps(lines, v.angles), v, i + 1, channels);
         }
     }
 }
 
-template <int P, int N>
-static void launch_forward(bf16 *y, struct mamba_tape *tape, const bf16 *proj, const real *d,
-                           const struct mamba_shape *s) {
-    bf16 *states = s->chunk <= TILE ? acts(tape->states) : NULL;
-    dim3 grid((unsigned)(s->batch * s->heads), (unsigned)ceil_div(s->head_dim, P));
-    LAUNCH((ssd_forward_tiles<P, N>), grid, SSD_THREADS, sizeof(forward_tiles<P, N>), y, states, *s, mamba_columns(s),
-           *tape, proj, d);
+template <int P, int N> static void launch_forward(bf16 *y, const scan_tensors &a) {
+    dim3 grid((unsigned)(a.s.batch * a.s.heads), (unsigned)ceil_div(a.s.head_dim, P));
+    LAUNCH((ssd_forward_tiles<P, N>), grid, SSD_THREADS, (forward_bytes<P, N>(a.s.angles)), y, a);
 }
 
-/* Chunks of more than 64 tokens are cut into tiles here, and their states are left to the backward pass to make. */
-extern "C" void cuda_ssd_forward(struct lane *, act *y, struct mamba_tape *tape, const act *proj, const real *d,
-                                 const struct mamba_shape *shape) {
-    SSD_DISPATCH(shape, launch_forward, acts(y), tape, acts(proj), d, shape);
+extern "C" void cuda_ssd_forward(struct lane *, act *y, struct mamba_tape *tape, const act *proj,
+                                 const struct mamba_weights *weights, const struct mamba_shape *shape) {
+    scan_tensors a = {*shape, mamba_columns(shape), *tape, *weights, acts(proj)};
+    SSD_DISPATCH(shape, launch_forward, acts(y), a);
 }

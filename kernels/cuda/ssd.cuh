@@ -21,9 +21,6 @@ template <int WIDTH> struct alignas(16) tile_row {
 /* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are fast_exp2. */
 static const float LOG2_E = 1.44269504f;
 
-__host__ __device__ static inline size_t ssd_tile(const mamba_shape &s) { return s.chunk < TILE ? s.chunk : TILE; }
-__host__ __device__ static inline size_t ssd_tiles(const mamba_shape &s) { return ceil_div(s.time, ssd_tile(s)); }
-
 /* --- between global and shared memory ------------------------------------------------------------------------------
  */
 
@@ -196,32 +193,8 @@ __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const
     return {sum_of_four(sum.upper), sum_of_four(sum.lower)};
 }
 
-/* --- one head of one sequence ---------------------------------------------------------------------------------------
+/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them --------------------------------------------------
  */
-
-struct head_view {
-    const bf16 *x, *b, *c; /* of token 0 */
-    const float *delta, *log_decay, *gamma;
-    size_t x_stride, bc_stride, heads; /* from token to token */
-};
-
-__device__ static inline head_view view_head(const mamba_shape &s, const struct mamba_columns &columns,
-                                             const mamba_tape &tape, const bf16 *proj, size_t batch, size_t head) {
-    size_t row = batch * s.time, at = row * s.heads + head;
-    const bf16 *b = reinterpret_cast<const bf16 *>(tape.b), *c = reinterpret_cast<const bf16 *>(tape.c);
-    return {.x = proj + row * columns.width + columns.x + head * s.head_dim,
-            .b = b + at * s.state,
-            .c = c + at * s.state,
-            .delta = tape.delta + at,
-            .log_decay = tape.log_decay + at,
-            .gamma = tape.gamma + at,
-            .x_stride = columns.width,
-            .bc_stride = s.heads * s.state,
-            .heads = s.heads};
-}
-
-/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them
- * --------------------------------------------------- */
 
 struct tile_weights {
     float l[TILE];                           /* log-decay summed from the tile's start, times log2 e */
@@ -230,49 +203,6 @@ struct tile_weights {
     float f[TILE];
     float whole; /* r of the last token */
 };
-
-/* What a lane of the warp that makes the weights reads: tokens 2 lane, 2 lane + 1 and the one behind them. */
-struct raw_weights {
-    float log_decay[2], gamma[3], delta[3];
-};
-
-__device__ static inline raw_weights read_weights(const head_view &v, size_t start, size_t tile, size_t time) {
-    raw_weights raw;
-    size_t lane = threadIdx.x % WARP, end = start + tile < time ? start + tile : time;
-#pragma unroll
-    for (size_t i = 0; i < 3; i++) {
-        size_t t = start + 2 * lane + i;
-        bool here = t < end, there = t < time && t <= end; /* the token behind the tile counts for kappa alone */
-        if (i < 2) raw.log_decay[i] = here ? v.log_decay[t * v.heads] : 0;
-        raw.gamma[i] = there ? v.gamma[t * v.heads] : 0;
-        raw.delta[i] = there ? v.delta[t * v.heads] : 0;
-    }
-    return raw;
-}
-
-/* By one warp; visible to the others after a barrier. Tokens that the tile does not have weigh nothing. */
-__device__ static inline void make_weights(tile_weights *w, const raw_weights &raw, int length) {
-    int lane = (int)threadIdx.x % WARP;
-    float first = raw.log_decay[0] * LOG2_E, both = first + raw.log_decay[1] * LOG2_E, sum = both;
-    for (int offset = 1; offset < WARP; offset *= 2) {
-        float before = __shfl_up_sync(0xffffffffu, sum, offset);
-        if (lane >= offset) sum += before;
-    }
-    float before = __shfl_up_sync(0xffffffffu, sum, 1), whole = __shfl_sync(0xffffffffu, sum, WARP - 1);
-    if (lane == 0) before = 0, w->whole = fast_exp2(whole);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int t = 2 * lane + i;
-        float l = before + (i == 0 ? first : both);
-        float kappa = t < length ? raw.gamma[i] + (raw.delta[i + 1] - raw.gamma[i + 1]) : 0;
-        w->l[t] = l;
-        w->r[t] = fast_exp2(l);
-        w->f[t] = fast_exp2(whole - l);
-        w->kappa[t] = kappa;
-        w->gamma[t] = t < length ? raw.gamma[i] : 0;
-        w->fall[t] = kappa * w->f[t];
-    }
-}
 
 /* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before fast_exp2, so it
  * is never above 0. */
@@ -287,6 +217,37 @@ __device__ static inline float token_weight(const tile_weights &w, int to, int f
 }
 __device__ static inline float token_weight(const tile_weights &w, int to, int from) {
     return token_weight(w, to, from, token_decay(w, to, from));
+}
+
+/* Sums of each column over the warp's 16 rows, in a fixed order, to to[0 .. 8 COLUMNS - 1]; sum holds this lane's two
+ * rows already added. Lanes share the columns as they add: each step halves a lane's columns and doubles its rows. */
+template <int HALF, int COUNT> __device__ static inline int share_half(float (&sum)[COUNT], int bit) {
+    bool upper = threadIdx.x & bit;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        float sent = upper ? sum[i] : sum[HALF + i], kept = upper ? sum[HALF + i] : sum[i];
+        sum[i] = kept + __shfl_xor_sync(0xffffffffu, sent, bit);
+    }
+    return upper ? HALF : 0;
+}
+template <int COUNT> __device__ static inline void share_columns(float *to, float (&sum)[COUNT]) {
+    int first = share_half<COUNT / 2>(sum, 16);
+    first += share_half<COUNT / 4>(sum, 8);
+    first += share_half<COUNT / 8>(sum, 4);
+#pragma unroll
+    for (int i = 0; i < COUNT / 8; i++) to[(first + i) / 2 * 8 + (int)threadIdx.x % 4 * 2 + (first + i) % 2] = sum[i];
+}
+template <int COLUMNS> __device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS][4]) {
+#pragma unroll
+    for (int first = 0; first < COLUMNS; first += 8) { /* 64 columns at a time, for the registers */
+        float sum[16];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            sum[2 * i] = acc[first + i][0] + acc[first + i][2];
+            sum[2 * i + 1] = acc[first + i][1] + acc[first + i][3];
+        }
+        share_columns(to + 8 * first, sum);
+    }
 }
 
 /* --- the carried state (P, N), in float, split over the block's warps ------------------------------------------------

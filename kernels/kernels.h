@@ -134,12 +134,12 @@ typedef void (*piece_function)(void *context, int piece, struct lane *lane);
 
 struct backend {
     const char *name;
-    size_t act_bytes;   /* bytes of one act */
-    bool device_memory; /* memory_new's memory is not the host's: only ops, upload and download may touch it */
+    size_t act_bytes;        /* bytes of one act */
+    bool device_memory;      /* memory_new's memory is not the host's: only ops, upload and download may touch it */
     bool scan_makes_vectors; /* see struct mamba_tape; ssd_backward then also writes the B and C columns of dproj and
                               * adds to the gradients of the biases and norms */
-    size_t chunk_most;  /* longest chunk of the scan; the model cuts longer ones, which changes rounding only */
-    size_t batch_most;  /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
+    size_t chunk_most;       /* longest chunk of the scan; the model cuts longer ones, which changes rounding only */
+    size_t batch_most;       /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
 
     /* Devices of this machine; 1 for a CPU, 0 where none answers. */
     int (*device_count)(void);

@@ -74,7 +74,7 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     linear(walk, dy, false, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
     ops->silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), dy, m->y, act_at(ops, m->proj, columns.z),
                             columns.width, walk->extent.rows, walk->extent.inner);
-    ops->ssd_backward(walk->lane, dproj, &ws->gradients.mamba, gradients.d, dy, &m->tape, m->proj, weights.d, shape);
+    ops->ssd_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, dy, &m->tape, m->proj, &weights, shape);
     ops->mamba_prepare_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, &m->tape, m->proj, &weights,
                                 shape);
     linear(walk, ws->dinput, false, dproj, layer->u, physical, ROLE_MAMBA_IN_PROJ);

@@ -53,7 +53,7 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_columns columns = mamba_columns(shape);
     linear(walk, m->proj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
     ops->mamba_prepare_forward(walk->lane, &m->tape, m->proj, &weights, shape);
-    ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, weights.d, shape);
+    ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, &weights, shape);
     ops->silu_gate_forward(walk->lane, m->gated, m->y, act_at(ops, m->proj, columns.z), columns.width,
                            walk->extent.rows, walk->extent.inner);
     linear(walk, layer->mixed, m->gated, physical, ROLE_MAMBA_OUT_PROJ);

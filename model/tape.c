@@ -29,6 +29,7 @@ struct extent extent_of(const struct network *net, size_t sequences, size_t time
                        .mamba = mamba_shape_of(config, sequences, time),
                        .attention = attention_shape_of(config, sequences, time)};
     e.inner = e.mamba.heads * e.mamba.head_dim;
+    if (e.mamba.chunk > net->ops->chunk_most) e.mamba.chunk = net->ops->chunk_most;
     measure_mixers(&e, net);
     return e;
 }
@@ -61,19 +62,31 @@ size_t network_scratch(const struct network *net, const struct extent *e) {
     return larger(bytes, network_view_scratch(net));
 }
 
-static void lay_out_mamba(struct mamba_buffers *m, const struct extent *e, struct arena *arena) {
+/* The heads' B and C, or what the scan makes them from. */
+static void lay_out_vectors(struct mamba_tape *tape, bool made_by_scan, const struct extent *e, struct arena *arena) {
+    const struct mamba_shape *s = &e->mamba;
+    size_t per_head = e->rows * s->heads;
+    if (made_by_scan) {
+        tape->rate = arena_reals(arena, e->rows * s->angles);
+        tape->phase = arena_reals(arena, s->batch * s->heads * mamba_chunks(s) * s->angles);
+        return;
+    }
+    tape->b = arena_acts(arena, per_head * s->state);
+    tape->c = arena_acts(arena, per_head * s->state);
+    tape->cosine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
+    tape->sine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
+}
+
+static void lay_out_mamba(struct mamba_buffers *m, bool made_by_scan, const struct extent *e, struct arena *arena) {
     const struct mamba_shape *s = &e->mamba;
     size_t per_head = e->rows * s->heads;
     m->proj = arena_acts(arena, e->rows * mamba_columns(s).width);
-    m->tape.b = arena_acts(arena, per_head * s->state);
-    m->tape.c = arena_acts(arena, per_head * s->state);
+    lay_out_vectors(&m->tape, made_by_scan, e, arena);
     m->tape.inv_b = arena_reals(arena, e->rows * s->groups);
     m->tape.inv_c = arena_reals(arena, e->rows * s->groups);
     m->tape.delta = arena_reals(arena, per_head);
     m->tape.log_decay = arena_reals(arena, per_head);
     m->tape.gamma = arena_reals(arena, per_head);
-    m->tape.cosine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
-    m->tape.sine = s->angles ? arena_acts(arena, per_head * s->angles) : NULL;
     m->tape.states = arena_acts(arena, s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state);
     m->y = arena_acts(arena, e->rows * e->inner);
     m->gated = arena_acts(arena, e->rows * e->inner);
@@ -94,14 +107,15 @@ static void lay_out_attention(struct attention_buffers *a, const struct extent *
     a->out = arena_acts(arena, q);
 }
 
-static void lay_out_layer(struct layer_tape *layer, bool attention, const struct extent *e, struct arena *arena) {
+static void lay_out_layer(struct layer_tape *layer, const struct network *net, int physical, const struct extent *e,
+                          struct arena *arena) {
     size_t wide = e->rows * e->dim;
     layer->u = arena_acts(arena, wide);
     layer->inv_u = arena_reals(arena, e->rows);
-    if (attention)
+    if (is_attention(net, physical))
         lay_out_attention(&layer->attention, e, arena);
     else
-        lay_out_mamba(&layer->mamba, e, arena);
+        lay_out_mamba(&layer->mamba, net->ops->scan_makes_vectors, e, arena);
     layer->mixed = arena_acts(arena, wide);
     layer->v = arena_acts(arena, wide);
     layer->inv_v = arena_reals(arena, e->rows);
@@ -135,7 +149,7 @@ static void lay_out_layers(struct workspace *ws, const struct network *net, bool
     size_t start = arena->used, end = start;
     for (int i = 0; i < schedule->count; i++) {
         if (!ws->training) arena->used = start;
-        lay_out_layer(&layers[i], is_attention(net, schedule->layers[i].physical), e, arena);
+        lay_out_layer(&layers[i], net, schedule->layers[i].physical, e, arena);
         if (arena->used > end) end = arena->used;
     }
     arena->used = end;
@@ -166,6 +180,18 @@ static void lay_out_whole(struct workspace *ws, const struct network *net, const
     ws->log_sum = arena_reals(arena, e->rows);
 }
 
+static void lay_out_vector_gradients(struct mamba_tape_gradients *g, bool made_by_scan, const struct extent *e,
+                                     struct arena *arena) {
+    const struct mamba_shape *s = &e->mamba;
+    if (made_by_scan) {
+        g->theta = arena_reals(arena, s->groups * e->rows * s->angles);
+        g->phase = arena_reals(arena, s->batch * s->heads * mamba_chunks(s) * s->angles);
+        return;
+    }
+    g->b = arena_acts(arena, e->rows * s->heads * s->state);
+    g->c = arena_acts(arena, e->rows * s->heads * s->state);
+}
+
 static void lay_out_gradients(struct workspace *ws, const struct network *net, const struct extent *e,
                               struct arena *arena) {
     size_t wide = e->rows * e->dim, per_head = e->rows * e->mamba.heads;
@@ -180,8 +206,7 @@ static void lay_out_gradients(struct workspace *ws, const struct network *net, c
     g->mixed = arena_acts(arena, e->rows * e->mixed);
     g->projected = arena_acts(arena, e->rows * e->projected);
     if (uses_mamba(net)) {
-        g->mamba.b = arena_acts(arena, per_head * e->mamba.state);
-        g->mamba.c = arena_acts(arena, per_head * e->mamba.state);
+        lay_out_vector_gradients(&g->mamba, net->ops->scan_makes_vectors, e, arena);
         g->mamba.delta = arena_reals(arena, per_head);
         g->mamba.log_decay = arena_reals(arena, per_head);
         g->mamba.gamma = arena_reals(arena, per_head);

@@ -44,7 +44,8 @@ __global__ void __launch_bounds__(PREPARE_THREADS) chunk_turns(double *turns, pr
     size_t index = ((size_t)blockIdx.x * PREPARE_THREADS + threadIdx.x) / WARP, chunks = ceil_div(s.time, s.chunk);
     if (index >= count) return;
     size_t start = index % chunks * s.chunk, end = start + s.chunk < s.time ? start + s.chunk : s.time;
-    const float *delta = a.tape.delta + index / chunks * s.time, *rate = a.tape.rate + index / chunks / s.heads * s.angles * s.time;
+    const float *delta = a.tape.delta + index / chunks * s.time,
+                *rate = a.tape.rate + index / chunks / s.heads * s.angles * s.time;
     for (size_t j = 0; j < s.angles; j++, rate += s.time) {
         double sum = 0;
         for (size_t t = start + threadIdx.x % WARP; t < end; t += WARP) sum += (double)rate[t] * delta[t];
@@ -75,7 +76,8 @@ extern "C" void cuda_mamba_prepare_forward(struct lane *lane, struct mamba_tape 
     LAUNCH(prepare_tokens, (unsigned)(s.batch * token_tiles(s)), PREPARE_THREADS, staged_bytes(a.k), a);
     if (!s.angles) return;
     double *turns = (double *)lane->scratch;
-    LAUNCH(chunk_turns, (unsigned)ceil_div(heads * chunks, PREPARE_WARPS), PREPARE_THREADS, 0, turns, a, heads * chunks);
+    LAUNCH(chunk_turns, (unsigned)ceil_div(heads * chunks, PREPARE_WARPS), PREPARE_THREADS, 0, turns, a,
+           heads * chunks);
     LAUNCH(start_phases, (unsigned)ceil_div(heads * s.angles, PREPARE_THREADS), PREPARE_THREADS, 0, tape->phase, turns,
            heads, chunks, s.angles);
 }

@@ -1,5 +1,5 @@
-/* mamba_prepare: what its two directions share. Both work on tiles of 32 tokens of a sequence, a lane a token, and on the
- * scan's chunks for the phases; the layouts are those of ssd_head.cuh. */
+/* mamba_prepare: what its two directions share. Both work on tiles of 32 tokens of a sequence, a lane a token, and on
+ * the scan's chunks for the phases; the layouts are those of ssd_head.cuh. */
 #pragma once
 #include "kernels/cuda/mamba.cuh"
 
@@ -24,11 +24,13 @@ __device__ static inline token_tile tile_of(const mamba_shape &s, size_t index) 
     return {batch, start, batch * s.time + start, (int)(left < WARP ? left : (size_t)WARP)};
 }
 
-/* The columns dt', a', lambda', theta' of a tile's rows: in shared memory when there is room, else where they are. A row
- * there is two elements longer or one, so that it has an odd number of words. */
+/* The columns dt', a', lambda', theta' of a tile's rows: in shared memory when there is room, else where they are. A
+ * row there is two elements longer or one, so that it has an odd number of words. */
 static constexpr size_t STAGED_MOST = 512;
 __host__ __device__ static inline size_t step_columns(const struct mamba_columns &k) { return k.width - k.dt; }
-__host__ __device__ static inline size_t staged_pitch(size_t columns) { return (columns + 1) / 2 % 2 ? (columns + 1) / 2 * 2 : columns / 2 * 2 + 2; }
+__host__ __device__ static inline size_t staged_pitch(size_t columns) {
+    return (columns + 1) / 2 % 2 ? (columns + 1) / 2 * 2 : columns / 2 * 2 + 2;
+}
 static inline size_t staged_bytes(const struct mamba_columns &k) {
     size_t columns = step_columns(k);
     return columns <= STAGED_MOST ? WARP * staged_pitch(columns) * sizeof(bf16) : 0;
@@ -39,8 +41,8 @@ template <typename Element> struct column_tile {
     size_t pitch;
 };
 
-__device__ static inline column_tile<const bf16> stage_columns(bf16 *room, const bf16 *rows, const struct mamba_columns &k,
-                                                               int tokens) {
+__device__ static inline column_tile<const bf16> stage_columns(bf16 *room, const bf16 *rows,
+                                                               const struct mamba_columns &k, int tokens) {
     size_t columns = step_columns(k), pitch = staged_pitch(columns);
     if (columns > STAGED_MOST) return {rows + k.dt, k.width};
     for (unsigned i = threadIdx.x; i < (unsigned)tokens * (unsigned)columns; i += PREPARE_THREADS) {

@@ -75,7 +75,8 @@ __global__ void __launch_bounds__(PREPARE_THREADS) gradient_tokens(prepare_gradi
     const mamba_shape &s = a.t.s;
     const struct mamba_columns &k = a.t.k;
     token_tile place = tile_of(s, blockIdx.x);
-    size_t columns = step_columns(k), pitch = staged_pitch(columns), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    size_t columns = step_columns(k), pitch = staged_pitch(columns), lane = threadIdx.x % WARP,
+           warp = threadIdx.x / WARP;
     bf16 *room = shared_memory<bf16>(), *out = room + WARP * pitch, *rows = a.dproj + place.row * k.width + k.dt;
     bool staged = columns <= STAGED_MOST, here = (int)lane < place.tokens;
     column_tile<const bf16> raw = stage_columns(room, a.t.proj + place.row * k.width, k, place.tokens);
@@ -117,9 +118,8 @@ extern "C" void cuda_mamba_prepare_backward(struct lane *lane, act *dproj, const
                                             const act *proj, const struct mamba_weights *weights,
                                             const struct mamba_shape *shape) {
     const struct mamba_shape &s = *shape;
-    prepare_gradients a = {.t = {s, mamba_columns(shape), *tape, *weights, acts(proj)},
-                           .dtape = *dtape,
-                           .dproj = acts(dproj)};
+    prepare_gradients a = {
+        .t = {s, mamba_columns(shape), *tape, *weights, acts(proj)}, .dtape = *dtape, .dproj = acts(dproj)};
     lay_out_scratch(&a, lane->scratch, shape);
     size_t heads = s.batch * s.heads, tiles = s.batch * token_tiles(s);
     if (s.angles)

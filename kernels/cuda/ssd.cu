@@ -72,14 +72,14 @@ __device__ static inline void tile_outputs(float (&y)[P / 8][4], const tile_row<
 }
 
 /* Grid: sequences x heads, slices of P channels. tape.states: (batch, heads, chunks, head_dim, state). */
-template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS) ssd_forward_tiles(bf16 *y, scan_tensors a) {
+template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS) ssd_forward_tiles(bf16 *y, scan_tensors a) {
     using tiles = forward_tiles<P, N>;
     tiles *m = shared_memory<tiles>();
     const mamba_shape &s = a.s;
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)P;
     size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
-    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, warp = (int)threadIdx.x / WARP, row = 16 * warp;
+    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, warp = (int)threadIdx.x / WARP,
+        row = 16 * warp;
     head_view v = view_head(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
@@ -105,14 +105,16 @@ __global__ void __launch_bounds__(SSD_THREADS) ssd_forward_tiles(bf16 *y, scan_t
         __syncthreads();
         make_vectors(b, b, steps.inv_b, m->b_parameters, turn, v.angles, length);
         make_vectors(c, c, steps.inv_c, m->c_parameters, turn, v.angles, length);
-        if (tiles::BUFFERS == 2 && i + 1 < v.tiles) fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, i + 1, channels);
+        if (tiles::BUFFERS == 2 && i + 1 < v.tiles)
+            fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, i + 1, channels);
         __syncthreads();
         if (row < length) {
             float out[P / 8][4];
             tile_outputs<P, N>(out, b, c, m->x[buffer], m->state[i % 2], m->weights, row, channels, v.state);
             add_rows(out, a.weights.d[head], m->x[buffer], row);
             write_rows(m->y, row, 0, out);
-            store_rows<P>(y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, &m->y[row], length - row, channels);
+            store_rows<P>(y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, &m->y[row], length - row,
+                          channels);
         }
         if (i + 1 == v.tiles) break;
         carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length, v.state);

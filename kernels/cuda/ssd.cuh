@@ -193,7 +193,8 @@ __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const
     return {sum_of_four(sum.upper), sum_of_four(sum.lower)};
 }
 
-/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them --------------------------------------------------
+/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them
+ * --------------------------------------------------
  */
 
 struct tile_weights {

@@ -1,17 +1,18 @@
 /* ssd_backward: gradients of the scan and of the vectors that it makes; see ssd_backward.cuh.
  *
- * After ssd_carry, which leaves the gradient of the state behind every tile, a block has one tile of one group and walks
- * the group's heads: B and C of the group are read once, and their gradients, summed over the heads, never leave the
- * registers (a state of more than 64: the lane's scratch) before the norm's backward pass has made them those of proj's
- * columns. At last ssd_backward_joins gives each tile's first token what the tile before found for it, and sums the
- * weights' gradients over tiles.
+ * After ssd_carry, which leaves the gradient of the state behind every tile, a block has one tile of one group and
+ * walks the group's heads: B and C of the group are read once, and their gradients, summed over the heads, never leave
+ * the registers (a state of more than 64: the lane's scratch) before the norm's backward pass has made them those of
+ * proj's columns. At last ssd_backward_joins gives each tile's first token what the tile before found for it, and sums
+ * the weights' gradients over tiles.
  *
  * Published preset, a call: ssd_carry 69 us. The tiles: 52 GFLOP without the blocks above the diagonals (66 us); x, dy,
  * H', K read, dx written: 671 MB, the rest 60 MB (170 us); 0.35 MB through shared memory a head and tile, 128 bytes a
  * cycle an SM (200 us). The sums: 9 MB written and read. Limit 275 us. */
 #include "kernels/cuda/ssd_backward.cuh"
 
-/* --- the gradient of a group's normed B or C ------------------------------------------------------------------------- */
+/* --- the gradient of a group's normed B or C -------------------------------------------------------------------------
+ */
 
 template <int N> struct group_sum {
     static constexpr bool HELD = N <= 64;
@@ -41,7 +42,8 @@ template <int N> struct group_sum {
     }
 };
 
-/* Unrotates the warp's rows of dB or dC, adds dphi = dO E - dE O (FIRST: sets it), and sums the columns for the bias. */
+/* Unrotates the warp's rows of dB or dC, adds dphi = dO E - dE O (FIRST: sets it), and sums the columns for the bias.
+ */
 template <bool FIRST, int N>
 __device__ static inline void unrotate(float (&acc)[N / 8][4], const tile_row<N> *rotated, const rotation *turn,
                                        float *dphi, float *bias, int angles, int row) {
@@ -122,9 +124,11 @@ __device__ static inline void store_sums(float *to, size_t stride, const float (
     }
 }
 
-/* --- phases and steps ---------------------------------------------------------------------------------------------------- */
+/* --- phases and steps
+ * ---------------------------------------------------------------------------------------------------- */
 
-/* dphi to its sum over the token and the tile's later ones, F; the whole tile's to `sums`. A warp has one angle at a time. */
+/* dphi to its sum over the token and the tile's later ones, F; the whole tile's to `sums`. A warp has one angle at a
+ * time. */
 __device__ static inline void sum_phases(float *dphi, float *sums, int angles) {
     int lane = (int)threadIdx.x % WARP;
     for (int j = (int)threadIdx.x / WARP; j < angles; j += SSD_WARPS) {
@@ -175,12 +179,14 @@ __device__ static inline void gradient_steps(backward_tiles<P, N> *m, const back
     if (lane == 0) a.dd[index] = dd;
 }
 
-/* --- the tiles ------------------------------------------------------------------------------------------------------------ */
+/* --- the tiles
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* One head of the block's tile. here: the slice of its operands that is in shared memory, or on its way there. */
 template <int P, int N>
-__device__ static inline void backward_head(backward_tiles<P, N> *m, const backward_lines &l, const backward_arguments &a,
-                                            const backward_place &at, group_sum<N> &sum_b, group_sum<N> &sum_c, int *here) {
+__device__ static inline void backward_head(backward_tiles<P, N> *m, const backward_lines &l,
+                                            const backward_arguments &a, const backward_place &at, group_sum<N> &sum_b,
+                                            group_sum<N> &sum_c, int *here) {
     const mamba_shape &s = a.t.s;
     int warp = (int)threadIdx.x / WARP, row = 16 * warp, angles = (int)s.angles;
     bool first = at.head % (unsigned)(s.heads / s.groups) == 0;
@@ -189,8 +195,8 @@ __device__ static inline void backward_head(backward_tiles<P, N> *m, const backw
     make_rotations(l.turn, steps, angles);
     if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
     __syncthreads();
-    make_vectors(m->b, m->raw_b, steps.inv_b, m->b_parameters, l.turn, angles, at.length);
-    make_vectors(m->c, m->raw_c, steps.inv_c, m->c_parameters, l.turn, angles, at.length);
+    make_vectors(m->b, m->raw_b(), steps.inv_b, m->b_parameters, l.turn, angles, at.length);
+    make_vectors(m->c, m->raw_c(), steps.inv_c, m->c_parameters, l.turn, angles, at.length);
     __syncthreads();
 
     uint32_t from_dy[TILE / 16][4], from_c[TILE / 16][4];
@@ -226,6 +232,14 @@ __device__ static inline void backward_head(backward_tiles<P, N> *m, const backw
     }
 }
 
+/* Begins the copy of the group's columns of B and C. */
+template <int P, int N>
+__device__ static inline void load_raw(backward_tiles<P, N> *m, const head_view &v, const backward_place &at) {
+    size_t row = at.tile * (size_t)v.tile * v.width;
+    load_tile<TILE, N>(m->raw_b(), v.b + row, v.width, at.length, v.state);
+    load_tile<TILE, N>(m->raw_c(), v.c + row, v.width, at.length, v.state);
+}
+
 /* dB, dC and dtheta of the group, when all heads are done. */
 template <int P, int N>
 __device__ static inline void backward_group(backward_tiles<P, N> *m, const backward_lines &l,
@@ -238,17 +252,26 @@ __device__ static inline void backward_group(backward_tiles<P, N> *m, const back
     float4 *room = a.sums + blockIdx.x * (size_t)(2 * N / 8 * SSD_THREADS);
     bf16 *columns = a.dproj + first_row(a, at) * width + at.group * s.state;
     float sum[N / 8][4];
+    if (!m->KEEPS_RAW) {
+        load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
+        copy_commit();
+        copy_wait<0>();
+        __syncthreads();
+    }
     sum_b.get(sum, room);
-    norm_weights<N>(m->bias[0][warp], sum, m->raw_b, steps.inv_b, row);
-    norm_rows<N>(sum, m->raw_b, steps.inv_b, m->b_parameters.norm, columns + a.t.columns.b, width, row, at.length, state);
+    norm_weights<N>(m->bias[0][warp], sum, m->raw_b(), steps.inv_b, row);
+    norm_rows<N>(sum, m->raw_b(), steps.inv_b, m->b_parameters.norm, columns + a.t.columns.b, width, row, at.length,
+                 state);
     sum_c.get(sum, room + N / 8 * SSD_THREADS);
-    norm_weights<N>(m->bias[1][warp], sum, m->raw_c, steps.inv_c, row);
-    norm_rows<N>(sum, m->raw_c, steps.inv_c, m->c_parameters.norm, columns + a.t.columns.c, width, row, at.length, state);
+    norm_weights<N>(m->bias[1][warp], sum, m->raw_c(), steps.inv_c, row);
+    norm_rows<N>(sum, m->raw_c(), steps.inv_c, m->c_parameters.norm, columns + a.t.columns.c, width, row, at.length,
+                 state);
     __syncthreads();
     store_sums<N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
     float *dtheta = a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
     for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS)
-        if (i % TILE < at.length) dtheta[(size_t)(i / TILE) * s.time + (size_t)(i % TILE)] = l.dtheta[i / TILE * PHASES + i % TILE];
+        if (i % TILE < at.length)
+            dtheta[(size_t)(i / TILE) * s.time + (size_t)(i % TILE)] = l.dtheta[i / TILE * PHASES + i % TILE];
 }
 
 /* Brings in all that a head starts from; returns the slice of its operands that is there, or -1. */
@@ -257,11 +280,7 @@ __device__ static inline int begin_head(backward_tiles<P, N> *m, const backward_
                                         float *steps, bool first) {
     head_view v = view_head(a.t, at.batch, at.head);
     __syncthreads(); /* nobody reads the head before any more */
-    if (first) {
-        size_t row = at.tile * a.t.s.chunk * v.width;
-        load_tile<TILE, N>(m->raw_b, v.b + row, v.width, at.length, v.state);
-        load_tile<TILE, N>(m->raw_c, v.c + row, v.width, at.length, v.state);
-    }
+    if (first || !m->KEEPS_RAW) load_raw(m, v, at);
     load_steps(lay_out_steps(steps, v.angles), v, (int)at.tile);
     load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, v.state);
     load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, v.state);
@@ -283,7 +302,8 @@ __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_backward_til
     float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
     float *dphi = steps + step_floats(s.angles);
     backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES};
-    backward_place at = {index / tiles, index % tiles, group * per_group, group, index, 0, (int)s.head_dim, (int)s.state};
+    backward_place at = {index / tiles,   index % tiles, group * per_group, group, index, 0,
+                         (int)s.head_dim, (int)s.state};
     size_t left = s.time - at.tile * s.chunk;
     at.length = left < s.chunk ? (int)left : (int)s.chunk;
 
@@ -295,7 +315,8 @@ __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_backward_til
     backward_group(m, l, a, at, sum_b, sum_c);
 }
 
-/* --- launches ------------------------------------------------------------------------------------------------------------ */
+/* --- launches
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* The tensors of `a` that are in the lane's scratch; returns their bytes. */
 static size_t lay_out_scratch(backward_arguments *a, bf16 **gradients, void *scratch, const struct mamba_shape *s) {

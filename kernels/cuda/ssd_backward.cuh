@@ -32,19 +32,24 @@ struct backward_arguments {
 void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
 template <int P, int N> struct backward_tiles {
-    tile_row<N> raw_b[TILE], raw_c[TILE]; /* of the group, as they stand in proj */
-    tile_row<N> b[TILE], c[TILE];         /* of the head */
-    tile_row<N> state[P], gradient[P];    /* H', K */
+    /* The group's columns of proj are kept beside the head's B and C, but for large states: there each head reads
+     * them again, and turns them into its own in place. */
+    static constexpr bool KEEPS_RAW = N <= 64;
+    tile_row<N> kept[2][KEEPS_RAW ? TILE : 1];
+    tile_row<N> b[TILE], c[TILE]; /* of the head */
+    __device__ tile_row<N> *raw_b() { return KEEPS_RAW ? kept[0] : b; }
+    __device__ tile_row<N> *raw_c() { return KEEPS_RAW ? kept[1] : c; }
+    tile_row<N> state[P], gradient[P]; /* H', K */
     tile_row<P> x[TILE], dy[TILE];
     tile_row<TILE> w[TILE];
     vector_parameters<N> b_parameters, c_parameters;
     tile_weights weights;
-    float pairs[SSD_WARPS][TILE];         /* each warp's part of sum_s W_st G_ts, s before t */
-    float bias[2][SSD_WARPS][N];          /* each warp's part of db_bias and dc_bias; at the end of the norms' */
-    float m[TILE], g[TILE];               /* dy_t.x_t; C_t.B_t */
-    float dkappa[TILE], passed[TILE];     /* passed: kappa_s f_s (K^T x_s).B_s */
-    float entered[TILE];                  /* r_t (H'^T dy_t).C_t */
-    float through[SSD_WARPS];             /* each warp's part of <H', K> */
+    float pairs[SSD_WARPS][TILE];     /* each warp's part of sum_s W_st G_ts, s before t */
+    float bias[2][SSD_WARPS][N];      /* each warp's part of db_bias and dc_bias; at the end of the norms' */
+    float m[TILE], g[TILE];           /* dy_t.x_t; C_t.B_t */
+    float dkappa[TILE], passed[TILE]; /* passed: kappa_s f_s (K^T x_s).B_s */
+    float entered[TILE];              /* r_t (H'^T dy_t).C_t */
+    float through[SSD_WARPS];         /* each warp's part of <H', K> */
 };
 
 /* Behind them: the rotations, the steps, and dphi and dtheta (angles, PHASES), rows apart for the banks. */
@@ -91,7 +96,8 @@ __device__ static inline void load_dy(backward_tiles<P, N> *m, const backward_ar
 
 /* Fetches a slice, if it is not the one that is there: only heads of more than P channels have several. */
 template <int P, int N>
-__device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at, int slice, int *here) {
+__device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backward_arguments &a,
+                                          const backward_place &at, int slice, int *here) {
     if (slice == *here) return;
     __syncthreads();
     load_x(m, a, at, slice);
@@ -105,7 +111,8 @@ __device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backwar
 /* f = x dy^T and g = B C^T, of tokens t from the warp's own on. */
 template <int P, int N>
 __device__ static inline void multiply_pairs(float (&f)[TILE / 8][4], float (&g)[TILE / 8][4], backward_tiles<P, N> *m,
-                                             const backward_arguments &a, const backward_place &at, int row, int *here) {
+                                             const backward_arguments &a, const backward_place &at, int row,
+                                             int *here) {
     column_blocks later = {row / 16, (at.length + 15) / 16};
     clear_rows(f);
     clear_rows(g);
@@ -155,8 +162,8 @@ __device__ static inline void weigh_pairs(float (&f)[TILE / 8][4], float (&g)[TI
 
 /* dB of the head's rotated B; leaves dkappa whole. */
 template <int P, int N>
-__device__ static inline void gradient_b(float (&db)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
-                                         const uint32_t (&w)[4][4], int row, int *here) {
+__device__ static inline void gradient_b(float (&db)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a,
+                                         const backward_place &at, const uint32_t (&w)[4][4], int row, int *here) {
     int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8;
     clear_rows(db);
     for (int slice = 0; slice < at.head_dim; slice += P) {
@@ -197,8 +204,8 @@ template <int P, int N> __device__ static inline float dot_states(const backward
 
 /* Writes dx and <H', K>; spends the warp's rows of x, unless there are slices. */
 template <int P, int N>
-__device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at, const uint32_t (&weighed)[4][4],
-                                         float d, int row, int *here) {
+__device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
+                                         const uint32_t (&weighed)[4][4], float d, int row, int *here) {
     int lane = (int)threadIdx.x % WARP, upper = row + lane / 4;
     size_t width = a.t.columns.width;
     bf16 *dx_rows = a.dproj + (first_row(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
@@ -218,7 +225,8 @@ __device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward
         scale_rows(dx, m->weights.fall[upper], m->weights.fall[upper + 8]);
 #pragma unroll
         for (int i = 0; i < TILE / 16; i++)
-            if (i >= row / 16 && 16 * i < at.length) multiply_across(dx, weighed[i], m->dy, 16 * i, 0, blocks_of(channels));
+            if (i >= row / 16 && 16 * i < at.length)
+                multiply_across(dx, weighed[i], m->dy, 16 * i, 0, blocks_of(channels));
         add_rows(dx, d, m->dy, row);
         __syncwarp(); /* x is read by its warp alone */
         write_rows(m->x, row, 0, dx);
@@ -231,8 +239,8 @@ __device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward
 
 /* dC of the head's rotated C. */
 template <int P, int N>
-__device__ static inline void gradient_c(float (&dc)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at, int row,
-                                         int *here) {
+__device__ static inline void gradient_c(float (&dc)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a,
+                                         const backward_place &at, int row, int *here) {
     int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8;
     clear_rows(dc);
     for (int slice = 0; slice < at.head_dim; slice += P) {

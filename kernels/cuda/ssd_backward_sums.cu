@@ -22,9 +22,9 @@ void ssd_join(const backward_arguments &a, const mamba_gradients &to) {
     LAUNCH(join_tiles, (unsigned)ceil_div(tiles * s.heads, SSD_THREADS), SSD_THREADS, 0, a.dtape, a.last, s,
            tiles * s.heads);
     all_tile_sums all = {{{to.b_bias, a.biases, 2 * biases, biases, 1, 0},
-                     {to.c_bias, a.biases + biases, 2 * biases, biases, 1, 0},
-                     {to.b_norm, a.norms, 2 * norms, s.state, s.groups, s.state},
-                     {to.c_norm, a.norms + norms, 2 * norms, s.state, s.groups, s.state},
-                     {to.d, a.dd, s.heads, s.heads, 1, 0}}};
+                          {to.c_bias, a.biases + biases, 2 * biases, biases, 1, 0},
+                          {to.b_norm, a.norms, 2 * norms, s.state, s.groups, s.state},
+                          {to.c_norm, a.norms + norms, 2 * norms, s.state, s.groups, s.state},
+                          {to.d, a.dd, s.heads, s.heads, 1, 0}}};
     add_tile_sums(all, tiles);
 }

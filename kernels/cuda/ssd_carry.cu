@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_carry_gradients(bf16 *grad
         if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
         __syncthreads();
         make_vectors(c, c, steps.inv_c, m->parameters, turn, v.angles, length);
-        if (tiles::BUFFERS == 2) fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, dy, stride, i - 1, channels);
+        if (tiles::BUFFERS == 2)
+            fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, dy, stride, i - 1, channels);
         __syncthreads();
         carried.advance(m->weights.whole, m->dy[buffer], m->weights.r, c, length, v.state);
         if (tiles::BUFFERS == 2) {

@@ -56,7 +56,8 @@ __device__ static inline int tile_length(const head_view &v, int i) {
     return (int)(left < (size_t)v.tile ? left : (size_t)v.tile);
 }
 
-/* --- a tile's steps, as lines of floats in shared memory ------------------------------------------------------------- */
+/* --- a tile's steps, as lines of floats in shared memory -------------------------------------------------------------
+ */
 
 /* A line has the tile's tokens and those behind it, zeros after the sequence: kappa needs one of them. */
 static constexpr int LINE = TILE + 4, FIXED_LINES = 5;
@@ -94,7 +95,8 @@ __device__ static inline void load_steps(const step_lines &to, const head_view &
         else
             for (int k = 0; k < 4; k++) room[k] = at + k < left ? from[k] : 0;
     }
-    for (int j = (int)threadIdx.x; j < v.angles; j += SSD_THREADS) to.phase[j] = v.phase[(size_t)i * (size_t)v.angles + (size_t)j];
+    for (int j = (int)threadIdx.x; j < v.angles; j += SSD_THREADS)
+        to.phase[j] = v.phase[(size_t)i * (size_t)v.angles + (size_t)j];
 }
 
 /* By one warp; tokens that the tile does not have weigh nothing. */
@@ -124,7 +126,8 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
     }
 }
 
-/* --- B and C ------------------------------------------------------------------------------------------------------------- */
+/* --- B and C
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* turn[t][j]: rows of angles + 4, for the banks. */
 __host__ __device__ static inline size_t turn_floats(size_t angles) { return TILE * (angles + 4) * 2; }
@@ -147,11 +150,10 @@ __device__ static inline void make_rotations(rotation *turn, const step_lines &s
 }
 
 /* Eight columns' norm weight and bias, zero behind the state. */
-template <int N> struct vector_parameters {
-    float norm[N], bias[N];
-};
+template <int N> struct vector_parameters { float norm[N], bias[N]; };
 template <int N>
-__device__ static inline void load_parameters(vector_parameters<N> *to, const float *norm, const float *bias, int state) {
+__device__ static inline void load_parameters(vector_parameters<N> *to, const float *norm, const float *bias,
+                                              int state) {
     for (int n = (int)threadIdx.x; n < N; n += SSD_THREADS) {
         to->norm[n] = n < state ? norm[n] : 0;
         to->bias[n] = n < state ? bias[n] : 0;
@@ -161,7 +163,8 @@ __device__ static inline void load_parameters(vector_parameters<N> *to, const fl
 /* to = rotated (raw inv norm + bias), the rows that the tile does not have zero; `to` may be `raw`. */
 template <int N>
 __device__ static inline void make_vectors(tile_row<N> *to, const tile_row<N> *raw, const float *inv,
-                                           const vector_parameters<N> &p, const rotation *turn, int angles, int length) {
+                                           const vector_parameters<N> &p, const rotation *turn, int angles,
+                                           int length) {
     int column = (int)threadIdx.x % (N / 8) * 8; /* the same for all of a thread's rows */
     float norm[8], bias[8];
 #pragma unroll

@@ -265,25 +265,23 @@ static void attention_rows() {
 }
 
 static mamba_tape new_tape(const mamba_shape *s, size_t R) {
-    size_t bc = R * s->heads * s->state;
-    return {.b = activations(bc),
-            .c = activations(bc),
+    return {.rate = reals(R * s->angles),
+            .phase = reals(s->batch * s->heads * mamba_chunks(s) * s->angles),
             .inv_b = reals(R * s->groups),
             .inv_c = reals(R * s->groups),
             .delta = reals(R * s->heads),
             .log_decay = reals(R * s->heads),
             .gamma = reals(R * s->heads),
-            .cosine = activations(R * s->heads * s->angles),
-            .sine = activations(R * s->heads * s->angles),
             .states = activations(s->batch * s->heads * mamba_chunks(s) * s->head_dim * s->state)};
 }
 
 static void mamba_rows() {
     const mamba_shape *s = &p.mamba;
-    size_t R = p.rows(), inner = p.inner(), bc = R * s->heads * s->state, h = s->heads;
-    double X = (double)(R * inner), B = (double)bc, states = X / (double)s->chunk * (double)s->state;
-    double angles = (double)(R * h * s->angles), small = 4.0 * (double)(R * h),
-           proj_bytes = 2.0 * (double)(R * p.width());
+    size_t R = p.rows(), inner = p.inner(), h = s->heads;
+    double X = (double)(R * inner), states = X / (double)s->chunk * (double)s->state;
+    double small = 4.0 * (double)(R * h), angles = 4.0 * (double)(R * s->angles);
+    double vectors = 4.0 * (double)(R * s->groups * s->state); /* the columns of B and C */
+    double last = 2.0 * (double)(R * (3 * h + s->angles));     /* those of dt', a', lambda' and theta' */
     /* Per token and head: scores and their product with x are half of chunk, state in and out are whole. */
     double L = (double)s->chunk, P = (double)s->head_dim, N = (double)s->state;
     double flops = (double)(R * h) * (L * N + L * P + 4 * N * P);
@@ -294,19 +292,24 @@ static void mamba_rows() {
     mamba_gradients gradients = {reals(h),        reals(h * s->state), reals(h * s->state),
                                  reals(s->state), reals(s->state),     dd};
     mamba_tape tape = new_tape(s, R);
-    mamba_tape_gradients dtape = {activations(bc), activations(bc), reals(R * h), reals(R * h), reals(R * h)};
-    row("mamba_prepare_forward", proj_bytes - 4 * X + 4 * B + 4 * angles + 3 * small, 0,
+    mamba_tape_gradients dtape = {.theta = reals(s->groups * R * s->angles),
+                                  .phase = reals(s->batch * h * mamba_chunks(s) * s->angles),
+                                  .delta = reals(R * h),
+                                  .log_decay = reals(R * h),
+                                  .gamma = reals(R * h)};
+    row("mamba_prepare_forward", vectors + last + angles + 3 * small, 0,
         [&] { ops->mamba_prepare_forward(&lane, &tape, proj, &weights, s); });
-    row("ssd_forward", 4 * X + 4 * B + 2 * states + 3 * small, flops,
-        [&] { ops->ssd_forward(&lane, y, &tape, proj, d, s); });
-    row("ssd_backward", 6 * X + 8 * B + 2 * states + 6 * small, 2.5 * flops,
-        [&] { ops->ssd_backward(&lane, dproj, &dtape, dd, y, &tape, proj, d, s); });
-    row("mamba_prepare_backward", 2 * (proj_bytes - 4 * X) + 8 * B + 4 * angles + 6 * small, 0,
+    row("ssd_forward", 4 * X + vectors + 2 * states + angles + 3 * small, flops,
+        [&] { ops->ssd_forward(&lane, y, &tape, proj, &weights, s); });
+    row("ssd_backward", 8 * X + 3 * vectors + 6 * states + 2 * angles + 6 * small, 2.5 * flops,
+        [&] { ops->ssd_backward(&lane, dproj, &gradients, &dtape, y, &tape, proj, &weights, s); });
+    row("mamba_prepare_backward", 2 * last + 2 * angles + 4 * small, 0,
         [&] { ops->mamba_prepare_backward(&lane, dproj, &gradients, &dtape, &tape, proj, &weights, s); });
     act *z = proj, *dz = dproj;
-    row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, tape.b, y, z, p.width(), R, inner); });
+    act *out = activations(R * inner), *dy = activations(R * inner);
+    row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, out, y, z, p.width(), R, inner); });
     row("silu_gate_backward", 10 * X, 0,
-        [&] { ops->silu_gate_backward(&lane, tape.c, dz, tape.b, y, z, p.width(), R, inner); });
+        [&] { ops->silu_gate_backward(&lane, dy, dz, out, y, z, p.width(), R, inner); });
     free_all();
 }
 

@@ -219,8 +219,11 @@ static void clear_gradient(const struct mamba_case *s, const struct op_tensor *p
 static void mamba_prepare_backward(struct op_run *run) {
     struct mamba_case *s = run->state;
     const struct op_tensor *in = run->inputs, *out = run->outputs;
-    struct mamba_tape_gradients dtape = {out[0].gradient, out[1].gradient, out[2].gradient, out[3].gradient,
-                                         out[4].gradient};
+    struct mamba_tape_gradients dtape = {.b = out[0].gradient,
+                                         .c = out[1].gradient,
+                                         .delta = out[2].gradient,
+                                         .log_decay = out[3].gradient,
+                                         .gamma = out[4].gradient};
     struct mamba_gradients to = {.dt_bias = in[1].gradient,
                                  .b_bias = in[2].gradient,
                                  .c_bias = in[3].gradient,
@@ -261,17 +264,21 @@ static void ssd_setup(struct op_run *run, const struct op_case *row) {
 
 static void ssd_forward(struct op_run *run) {
     struct mamba_case *s = run->state;
-    cpu_ssd_forward(&run->lane, run->outputs[0].data, &s->tape, run->inputs[0].data, s->weights.d, &s->shape);
+    cpu_ssd_forward(&run->lane, run->outputs[0].data, &s->tape, run->inputs[0].data, &s->weights, &s->shape);
 }
 
 static void ssd_backward(struct op_run *run) {
     struct mamba_case *s = run->state;
     const struct op_tensor *in = run->inputs;
-    struct mamba_tape_gradients dtape = {in[1].gradient, in[2].gradient, in[3].gradient, in[4].gradient,
-                                         in[5].gradient};
+    struct mamba_tape_gradients dtape = {.b = in[1].gradient,
+                                         .c = in[2].gradient,
+                                         .delta = in[3].gradient,
+                                         .log_decay = in[4].gradient,
+                                         .gamma = in[5].gradient};
+    struct mamba_gradients to = {.d = in[6].gradient};
     clear_gradient(s, in);
-    cpu_ssd_backward(&run->lane, in[0].gradient, &dtape, in[6].gradient, run->outputs[0].gradient, &s->tape, in[0].data,
-                     s->weights.d, &s->shape);
+    cpu_ssd_backward(&run->lane, in[0].gradient, &to, &dtape, run->outputs[0].gradient, &s->tape, in[0].data,
+                     &s->weights, &s->shape);
 }
 
 static void mamba_decode_setup(struct op_run *run, const struct op_case *row) {

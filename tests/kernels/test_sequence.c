@@ -91,7 +91,7 @@ static void mixer_start(struct mixer *m, struct mamba_shape shape) {
 
 static void mixer_parallel(struct mixer *m) {
     cpu_mamba_prepare_forward(&m->run.lane, &m->tape, m->proj, &m->weights, &m->shape);
-    cpu_ssd_forward(&m->run.lane, m->y, &m->tape, m->proj, m->weights.d, &m->shape);
+    cpu_ssd_forward(&m->run.lane, m->y, &m->tape, m->proj, &m->weights, &m->shape);
     cpu_silu_gate_forward(&m->run.lane, m->out, m->y, m->proj, m->width, m->rows, m->inner);
 }
 
@@ -191,10 +191,14 @@ static void the_strongest_decay_stays_finite_both_ways(void **state) {
     mixer_parallel(&m);
     assert_close(m.out, m.expected, m.rows * m.inner, TOLERANCE, "prepare, ssd and gate");
     size_t steps = m.rows * m.shape.heads;
-    struct mamba_tape_gradients to = {reals(&m.run, steps * m.shape.state), reals(&m.run, steps * m.shape.state),
-                                      reals(&m.run, steps), reals(&m.run, steps), reals(&m.run, steps)};
-    real *dproj = reals(&m.run, m.rows * m.width), *dd = reals(&m.run, m.shape.heads);
-    cpu_ssd_backward(&m.run.lane, dproj, &to, dd, m.out, &m.tape, m.proj, m.weights.d, &m.shape);
+    struct mamba_tape_gradients to = {.b = reals(&m.run, steps * m.shape.state),
+                                      .c = reals(&m.run, steps * m.shape.state),
+                                      .delta = reals(&m.run, steps),
+                                      .log_decay = reals(&m.run, steps),
+                                      .gamma = reals(&m.run, steps)};
+    real *dproj = reals(&m.run, m.rows * m.width);
+    struct mamba_gradients gradients = {.d = reals(&m.run, m.shape.heads)};
+    cpu_ssd_backward(&m.run.lane, dproj, &gradients, &to, m.out, &m.tape, m.proj, &m.weights, &m.shape);
     assert_finite(dproj, m.rows * m.width, "dx");
     assert_finite(to.log_decay, steps, "dlog_decay");
     assert_finite(to.b, steps * m.shape.state, "dB");

@@ -34,7 +34,8 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_tokens(prepare_tensor
         size_t t = i / (2 * s.groups), group = i / 2 % s.groups, c = i % 2;
         float inv = inverse_rms(rows + t * a.k.width + (c ? a.k.c : a.k.b) + group * s.state, s.state);
         size_t at = (place.batch * s.groups + group) * s.time + place.start + t;
-        if (lane == 0) (c ? a.tape.inv_c : a.tape.inv_b)[at] = inv;
+        float *norms = c ? a.tape.inv_c : a.tape.inv_b;
+        if (lane == 0) norms[at] = inv;
     }
 }
 

@@ -35,6 +35,7 @@ static status load(const struct invocation *in, struct calibration *c) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status s = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &c->results);
     store_close(store);
+    if (!s) note_peek(in, &c->results);
     return s;
 }
 
@@ -96,6 +97,7 @@ static void print_text(const struct calibration *c) {
     printf("%s: A/A test of %s on %zu runs of %s; %zu relabellings into %zu pairs, alpha %g\n", c->results.suite,
            c->metric, c->count, c->variant, c->relabellings, c->pairs, alpha);
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
+    print_caveats(&c->results);
     printf("paired-t   false positives %5.2f %%, promised at most %g %%: %s\n", 100 * c->rate_t, 100 * alpha,
            opinion(c, c->rate_t));
     printf("sign-flip  false positives %5.2f %%, promised at most %g %%: %s\n", 100 * c->rate_flip, 100 * alpha,
@@ -115,6 +117,7 @@ static status print_json(const struct calibration *c) {
     json_object_set_new(root, "false_positives_paired_t", json_number(c->rate_t));
     json_object_set_new(root, "false_positives_sign_flip", json_number(c->rate_flip));
     json_object_set_new(root, "three_standard_errors", json_number(three_errors(c)));
+    json_object_set_new(root, "caveats", caveats_json(&c->results));
     return json_print(stdout, root);
 }
 

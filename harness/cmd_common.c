@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/report/caveats.h"
+#include "harness/store.h"
 #include "harness/terminal.h"
 #include "harness/yaml.h"
 
@@ -81,6 +83,53 @@ status load_suite(const struct invocation *in, struct suite *suite) {
     const struct suite_request request = {
         .path = path, .scale = cli_text(in, "scale"), .settings = settings, .setting_count = count};
     return suite_load(suite, &request);
+}
+
+void note_peek(const struct invocation *in, struct results *results) {
+    status s = store_record_peek(cli_text(in, "db"), results, in->verb->name);
+    if (!s) return;
+    fprintf(stderr, "hinge: this early look could not be noted in the database: %s\n", status_text(s));
+    status_free(s);
+}
+
+void print_caveats(const struct results *results) {
+    struct text line = {0};
+    caveats_line(results, &line);
+    if (line.size) printf("Read with: %s.\n", text_of(&line));
+    text_free(&line);
+}
+
+static json_t *peeks_json(const struct results *results) {
+    json_t *list = json_array();
+    for (int i = 0; i < results->peek_count; i++) {
+        const struct result_peek *peek = &results->peeks[i];
+        json_t *out = json_object();
+        json_object_set_new(out, "verb", json_text(peek->verb));
+        json_object_set_new(out, "done", json_integer(peek->done));
+        json_object_set_new(out, "declared", json_integer(peek->declared));
+        json_object_set_new(out, "at", json_text(peek->at));
+        json_array_append_new(list, out);
+    }
+    return list;
+}
+
+json_t *caveats_json(const struct results *results) {
+    struct caveats c;
+    json_t *out = json_object(), *refusals = json_array();
+    caveats_count(results, &c);
+    json_object_set_new(out, "late_seeds", json_integer(c.late_seeds));
+    json_object_set_new(out, "late_variants", json_integer(c.late_variants));
+    json_object_set_new(out, "failed", json_integer(c.failed));
+    json_object_set_new(out, "deleted", json_integer(c.deleted));
+    json_object_set_new(out, "peeks", peeks_json(results));
+    for (int i = 0; i < results->refusal_count; i++) {
+        json_t *refusal = json_object();
+        json_object_set_new(refusal, "at", json_text(results->refusals[i].name));
+        json_object_set_new(refusal, "difference", json_text(results->refusals[i].value));
+        json_array_append_new(refusals, refusal);
+    }
+    json_object_set_new(out, "refused_changes", refusals);
+    return out;
 }
 
 status run_number(const struct invocation *in, int64_t *run) { return run_number_of(in->arguments[0], run); }

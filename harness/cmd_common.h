@@ -1,6 +1,8 @@
 /* cmd_common: what several verbs do the same way: find a suite, take a run's number. */
 #pragma once
 #include "harness/cli.h"
+#include "harness/json_out.h"
+#include "harness/results.h"
 #include "harness/suite.h"
 
 #define SUITES_FOLDER "suites"
@@ -20,6 +22,14 @@ void print_question(const struct suite *suite);
 
 /* The suite alone, from the first argument, --scale and --set. */
 status load_suite(const struct invocation *in, struct suite *suite);
+
+/* Notes in the database that the verb is about to show these results, when that is a peek (store.h). Where it cannot be
+ * written, standard error says so and the results are shown all the same. */
+void note_peek(const struct invocation *in, struct results *results);
+
+/* What must be read with every figure (report/caveats.h): a line, where there is something to say; and as JSON. */
+void print_caveats(const struct results *results);
+json_t *caveats_json(const struct results *results);
 
 /* The number of a run: the first argument, or any text. */
 status run_number(const struct invocation *in, int64_t *run);

@@ -108,6 +108,7 @@ static status load_results(const struct invocation *in, struct results *results)
 static status load_declared(const struct invocation *in, struct comparand *c) {
     if (!in->count) return status_new(STATUS_USAGE, "name a suite, or a file with --csv FILE --baseline NAME");
     TRY(load_results(in, &c->results));
+    note_peek(in, &c->results);
     c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
     TRY(results_observations(&c->results, c->metric, &c->stored, &c->count));
     if (!c->count)
@@ -142,6 +143,7 @@ static void print_design(const struct comparand *c, const struct comparison_tabl
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
     if (preliminary(c, t)) printf("Not all planned runs are done: preliminary.\n");
+    print_caveats(&c->results);
 }
 
 static void table_p(struct table *table, double p) {
@@ -315,6 +317,7 @@ static json_t *table_json(const struct comparand *c, const struct comparison_tab
     json_object_set_new(out, "higher_is_better", json_boolean(c->design.higher_is_better));
     json_object_set_new(out, "declared", c->csv.text ? json_null() : json_boolean(!c->undeclared));
     json_object_set_new(out, "complete", c->csv.text ? json_null() : json_boolean(!preliminary(c, t)));
+    json_object_set_new(out, "caveats", c->csv.text ? json_null() : caveats_json(&c->results));
     json_object_set_new(out, "family", json_integer(t->family));
     for (int v = 0; v < t->count; v++) json_array_append_new(rows, row_json(c, &t->rows[v]));
     json_object_set_new(out, "variants", rows);

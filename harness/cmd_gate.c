@@ -26,11 +26,13 @@ static status load(const struct invocation *in, struct gate *gate) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status s = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &gate->results);
     store_close(store);
+    if (!s) note_peek(in, &gate->results);
     return s;
 }
 
 static void print_text(const struct gate *gate) {
     if (simulated_note(&gate->results)) printf("%s\n", simulated_note(&gate->results));
+    print_caveats(&gate->results);
     for (int i = 0; i < gate->count; i++) {
         const struct judgement *j = &gate->judgements[i];
         const struct requirement *r = &gate->requirements[i];
@@ -72,6 +74,7 @@ static status print_json(const struct gate *gate) {
     json_object_set_new(root, "simulated", json_boolean(simulated_note(&gate->results) != NULL));
     json_object_set_new(root, "alpha", json_number(gate->results.design.alpha));
     for (int i = 0; i < gate->count; i++) json_array_append_new(list, judgement_json(gate, i));
+    json_object_set_new(root, "caveats", caveats_json(&gate->results));
     json_object_set_new(root, "requirements", list);
     return json_print(stdout, root);
 }

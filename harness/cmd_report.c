@@ -23,6 +23,7 @@ static status load(const struct invocation *in, struct results *results) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status failure = store_load_results(store, name, cli_text(in, "scale"), results);
     store_close(store);
+    if (!failure) note_peek(in, results);
     return failure;
 }
 

@@ -172,7 +172,7 @@ static void print_errors(const struct results *results) {
 static void print_suite(const struct results *results) {
     char title[TITLE_CAPACITY], left[UNITS_CAPACITY];
     printf("%s: %d runs", suite_title(results->suite, results->scale, title), results->run_count);
-    static const char *const states[] = {"done", "running", "failed", "interrupted", "pending"};
+    static const char *const states[] = {"done", "running", "failed", "interrupted", "pending", "deleted"};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         printf(", %d %s", count_state(results, states[i]), states[i]);
     if (count_state(results, "done") + count_state(results, "failed") < results->run_count) {
@@ -183,7 +183,9 @@ static void print_suite(const struct results *results) {
             printf("; hinge plan estimates the time left");
     }
     if (simulated_note(results)) printf("\n%s", simulated_note(results));
-    printf("\n\n");
+    printf("\n");
+    print_caveats(results);
+    printf("\n");
     print_runs(results);
     print_errors(results);
 }
@@ -218,6 +220,7 @@ static json_t *suite_json(const struct results *results) {
     json_object_set_new(object, "done", json_integer(count_state(results, "done")));
     json_object_set_new(object, "seconds_left", json_number(seconds_left(results)));
     for (int i = 0; i < results->run_count; i++) json_array_append_new(runs, run_json(results, &results->runs[i]));
+    json_object_set_new(object, "caveats", caveats_json(results));
     json_object_set_new(object, "runs", runs);
     return object;
 }
@@ -227,6 +230,7 @@ static status show_suite(const struct invocation *in, struct store *store) {
     struct results results = {0};
     TRY(suite_name(in->arguments[0], name));
     TRY(store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &results));
+    note_peek(in, &results);
     status failed = NULL;
     if (cli_switch(in, "json"))
         failed = json_print(stdout, suite_json(&results));

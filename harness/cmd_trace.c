@@ -124,7 +124,10 @@ static status show_all(const struct invocation *in, const struct analysis *a) {
         for (size_t i = 0; i < trace_figure_count && !failure; i++)
             if (r > 0 || trace_figures[i].basis == BASIS_VARIANT)
                 failure = add_cell(a, r, &trace_figures[i], table, list);
-    if (!failure && !list) table_print(table, stdout, 0);
+    if (!failure && !list) {
+        table_print(table, stdout, 0);
+        print_caveats(a->results);
+    }
     table_free(table);
     if (failure) json_decref(list);
     return failure || !list ? failure : json_print(stdout, list);
@@ -150,6 +153,7 @@ static status run(const struct invocation *in) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status failure = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &results);
     store_close(store);
+    if (!failure) note_peek(in, &results);
     if (!failure) failure = show(in, &results);
     results_free(&results);
     return failure;

@@ -51,6 +51,21 @@ static status choose_device(const struct invocation *in, struct prepared *p, con
     return device_for_suite(&p->suite, stays ? declared : word, ops);
 }
 
+/* A changed suite that is run is refused, and the attempt is noted, for which the store must be open for writing; one
+ * that is only planned leaves no trace. */
+static status check_declaration(const struct invocation *in, const struct prepared *p) {
+    status refused = store_check_declaration(p->store, &p->plan, &p->datasets);
+    if (!refused || strcmp(in->verb->name, "run") != 0) return refused;
+    struct store *store;
+    status noted = store_open(&store, cli_text(in, "db"), STORE_WRITE);
+    if (!noted) {
+        noted = store_declare(store, &p->plan, &p->datasets);
+        store_close(store);
+    }
+    if (noted) status_free(noted);
+    return refused;
+}
+
 static status prepare_parts(const struct invocation *in, struct prepared *p) {
     const struct backend *ops;
     TRY(load_suite(in, &p->suite));
@@ -59,7 +74,7 @@ static status prepare_parts(const struct invocation *in, struct prepared *p) {
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
     TRY(plan_create(&p->plan, &p->suite, &p->datasets, ops));
     if (p->store) {
-        TRY(store_check_declaration(p->store, &p->plan, &p->datasets));
+        TRY(check_declaration(in, p));
         TRY(plan_refresh(&p->plan, p->store));
     }
     look_at_device(p);

@@ -51,8 +51,25 @@ void results_free(struct results *results) {
     free(results->variants);
     free(results->seeds);
     free(results->looks);
+    free(results->peeks);
+    result_texts_free(results->refusals, results->refusal_count);
     free(results->runs);
     *results = (struct results){0};
+}
+
+/* A run that was never done is no observation; one that failed is, without a value. */
+static bool observed(const struct result_run *run) {
+    return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
+}
+
+bool results_peeked(const struct results *results, int *done, int *declared) {
+    *done = *declared = 0;
+    for (int i = 0; i < results->run_count; i++) {
+        if (results->runs[i].late) continue;
+        ++*declared;
+        *done += observed(&results->runs[i]);
+    }
+    return *done > 0 && *done < *declared && !results->looks;
 }
 
 static int declared_comparisons(const struct results *r) {
@@ -134,11 +151,6 @@ status results_metric(const struct results *results, int run, const char *metric
     TRY(find_metric(metric, &which));
     *value = figure(&results->runs[run], which);
     return NULL;
-}
-
-/* A run that was never done is no observation; one that failed is, without a value. */
-static bool observed(const struct result_run *run) {
-    return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
 }
 
 status results_observations(const struct results *results, const char *metric, struct observation **observations,

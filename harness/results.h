@@ -31,7 +31,7 @@ struct result_run {
     int variant; /* index into variants */
     int64_t seed;
     bool late;
-    char status[16]; /* pending, running, done, failed, interrupted */
+    char status[16]; /* pending, running, done, failed, interrupted; deleted: declared, and not in the store */
     char error[512];
     char key[65];       /* of the whole run */
     char train_key[65]; /* runs that share it share one training */
@@ -45,12 +45,19 @@ struct result_run {
     struct artifact_sizes sizes; /* bytes 0 when there is no artifact */
     char artifact_notes[2048];
     char weights_sha256[65], trace_sha256[65];
+    char node[64]; /* that trained it: a machine, or a drawn one of the simulated backend */
     char strategy[TEXT_CAPACITY];
     char started[32], finished[32]; /* ISO 8601, UTC */
 };
 
 struct result_text {
     char *name, *value;
+};
+
+/* Figures shown before all declared runs had ended, without declared looks. */
+struct result_peek {
+    char verb[32], at[32]; /* at: ISO 8601, UTC */
+    int done, declared;    /* runs */
 };
 
 struct results {
@@ -70,9 +77,15 @@ struct results {
     int provenance_count;
     struct result_text *provenance; /* revision, compiler, flags, CPU, libraries, ... as recorded by the runs */
     bool closed_early;              /* some planned run is not done */
+    int peek_count, refusal_count;
+    struct result_peek *peeks;    /* by time */
+    struct result_text *refusals; /* changed declarations that were refused: when, and what differed */
 };
 
 void results_free(struct results *results);
+
+/* Whether showing the results is a peek: declared runs have ended, not all of them, and no looks were declared. */
+bool results_peeked(const struct results *results, int *done, int *declared);
 
 /* Plans the looks that the declaration names, each comparison with its share of alpha; for the store, once variants and
  * declaration are there. */

@@ -9,14 +9,14 @@
 #include "harness/plan.h"
 #include "harness/provenance.h"
 
-#define STORE_VERSION 1 /* PRAGMA user_version; older databases are migrated, newer ones refused */
+#define STORE_VERSION 2 /* PRAGMA user_version; older databases are migrated, newer ones refused */
 
 #define STORE_STALE_SECONDS 120.0 /* a heartbeat from another host older than this is a dead worker's */
 
 struct store;
 
 enum store_mode {
-    STORE_READ, /* must exist; nothing is changed */
+    STORE_READ, /* must exist; nothing is changed, but an older version is migrated */
     STORE_WRITE /* made when missing, migrated when older */
 };
 
@@ -33,7 +33,8 @@ status store_file(const struct store *store, const char *key, const char *name, 
 
 /* Registers the suite, its variants, seeds and runs with all their stages. The first time this freezes the declaration;
  * later, seeds and variants that were not declared are added and marked late. Anything else that differs is
- * STATUS_USAGE, says what differed, and changes nothing. datasets as for plan_declaration. */
+ * STATUS_USAGE, says what differed, and changes nothing, but that it was tried is kept and shown with the results.
+ * datasets as for plan_declaration. */
 status store_declare(struct store *store, const struct plan *plan, const struct dataset_list *datasets);
 
 /* What store_declare would say, without changing anything: NULL status when the suite is new or fits. */
@@ -64,6 +65,10 @@ status store_load_results(struct store *store, const char *suite, const char *sc
 
 /* The same, of one run alone: results->runs[0] is it, variants and seeds are those of its suite. */
 status store_load_run(struct store *store, int64_t run, struct results *results);
+
+/* Notes that the results were shown by a verb, in the database at path and in the results, when that was a peek
+ * (results_peeked) and it is not noted yet. */
+status store_record_peek(const char *path, struct results *results, const char *verb);
 
 struct stage_record {
     enum run_part part;

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "harness/report/caveats.h"
+
 static void paragraph(struct text *latex, const char *title, struct text *plain) {
     text_add(latex, "\\paragraph{%s.} ", title);
     text_latex(latex, text_of(plain));
@@ -262,10 +264,7 @@ static void describe_failures_and_late(const struct analysis *a, struct text *t)
                                            : "Failed seeds are counted and cannot be compared; ");
     text_add(t, "what was added after the declaration was frozen is marked late, and corrected over all comparisons, "
                 "while declared ones are corrected among themselves.");
-    if (a->results->closed_early && !a->design.looks)
-        text_add(t,
-                 " This report was made before all planned runs were done, and no looks were declared: it is a peek. "
-                 "A decision to stop or to go on that is taken from it makes the error rate larger than α.");
+    caveats_sentences(a->results, t);
 }
 
 static void describe_statistics(const struct analysis *a, struct text *t) {

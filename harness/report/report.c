@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "harness/report/analysis.h"
+#include "harness/report/caveats.h"
 #include "harness/report/evidence.h"
 #include "harness/report/figure_data.h"
 #include "harness/report/figures.h"
@@ -169,6 +170,20 @@ static void define_notice(const struct analysis *a, struct text *t) {
     text_free(&notice);
 }
 
+/* Under every table. */
+static void define_caveats(const struct analysis *a, struct text *t) {
+    struct text line = {0};
+    caveats_line(a->results, &line);
+    text_add(t, "\\newcommand{\\Caveats}{");
+    if (line.size) {
+        text_add(t, "{\\par\\vspace{0.4ex}\\footnotesize\\color{quiet}Read with: ");
+        text_latex(t, text_of(&line));
+        text_add(t, ".\\par}");
+    }
+    text_add(t, "}\n");
+    text_free(&line);
+}
+
 static status write_facts(const struct build *b) {
     const struct analysis *a = &b->analysis;
     const struct results *r = a->results;
@@ -184,6 +199,7 @@ static status write_facts(const struct build *b) {
     define(&t, "BaselineName", text_of(&baseline));
     define_captions(a, &t);
     define_notice(a, &t);
+    define_caveats(a, &t);
     text_free(&counts);
     text_free(&metric);
     text_free(&baseline);

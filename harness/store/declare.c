@@ -12,8 +12,9 @@ struct declaring {
     const struct plan *plan;
     const struct suite *suite;
     const struct dataset_list *datasets;
-    int64_t id; /* of the suite */
-    bool known; /* it was declared before */
+    int64_t id;            /* of the suite */
+    bool known;            /* it was declared before */
+    char difference[1200]; /* what contradicts the declaration */
 };
 
 status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found) {
@@ -24,7 +25,7 @@ status store_suite_id(struct store *store, const char *name, const char *scale, 
 /* --- against what was declared --------------------------------------------------------------------------------------
  */
 
-static status contradiction(const struct declaring *d, const char *what) {
+static status contradiction(struct declaring *d, const char *what) {
     struct query q;
     bool row;
     char when[32] = "";
@@ -32,6 +33,7 @@ static status contradiction(const struct declaring *d, const char *what) {
     TRY(query_next(&q, &row));
     if (row) query_text(&q, 0, when, sizeof when);
     query_close(&q);
+    snprintf(d->difference, sizeof d->difference, "%s", what);
     return status_new(STATUS_USAGE,
                       "%s: suite %s%s%s was declared otherwise on %s: %s; what is declared stays: give the changed "
                       "suite another name, or use another database (--db)",
@@ -39,7 +41,7 @@ static status contradiction(const struct declaring *d, const char *what) {
                       what);
 }
 
-static status compare_text(const struct declaring *d, const char *context, const char *before, char *after) {
+static status compare_text(struct declaring *d, const char *context, const char *before, char *after) {
     char difference[600] = "out of memory", what[1200];
     if (before && after) declaration_difference(before, after, difference, sizeof difference);
     free(after);
@@ -48,7 +50,7 @@ static status compare_text(const struct declaring *d, const char *context, const
     return contradiction(d, what);
 }
 
-static status compare_head(const struct declaring *d) {
+static status compare_head(struct declaring *d) {
     struct query q;
     bool row;
     TRY(query_open(&q, d->store->db, "SELECT head FROM suites WHERE id = ?", "i", d->id));
@@ -60,7 +62,7 @@ static status compare_head(const struct declaring *d) {
     return s;
 }
 
-static status compare_variant(const struct declaring *d, const char *name, const char *before) {
+static status compare_variant(struct declaring *d, const char *name, const char *before) {
     char context[NAME_CAPACITY + 32];
     int variant = suite_variant_find(d->suite, name);
     snprintf(context, sizeof context, "variant %s: ", name);
@@ -69,7 +71,7 @@ static status compare_variant(const struct declaring *d, const char *name, const
     return contradiction(d, context);
 }
 
-static status compare_blocks(const struct declaring *d) {
+static status compare_blocks(struct declaring *d) {
     struct query q;
     bool row = true;
     TRY(query_open(&q, d->store->db, "SELECT name, declaration FROM variants WHERE suite = ? ORDER BY position", "i",
@@ -93,7 +95,7 @@ static bool has_seed(const struct suite *suite, int64_t seed) {
     return false;
 }
 
-static status compare_seeds(const struct declaring *d) {
+static status compare_seeds(struct declaring *d) {
     struct query q;
     bool row = true;
     int64_t missing = -1;
@@ -259,12 +261,16 @@ status store_declared_backend(struct store *store, const char *suite, const char
 }
 
 status store_check_declaration(struct store *store, const struct plan *plan, const struct dataset_list *datasets) {
-    struct declaring d = {store, plan, plan->suite, datasets, 0, false};
+    struct declaring d = {.store = store, .plan = plan, .suite = plan->suite, .datasets = datasets};
     return compare(&d);
 }
 
 status store_declare(struct store *store, const struct plan *plan, const struct dataset_list *datasets) {
-    struct declaring d = {store, plan, plan->suite, datasets, 0, false};
+    struct declaring d = {.store = store, .plan = plan, .suite = plan->suite, .datasets = datasets};
     TRY(database_begin(store->db));
-    return database_end(store->db, declare(&d));
+    status s = database_end(store->db, declare(&d));
+    if (!s || !*d.difference) return s;
+    status unnoted = store_record_refusal(store, d.id, d.difference);
+    if (unnoted) status_free(unnoted);
+    return s;
 }

@@ -29,6 +29,7 @@ static status load_blocks(struct store *store, struct result_evaluation *e) {
 
 static status load_runs(struct store *store, struct result_run *runs, int count) {
     for (int i = 0; i < count; i++) {
+        if (!*runs[i].train_key) continue; /* deleted */
         TRY(load_trace(store, &runs[i]));
         TRY(load_blocks(store, &runs[i].raw));
         TRY(load_blocks(store, &runs[i].averaged));

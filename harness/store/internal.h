@@ -9,8 +9,8 @@ struct store {
     char host[64];
 };
 
-/* Text of schema.sql, built into the program. */
-extern const char store_schema[];
+/* Texts of schema.sql and schema_2.sql, built into the program. */
+extern const char store_schema[], store_schema_2[];
 
 double store_now(void);              /* Unix seconds */
 void store_now_text(char out[32]);   /* ISO 8601, UTC, whole seconds */
@@ -26,6 +26,14 @@ double store_oldest_heartbeat(void); /* of a worker on another host that still c
 
 /* Id of a suite; *found false when it is not stored. */
 status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found);
+
+/* Peeks and refused changes of a suite. */
+status store_load_notices(struct store *store, int64_t suite, struct results *results);
+status store_record_refusal(struct store *store, int64_t suite, const char *difference);
+
+/* Seeds and runs that were declared and are not in the store any more: runs as empty with the state "deleted". */
+status store_restore_seeds(struct results *results);
+status store_restore_runs(struct results *results, const struct result_run *empty);
 
 /* Id of the stage if this worker holds it; STATUS_DIFFERS when it was taken over. */
 status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id);

@@ -199,12 +199,14 @@ enum {
     C_SIZE,
     C_RAW_SIZE,
     C_SHA,
-    C_NOTES
+    C_NOTES,
+    C_NODE
 };
 
 static void read_training(struct query *q, struct result_run *run) {
     COPY(q, C_KEY, run->train_key);
     COPY(q, C_STARTED, run->started);
+    COPY(q, C_NODE, run->node);
     run->steps = query_int(q, C_STEPS);
     if (query_null(q, C_SECONDS)) return;
     run->parameter_count = query_int(q, C_PARAMETERS);
@@ -299,7 +301,7 @@ static status load_stages(const struct loading *l, const struct run_index *index
                    "coalesce(s.steps, (SELECT max(step) + 1 FROM steps WHERE stage = s.id)), "
                    "s.parameter_count, s.final_loss, s.tokens_per_second, s.weights_sha256, s.trace_sha256, "
                    "s.quantise_seconds, s.calibration_seconds, e.bpb, e.nll, e.nll_per_token, e.bytes, e.tokens, "
-                   "e.seconds, a.bytes, a.raw_bytes, a.sha256, n.text "
+                   "e.seconds, a.bytes, a.raw_bytes, a.sha256, n.text, s.node "
                    "FROM runs r JOIN run_stages rs ON rs.run = r.id JOIN stages s ON s.id = rs.stage "
                    "LEFT JOIN evaluations e ON e.stage = s.id LEFT JOIN artifacts a ON a.stage = s.id "
                    "LEFT JOIN stage_notes n ON n.stage = s.id "
@@ -386,8 +388,12 @@ static status load(const struct loading *l) {
     TRY(load_suite(l));
     TRY(load_variants(l));
     TRY(load_seeds(l));
+    TRY(store_restore_seeds(l->results));
+    TRY(store_load_notices(l->store, l->suite, l->results));
     TRY(results_plan_looks(l->results));
     TRY(load_runs(l));
+    struct result_run empty = empty_run();
+    if (!l->run) TRY(store_restore_runs(l->results, &empty));
     TRY(index_runs(l->results, &index));
     status s = load_stages(l, &index);
     if (!s) s = load_classes(l, &index);

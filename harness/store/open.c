@@ -12,7 +12,7 @@
 #define APPLICATION_ID 0x48696e67
 
 /* migrations[v] turns a database of version v into one of version v + 1. */
-static const char *const migrations[STORE_VERSION] = {store_schema};
+static const char *const migrations[STORE_VERSION] = {store_schema, store_schema_2};
 
 /* --- versions ------------------------------------------------------------------------------------------------------
  */
@@ -54,12 +54,27 @@ static status prepare_writing(struct store *store) {
     return database_end(store->db, apply_migrations(store));
 }
 
+/* An older database is migrated before it is read, which takes a writer. */
+static status migrate_reading(struct store *store, int64_t version) {
+    const char *path = database_path(store->db);
+    struct database *writing;
+    status s = database_open(&writing, path, true);
+    if (!s) {
+        database_close(store->db);
+        store->db = writing;
+        s = prepare_writing(store);
+    }
+    return status_context(s, "a database of version %lld, which must be brought to version %d before it is read",
+                          (long long)version, STORE_VERSION);
+}
+
 static status prepare_reading(struct store *store) {
     int64_t version;
     TRY(check_owner(store, &version));
     if (version == STORE_VERSION) return NULL;
-    return status_new(STATUS_DATA, "%s: has version %lld, expected %d; `hinge run` brings it up to date",
-                      database_path(store->db), (long long)version, STORE_VERSION);
+    if (version) return migrate_reading(store, version);
+    return status_new(STATUS_DATA, "%s: has version 0, expected %d: nothing was ever run in it",
+                      database_path(store->db), STORE_VERSION);
 }
 
 /* --- opening -------------------------------------------------------------------------------------------------------

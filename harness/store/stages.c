@@ -262,17 +262,30 @@ static status put_artifact(struct store *store, int64_t stage, const struct arti
 
 static const char *or_null(const char *text) { return *text ? text : NULL; }
 
-static status put_figures(struct store *store, int64_t stage, const struct stage_result *r, int64_t environment) {
+static const char *value_of(const struct provenance *p, const char *name) {
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->rows[i].name, name) == 0) return p->rows[i].value;
+    return NULL;
+}
+
+/* The machine, or the drawn one of the simulated backend. */
+static void name_node(const struct provenance *provenance, const struct worker *worker, char node[64]) {
+    const char *drawn = value_of(provenance, "simulated node");
+    snprintf(node, 64, "%s%.40s", drawn ? "simulated node " : "", drawn ? drawn : worker->host);
+}
+
+static status put_figures(struct store *store, int64_t stage, const struct stage_result *r, int64_t environment,
+                          const char *node) {
     char now[32];
     store_now_text(now);
     return database_run(
         store->db,
         "UPDATE stages SET status = 'done', error = NULL, finished = ?, seconds = ?, work = ?, steps = ?, "
         "parameter_count = ?, final_loss = ?, tokens_per_second = ?, weights_sha256 = ?, averaged_sha256 = ?, "
-        "trace_sha256 = ?, quantise_seconds = ?, calibration_seconds = ?, environment = ? WHERE id = ?",
-        "sddiiddsssddii", now, r->seconds, r->work, r->steps, r->parameter_count, r->final_loss, r->tokens_per_second,
+        "trace_sha256 = ?, quantise_seconds = ?, calibration_seconds = ?, environment = ?, node = ? WHERE id = ?",
+        "sddiiddsssddisi", now, r->seconds, r->work, r->steps, r->parameter_count, r->final_loss, r->tokens_per_second,
         or_null(r->weights_sha256), or_null(r->averaged_sha256), or_null(r->trace_sha256), r->quantise_seconds,
-        r->calibration_seconds, environment, stage);
+        r->calibration_seconds, environment, node, stage);
 }
 
 static status finish(struct store *store, const char *key, const struct worker *worker, const struct stage_result *r) {
@@ -283,7 +296,9 @@ static status finish(struct store *store, const char *key, const struct worker *
     if (r->sizes) TRY(put_artifact(store, id, r->sizes));
     if (r->notes && *r->notes)
         TRY(database_run(store->db, "INSERT OR REPLACE INTO stage_notes VALUES (?, ?)", "is", id, r->notes));
-    return put_figures(store, id, r, environment);
+    char node[64];
+    name_node(r->provenance, worker, node);
+    return put_figures(store, id, r, environment, node);
 }
 
 status store_finish(struct store *store, const char *key, const struct worker *worker,

@@ -1,0 +1,71 @@
+#!/usr/bin/env bats
+# notices: early looks, refused changes, late, failed and deleted runs are told beside every figure.
+
+setup() {
+    load helpers
+    cd "$BATS_TEST_TMPDIR"
+    cat >noted.yaml <<'YAML'
+name: noted
+question: What must be read with it?
+set: {run.backend: simulated, train.steps: 10}
+seeds: [1, 2, 3, 4]
+baseline: none
+metric: bpb.raw
+variants:
+  none: {}
+  better: {simulated.effect: -0.02}
+YAML
+    hinge run noted.yaml --db noted.db 2>/dev/null
+}
+
+unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed = 4"; }
+
+@test "a complete suite has nothing to read with it" {
+    hinge compare noted --db noted.db >out.txt
+    ! grep -q "Read with" out.txt
+    [ "$(hinge compare noted --db noted.db --json | json 'd["caveats"]["peeks"]')" = "[]" ]
+}
+
+@test "every verb that shows figures early is noted, once, and told from then on" {
+    unfinish
+    for verb in compare status trace calibrate; do
+        hinge $verb noted --db noted.db >/dev/null
+        hinge $verb noted --db noted.db --json >/dev/null
+    done
+    run hinge gate noted --db noted.db --require "better better than none"
+    [[ $output == *"Read with: 5 peeks (first: compare at 6 of 8 runs)"* ]]
+    hinge run noted.yaml --db noted.db 2>/dev/null
+    hinge compare noted --db noted.db | grep -q "Read with: 5 peeks"
+    verbs=$(hinge gate noted --db noted.db --require "better better than none" --json | json 'sorted(p["verb"] for p in d["caveats"]["peeks"])')
+    [ "$verbs" = "['calibrate', 'compare', 'gate', 'status', 'trace']" ]
+}
+
+@test "figures of a database that cannot be written are shown, with a word about it" {
+    unfinish
+    sqlite3 noted.db "CREATE TRIGGER no BEFORE INSERT ON peeks BEGIN SELECT RAISE(ABORT, 'not here'); END"
+    run hinge compare noted --db noted.db
+    [ "$status" -eq 0 ]
+    [[ $output == *"could not be noted"*"not here"* && $output == *"better"* ]]
+}
+
+@test "a run of a changed suite is refused and noted, a plan of it leaves no trace" {
+    sed -i 's/-0.02/-0.03/' noted.yaml
+    fails 2 "simulated.effect was -0.02 and is -0.03" hinge plan noted.yaml --db noted.db
+    [ "$(sqlite3 noted.db 'SELECT count(*) FROM refusals')" = 0 ]
+    fails 2 "simulated.effect was -0.02 and is -0.03" hinge run noted.yaml --db noted.db
+    hinge compare noted --db noted.db | grep -q "Read with: 1 refused change"
+}
+
+@test "late, deleted and failed runs and what was refused stand under every table of the report and in its methods" {
+    sed -i 's/seeds: .*/seeds: [1, 2, 3, 4, 5]/' noted.yaml
+    echo "  frail: {simulated.failure_rate: 0.9}" >>noted.yaml
+    run hinge run noted.yaml --db noted.db
+    sqlite3 noted.db "DELETE FROM runs WHERE id = 1"
+    hinge report noted --db noted.db -o out --templates "$BATS_TEST_DIRNAME/../../reports"
+    pdftotext -layout out/noted.pdf out.txt
+    grep -q "Read with: 1 late seed, 1 late variant, [0-9]* failed runs, 1 deleted run" out.txt
+    tables=$(grep -cE "^ *Table [0-9]+\." out.txt)
+    notes=$(grep -c "Read with:" out.txt)
+    [ "$notes" -ge "$tables" ]
+    grep -q "deleted from the database: 1 run" out.txt
+}

@@ -1,9 +1,4 @@
-/* cmd_calibrate: an A/A test on stored runs of one variant: labels that mean nothing, and how often they seem to.
- *
- * Each relabelling draws 2m of the variant's runs without replacement and pairs them at random, as if m seeds had been
- * run under two variants. Nothing differs, so a test at alpha may reject in a share alpha of relabellings. The rate is
- * that of these runs: with few of them it is coarse, and where it lies above alpha the test's assumptions (values that
- * can be exchanged; for t, differences about normal) are doubtful for this metric. */
+/* cmd_calibrate: an A/A test on stored runs of one variant (stats/relabel.h). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,20 +7,16 @@
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
 #include "harness/simulated.h"
+#include "harness/stats/relabel.h"
 #include "harness/store.h"
 #include "harness/verbs.h"
-#include "kernels/random.h"
-
-/* Up to so many pairs all signings are enumerated, in each relabelling. */
-enum { LEAST_RUNS = 4, MOST_PAIRS = 12 };
 
 struct calibration {
     struct results results;
     const char *variant, *metric;
     double *values;
-    size_t count, pairs, relabellings;
-    double rate_t, rate_flip; /* shares of relabellings with p < alpha */
-    double least_flip;        /* least p of the sign-flip test at this many pairs */
+    size_t count;
+    struct relabelling rates;
 };
 
 static status load(const struct invocation *in, struct calibration *c) {
@@ -51,57 +42,26 @@ static status collect(struct calibration *c) {
         if (isfinite(value)) c->values[c->count++] = value;
     }
     if (!known) return status_new(STATUS_USAGE, "suite %s has no variant '%s'", c->results.suite, c->variant);
-    if (c->count >= LEAST_RUNS) return NULL;
+    if (c->count >= RELABEL_LEAST) return NULL;
     return status_new(STATUS_DATA, "variant %s has %zu finished runs with %s; an A/A test takes at least %d",
-                      c->variant, c->count, c->metric, LEAST_RUNS);
+                      c->variant, c->count, c->metric, RELABEL_LEAST);
 }
 
-static void choose_pairs(const struct invocation *in, struct calibration *c) {
-    size_t most = c->count / 2 < MOST_PAIRS ? c->count / 2 : MOST_PAIRS;
-    size_t wanted = cli_given(in, "seeds") ? (size_t)cli_int(in, "seeds") : most;
-    c->pairs = wanted < most ? wanted : most;
-    c->relabellings = (size_t)cli_int(in, "relabellings");
-}
-
-static status relabel(struct calibration *c) {
-    size_t rejected_t = 0, rejected_flip = 0;
-    const struct design *design = &c->results.design;
-    uint32_t *order = calloc(c->count, sizeof *order);
-    if (!order) return status_new(STATUS_SYSTEM, "out of memory for %zu runs", c->count);
-    for (size_t k = 0; k < c->relabellings; k++) {
-        double differences[MOST_PAIRS];
-        random_permutation(random_stream(design->seed + k, "calibrate"), order, c->count);
-        for (size_t i = 0; i < c->pairs; i++) differences[i] = c->values[order[2 * i]] - c->values[order[2 * i + 1]];
-        rejected_t += p_paired_t(differences, c->pairs) < design->alpha;
-        rejected_flip += p_sign_flip(differences, c->pairs, design->seed) < design->alpha;
-    }
-    free(order);
-    c->rate_t = (double)rejected_t / (double)c->relabellings;
-    c->rate_flip = (double)rejected_flip / (double)c->relabellings;
-    c->least_flip = attainable_p(TEST_SIGN_FLIP, c->pairs);
-    return NULL;
-}
-
-static double three_errors(const struct calibration *c) {
+static const char *opinion(const struct calibration *c, enum test_kind test) {
     double alpha = c->results.design.alpha;
-    return 3 * sqrt(alpha * (1 - alpha) / (double)c->relabellings);
-}
-
-static const char *opinion(const struct calibration *c, double rate) {
-    return rate <= c->results.design.alpha + three_errors(c) ? "as promised"
-                                                             : "above alpha: doubt its assumptions here";
+    if (attainable_p(test, c->rates.pairs) >= alpha) return "it cannot reject with so few pairs";
+    return relabel_as_promised(&c->rates, test, alpha) ? "as promised" : "above alpha: doubt its assumptions here";
 }
 
 static void print_text(const struct calibration *c) {
     double alpha = c->results.design.alpha;
     printf("%s: A/A test of %s on %zu runs of %s; %zu relabellings into %zu pairs, alpha %g\n", c->results.suite,
-           c->metric, c->count, c->variant, c->relabellings, c->pairs, alpha);
+           c->metric, c->count, c->variant, c->rates.count, c->rates.pairs, alpha);
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     print_caveats(&c->results);
-    printf("paired-t   false positives %5.2f %%, promised at most %g %%: %s\n", 100 * c->rate_t, 100 * alpha,
-           opinion(c, c->rate_t));
-    printf("sign-flip  false positives %5.2f %%, promised at most %g %%: %s\n", 100 * c->rate_flip, 100 * alpha,
-           c->least_flip >= alpha ? "it cannot reject with so few pairs" : opinion(c, c->rate_flip));
+    for (int test = 0; test < TEST_KINDS; test++)
+        printf("%-12s  false positives %5.2f %%, promised at most %g %%: %s\n", test_name((enum test_kind)test),
+               100 * c->rates.rate[test], 100 * alpha, opinion(c, (enum test_kind)test));
 }
 
 static status print_json(const struct calibration *c) {
@@ -111,12 +71,16 @@ static status print_json(const struct calibration *c) {
     json_object_set_new(root, "variant", json_text(c->variant));
     json_object_set_new(root, "metric", json_text(c->metric));
     json_object_set_new(root, "runs", json_integer((json_int_t)c->count));
-    json_object_set_new(root, "pairs", json_integer((json_int_t)c->pairs));
-    json_object_set_new(root, "relabellings", json_integer((json_int_t)c->relabellings));
+    json_object_set_new(root, "pairs", json_integer((json_int_t)c->rates.pairs));
+    json_object_set_new(root, "relabellings", json_integer((json_int_t)c->rates.count));
     json_object_set_new(root, "alpha", json_number(c->results.design.alpha));
-    json_object_set_new(root, "false_positives_paired_t", json_number(c->rate_t));
-    json_object_set_new(root, "false_positives_sign_flip", json_number(c->rate_flip));
-    json_object_set_new(root, "three_standard_errors", json_number(three_errors(c)));
+    for (int test = 0; test < TEST_KINDS; test++) {
+        char name[64];
+        snprintf(name, sizeof name, "false_positives_%s", test_name((enum test_kind)test));
+        for (char *at = name; *at; at++) *at = *at == '-' ? '_' : *at;
+        json_object_set_new(root, name, json_number(c->rates.rate[test]));
+    }
+    json_object_set_new(root, "three_standard_errors", json_number(c->rates.three_errors));
     json_object_set_new(root, "caveats", caveats_json(&c->results));
     return json_print(stdout, root);
 }
@@ -126,8 +90,8 @@ static status calibrate(const struct invocation *in, struct calibration *c) {
     c->variant = cli_text(in, "variant") ? cli_text(in, "variant") : c->results.design.baseline;
     c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
     TRY(collect(c));
-    choose_pairs(in, c);
-    TRY(relabel(c));
+    TRY(relabel(c->values, c->count, cli_given(in, "seeds") ? (size_t)cli_int(in, "seeds") : 0,
+                (size_t)cli_int(in, "relabellings"), c->results.design.alpha, c->results.design.seed, &c->rates));
     if (cli_switch(in, "json")) return print_json(c);
     print_text(c);
     return NULL;
@@ -148,7 +112,7 @@ static const struct flag_row flags[] = {
      .type = FLAG_INT,
      .value_name = "N",
      .low = 2,
-     .high = MOST_PAIRS,
+     .high = RELABEL_MOST_PAIRS,
      .help = "pairs of a relabelling; default: half the runs, at most 12"},
     {.name = "relabellings",
      .type = FLAG_INT,

@@ -3,10 +3,12 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "harness/report/grid.h"
 #include "harness/report/sources.h"
 #include "harness/report/trace.h"
+#include "harness/stats/relabel.h"
 
 #define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long)
 
@@ -51,6 +53,22 @@ static void source_row(struct grid *g, const char *name, double sd, int decimals
     grid_text(g, what);
 }
 
+static void node_row(struct grid *g, const struct variance_sources *sources, int decimals) {
+    struct text what = {0};
+    if (!isnan(sources->node))
+        text_add(&what,
+                 "of one machine among %d; part of the difference of two seeds, not of two variants of a seed on "
+                 "one machine",
+                 sources->nodes);
+    else if (sources->nodes < 2)
+        text_add(&what, "another machine: all runs were made on one; runs of the same suite on a second would show it");
+    else
+        text_add(&what,
+                 "another machine: no two seeds of a variant ran on one; more seeds than machines would show it");
+    source_row(g, "node", sources->node, decimals, text_of(&what));
+    text_free(&what);
+}
+
 static status sources_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
         {"source", "l", "source"}, {"sd", "r", "sd"}, {"what it is", "p{10.4cm}", "what"}};
@@ -59,19 +77,77 @@ static status sources_table(const struct analysis *a, const char *folder) {
     struct text table = {0};
     int decimals = a->wording.decimals + 1;
     variance_sources(a, &sources);
-    text_add(&table, "of one seed, common to all variants; pairing removes it (%d variants × %d seeds that all have)",
-             sources.variants, sources.seeds);
     START(&g, columns, false);
+    source_row(&g, "variant", sources.variant, decimals, "of the variants' means, beyond what their seeds explain");
+    text_add(&table, "of one seed, common to all variants; pairing removes it (%d variants, %d seeds)%s",
+             sources.variants, sources.seeds,
+             sources.node_in_shared ? "; with the node, as no two seeds share one" : "");
     source_row(&g, "seed, shared", sources.shared, decimals, text_of(&table));
     source_row(&g, "seed, own", sources.own, decimals,
                "of one seed in one variant alone, with all that is not named here");
     source_row(&g, "evaluated text", sources.text, decimals,
                "of one score, if other text of the same kind were scored; the same text serves all runs");
-    source_row(&g, "replicate", NAN, decimals,
-               "the same seed again: not run twice; hinge reproduce RUN says whether the bits come out the same");
-    source_row(&g, "node", NAN, decimals, "another machine: not separated from the seed");
+    node_row(&g, &sources, decimals);
+    source_row(
+        &g, "replicate", NAN, decimals,
+        "the same seed again: a run is kept once, so that it is not measured here; hinge reproduce RUN makes one "
+        "again and compares all bits, which are equal on the deterministic path");
     text_free(&table);
     return grid_write(&g, folder, "sources");
+}
+
+static size_t finished_values(const struct analysis *a, int variant, double *values) {
+    size_t n = 0;
+    for (int s = 0; s < a->results->seed_count; s++) {
+        values[n] = analysis_metric(a, variant, s);
+        n += isfinite(values[n]) ? 1 : 0;
+    }
+    return n;
+}
+
+/* An A/A test of each variant's runs: how often a difference is called where there is none. */
+static status calibration_table(const struct analysis *a, const char *folder) {
+    enum { RELABELLINGS = 2000, MOST_VARIANTS = 20 };
+    const struct grid_column columns[] = {
+        {"variant", "l", "variant"},
+        {"runs", "r", "runs"},
+        {"pairs", "r", "pairs"},
+        {"as declared", "r", "declared_test"},
+        {"paired $t$", "r", "paired_t"},
+        {"sign-flip", "r", "sign_flip"},
+        {"as declared: verdict", "l", "verdict"},
+    };
+    struct grid g;
+    bool any = false;
+    double *values = calloc((size_t)a->results->seed_count + 1, sizeof *values), alpha = a->design.alpha;
+    if (!values) return status_new(STATUS_SYSTEM, "out of memory");
+    START(&g, columns, false);
+    for (int r = 0; r < a->table.count && r < MOST_VARIANTS; r++) {
+        struct relabelling rates;
+        enum test_kind test = a->design.test;
+        size_t n = finished_values(a, analysis_variant(a, r), values);
+        if (n < RELABEL_LEAST) continue;
+        status failure = relabel(values, n, 0, RELABELLINGS, alpha, a->design.seed, &rates);
+        if (failure) {
+            free(values);
+            grid_free(&g);
+            return failure;
+        }
+        any = true;
+        grid_variant(&g, &a->table.rows[r]);
+        grid_integer(&g, (double)rates.values);
+        grid_integer(&g, (double)rates.pairs);
+        grid_number(&g, 100.0 * rates.rate[test], 2);
+        grid_number(&g, 100.0 * rates.rate[TEST_PAIRED_T], 2);
+        grid_number(&g, 100.0 * rates.rate[TEST_SIGN_FLIP], 2);
+        grid_text(&g, attainable_p(test, rates.pairs) >= alpha   ? "cannot reject with so few pairs"
+                      : relabel_as_promised(&rates, test, alpha) ? "as promised"
+                                                                 : "above α: doubt its assumptions here");
+    }
+    free(values);
+    if (any) return grid_write(&g, folder, "calibration");
+    grid_free(&g);
+    return NULL;
 }
 
 static status looks_table(const struct analysis *a, const char *folder) {
@@ -137,6 +213,7 @@ static status trace_table(const struct analysis *a, const char *folder) {
 status evidence_write(const struct analysis *a, const char *folder) {
     TRY(intervals_table(a, folder));
     TRY(sources_table(a, folder));
+    TRY(calibration_table(a, folder));
     if (a->design.looks) TRY(looks_table(a, folder));
     return trace_table(a, folder);
 }

@@ -1,6 +1,7 @@
-/* evidence: the tables behind the verdicts: all intervals, the variance by source, and the runs of every number. */
+/* evidence: the tables behind the verdicts: all intervals, the variance by source, the A/A calibration, and the runs of
+ * every number. */
 #pragma once
 #include "harness/report/analysis.h"
 
-/* Writes intervals, sources, looks and trace into the folder; needs a comparison. */
+/* Writes intervals, sources, calibration, looks and trace into the folder; needs a comparison. */
 status evidence_write(const struct analysis *a, const char *folder);

@@ -1,16 +1,23 @@
 /* sources: where the spread of the metric comes from.
  *
- * Variants x seeds is a table with one value a cell; its two-way analysis of variance (Searle, Casella & McCulloch
- * 1992, ch. 4; variants fixed, seeds random) separates what a seed does to all variants alike, which pairing removes,
- * from what it does to each alone. The noise of the evaluated text comes from the 64 blocks (harness/stats/noise.h); it
- * is the same text for all runs, and therefore apart. */
+ * Variance components by the method of symmetric sums (Koch 1967): halves of squared differences of pairs of runs,
+ * sorted by what the two have in common. In the complete table of one node they are those of the two-way analysis of
+ * variance (Searle, Casella & McCulloch 1992, ch. 4; variants fixed, seeds and nodes random), and they need no complete
+ * table: own      of two variants' differences by seed, both runs of a seed on one node shared   of two seeds of a
+ * variant on one node, less own: what pairing removes node     of two seeds of a variant on two nodes, less those on
+ * one node Assumes that seeds were given to nodes without regard to their effect. The noise of the evaluated text comes
+ * from the 64 blocks (harness/stats/noise.h); it is the same text for all runs, and therefore apart. */
 #pragma once
 #include "harness/report/analysis.h"
 
 struct variance_sources {
-    int variants, seeds; /* of the full part of the table; under two: the next two are NAN */
-    double shared, own;  /* sd between seeds: common to the variants; of each variant alone */
-    double text;         /* sd of one run's score over resampled text, mean of runs; NAN without blocks */
+    int variants, seeds, nodes; /* with finished runs */
+    double variant;             /* sd of the variants' means beyond what own explains; their effects among it */
+    double own;                 /* of a seed in one variant alone */
+    double shared;              /* of a seed, common to the variants */
+    double node;                /* NAN with one node, or where no two seeds of a variant share one */
+    bool node_in_shared;        /* no two seeds share a node: shared holds the node's part */
+    double text;                /* sd of one run's score over resampled text, mean of runs; NAN without blocks */
 };
 void variance_sources(const struct analysis *a, struct variance_sources *out);
 

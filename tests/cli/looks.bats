@@ -53,3 +53,35 @@ YAML
     sed 's/^seeds.*/seeds: {first: 3, step: 2, mots: 9}/' batch.yaml >bad.yaml
     fails 2 "seeds: unknown key mots" hinge plan bad.yaml --db none.db
 }
+
+@test "looks with two jobs on the CPU train the same seeds to the same weights as with one" {
+    cd "$OLDPWD"
+    folder=$BATS_TEST_TMPDIR
+    prepare_text "$folder"
+    ln -s "$PWD/suites/presets" "$folder/presets"
+    cat >"$folder/real.yaml" <<'YAML'
+name: real
+question: Do declared looks work with several jobs on real trainings?
+preset: tiny
+set: {train.steps: 12, quant.strategy: fp16}
+seeds: {first: 2, step: 2, most: 6}
+looks: pocock
+baseline: none
+metric: bpb.raw
+variants:
+  none: {}
+  frozen: {optim.muon_rate: 0.000001, optim.adam_rate: 0.000001, optim.embedding_rate: 0.000001}
+  same: {train.warmdown: 11}
+YAML
+    for jobs in 1 2; do
+        succeeds hinge run "$folder/real.yaml" --db "$folder/$jobs.db" --data "$folder/data" --jobs "$jobs"
+        hinge compare real --db "$folder/$jobs.db" --json >"$folder/$jobs.json"
+        hinge status real --db "$folder/$jobs.db" --json |
+            json 'sorted((r["variant"], r["seed"], r["status"], r["weights_sha256"]) for r in d["runs"])' >"$folder/$jobs.txt"
+    done
+    diff "$folder/1.txt" "$folder/2.txt"
+    diff "$folder/1.json" "$folder/2.json"
+    [ "$(json '[(v["verdict"], v["n"] < 6) for v in d["variants"] if v["variant"] == "frozen"], d["complete"]' <"$folder/2.json")" = "([('worse', True)], True)" ]
+    succeeds hinge run "$folder/real.yaml" --db "$folder/2.db" --data "$folder/data" --jobs 2
+    [[ $output == *"0 stages done now"* ]]
+}

@@ -1,22 +1,13 @@
 /* prepared: puts a suite's parts together for plan and run. */
 #include "harness/prepared.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "harness/cmd_common.h"
 #include "harness/device.h"
 #include "harness/simulated.h"
 #include "harness/units.h"
-
-/* A missing database is no error here: nothing is done yet. */
-static status open_when_there(const char *path, struct store **store) {
-    *store = NULL;
-    if (access(path, F_OK) != 0 && errno == ENOENT) return NULL;
-    return store_open(store, path, STORE_READ);
-}
 
 static void look_at_device(struct prepared *p) {
     if (!p->plan.ops->device_memory) return;
@@ -69,7 +60,7 @@ static status check_declaration(const struct invocation *in, const struct prepar
 static status prepare_parts(const struct invocation *in, struct prepared *p) {
     const struct backend *ops;
     TRY(load_suite(in, &p->suite));
-    TRY(open_when_there(cli_text(in, "db"), &p->store));
+    TRY(store_open_begun(&p->store, cli_text(in, "db")));
     TRY(choose_device(in, p, &ops));
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
     TRY(plan_create(&p->plan, &p->suite, &p->datasets, ops));

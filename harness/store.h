@@ -23,6 +23,9 @@ enum store_mode {
 /* STATUS_DATA for a damaged, foreign or newer file, STATUS_SYSTEM for a folder that cannot be written or read: the file
  * is then as it was. */
 status store_open(struct store **out, const char *path, enum store_mode mode);
+/* For reading what there is: *out is NULL when the file is missing, or nothing was run in it, as while another process
+ * is making it. */
+status store_open_begun(struct store **out, const char *path);
 void store_close(struct store *store); /* NULL is fine */
 const char *store_path(const struct store *store);
 

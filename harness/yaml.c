@@ -2,6 +2,7 @@
 #include "harness/yaml.h"
 
 #include <dirent.h>
+#include <jansson.h>
 #include <libfyaml.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -190,6 +191,23 @@ static status read_bounded(const char *path, unsigned char **text, size_t *size)
                   : status_new(STATUS_USAGE, "%s: larger than %d bytes, which is no suite", path, YAML_BYTES);
 }
 
+/* libfyaml never ends on some directives that are not UTF-8; whether a line is, jansson knows. */
+static status check_characters(const char *path, const char *text, size_t size) {
+    const char *end = text + size;
+    for (int line = 1; text < end; line++) {
+        const char *next = memchr(text, '\n', (size_t)(end - text));
+        size_t length = (size_t)((next ? next : end) - text);
+        json_t *valid = json_stringn(text, length);
+        if (!valid || memchr(text, 0, length)) {
+            json_decref(valid);
+            return yaml_error((struct yaml_place){path, line, 1}, "not UTF-8 text; save the file in that encoding");
+        }
+        json_decref(valid);
+        text += length + 1;
+    }
+    return NULL;
+}
+
 status yaml_read(struct yaml_node *root, const char *path) {
     *root = (struct yaml_node){0};
     unsigned char *text = NULL;
@@ -198,8 +216,7 @@ status yaml_read(struct yaml_node *root, const char *path) {
     struct fy_diag_cfg settings;
     fy_diag_cfg_default(&settings);
     struct fy_diag *diag = fy_diag_create(&settings);
-    status s = NULL;
-    if (!diag) s = status_new(STATUS_SYSTEM, "%s: out of memory", path);
+    status s = diag ? check_characters(path, (char *)text, size) : status_new(STATUS_SYSTEM, "%s: out of memory", path);
     if (diag) fy_diag_set_collect_errors(diag, true);
     if (!s) s = parse(path, (char *)text, size, diag, root);
     if (diag) fy_diag_destroy(diag);

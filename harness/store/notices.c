@@ -16,7 +16,7 @@ static status load_peeks(struct store *store, int64_t suite, struct results *r) 
     TRY(query_one_int(store->db, &capacity, NULL, "SELECT count(*) FROM peeks WHERE suite = ?", "i", suite));
     r->peeks = calloc((size_t)capacity + 1, sizeof *r->peeks); /* one more, for the look that is being taken */
     if (!r->peeks) return out_of_memory();
-    TRY(query_open(&q, store->db, "SELECT verb, at, done, declared FROM peeks WHERE suite = ? ORDER BY at, done", "i",
+    TRY(query_open(&q, store->db, "SELECT verb, at, done, declared FROM peeks WHERE suite = ? ORDER BY rowid", "i",
                    suite));
     for (bool row = true; row;) {
         TRY(query_next(&q, &row));
@@ -36,8 +36,7 @@ static status load_refusals(struct store *store, int64_t suite, struct results *
     TRY(query_one_int(store->db, &capacity, NULL, "SELECT count(*) FROM refusals WHERE suite = ?", "i", suite));
     r->refusals = calloc((size_t)capacity + 1, sizeof *r->refusals);
     if (!r->refusals) return out_of_memory();
-    TRY(query_open(&q, store->db, "SELECT at, difference FROM refusals WHERE suite = ? ORDER BY at, difference", "i",
-                   suite));
+    TRY(query_open(&q, store->db, "SELECT at, difference FROM refusals WHERE suite = ? ORDER BY rowid", "i", suite));
     for (bool row = true; row;) {
         TRY(query_next(&q, &row));
         if (row && r->refusal_count < capacity)

@@ -1,4 +1,5 @@
 /* open: opening a store, its version and migration, its paths and clocks. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,12 +18,21 @@ static const char *const migrations[STORE_VERSION] = {store_schema, store_schema
 /* --- versions ------------------------------------------------------------------------------------------------------
  */
 
+/* One statement sees one state: another process may be making the tables. *version is 0 before it has. */
 static status check_owner(struct store *store, int64_t *version) {
     int64_t application, tables;
+    bool row;
+    struct query q;
     const char *path = database_path(store->db);
-    TRY(query_one_int(store->db, version, NULL, "PRAGMA user_version", ""));
-    TRY(query_one_int(store->db, &application, NULL, "PRAGMA application_id", ""));
-    TRY(query_one_int(store->db, &tables, NULL, "SELECT count(*) FROM sqlite_master", ""));
+    TRY(query_open(&q, store->db,
+                   "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+                   "FROM pragma_user_version, pragma_application_id",
+                   ""));
+    TRY(query_next(&q, &row));
+    *version = query_int(&q, 0);
+    application = query_int(&q, 1);
+    tables = query_int(&q, 2);
+    query_close(&q);
     if (tables > 0 && application != APPLICATION_ID)
         return status_new(STATUS_DATA, "%s: a database of another program; name another file with --db", path);
     if (*version > STORE_VERSION)
@@ -68,13 +78,12 @@ static status migrate_reading(struct store *store, int64_t version) {
                           (long long)version, STORE_VERSION);
 }
 
-static status prepare_reading(struct store *store) {
+/* *begun: whether anything was ever run in it. */
+static status prepare_reading(struct store *store, bool *begun) {
     int64_t version;
     TRY(check_owner(store, &version));
-    if (version == STORE_VERSION) return NULL;
-    if (version) return migrate_reading(store, version);
-    return status_new(STATUS_DATA, "%s: has version 0, expected %d: nothing was ever run in it",
-                      database_path(store->db), STORE_VERSION);
+    *begun = version > 0;
+    return *begun && version < STORE_VERSION ? migrate_reading(store, version) : NULL;
 }
 
 /* --- opening -------------------------------------------------------------------------------------------------------
@@ -88,19 +97,35 @@ static void directory_of(const char *path, char out[4096]) {
         snprintf(out, 4096, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
-status store_open(struct store **out, const char *path, enum store_mode mode) {
-    struct store *store = calloc(1, sizeof *store);
-    *out = NULL;
+static status new_store(struct store **out, const char *path, enum store_mode mode) {
+    struct store *store = *out = calloc(1, sizeof *store);
     if (!store) return status_new(STATUS_SYSTEM, "out of memory");
     directory_of(path, store->directory);
     gethostname(store->host, sizeof store->host - 1);
-    status s = mode == STORE_WRITE ? make_directories(store->directory) : NULL;
-    if (!s) s = database_open(&store->db, path, mode == STORE_WRITE);
-    if (!s) s = mode == STORE_WRITE ? prepare_writing(store) : prepare_reading(store);
-    if (s)
-        store_close(store);
-    else
-        *out = store;
+    if (mode == STORE_WRITE) TRY(make_directories(store->directory));
+    return database_open(&store->db, path, mode == STORE_WRITE);
+}
+
+status store_open(struct store **out, const char *path, enum store_mode mode) {
+    bool begun = true;
+    status s = new_store(out, path, mode);
+    if (!s) s = mode == STORE_WRITE ? prepare_writing(*out) : prepare_reading(*out, &begun);
+    if (!s && !begun) s = status_new(STATUS_DATA, "%s: nothing was ever run in it", path);
+    if (!s) return NULL;
+    store_close(*out);
+    *out = NULL;
+    return s;
+}
+
+status store_open_begun(struct store **out, const char *path) {
+    bool begun = false;
+    *out = NULL;
+    if (access(path, F_OK) != 0 && errno == ENOENT) return NULL;
+    status s = new_store(out, path, STORE_READ);
+    if (!s) s = prepare_reading(*out, &begun);
+    if (!s && begun) return NULL;
+    store_close(*out);
+    *out = NULL;
     return s;
 }
 

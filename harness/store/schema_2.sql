@@ -7,16 +7,16 @@ CREATE TABLE peeks (
     verb TEXT NOT NULL,
     declared INTEGER NOT NULL,         -- of so many
     at TEXT NOT NULL,                  -- ISO 8601, UTC
-    PRIMARY KEY (suite, done, verb)
-) WITHOUT ROWID;
+    UNIQUE (suite, done, verb)
+);
 
 -- Changed declarations under the name of a frozen one, which were refused.
 CREATE TABLE refusals (
     suite INTEGER NOT NULL REFERENCES suites (id),
     difference TEXT NOT NULL,
     at TEXT NOT NULL,
-    PRIMARY KEY (suite, difference)
-) WITHOUT ROWID;
+    UNIQUE (suite, difference)
+);
 
 -- The machine that made a finished stage, or the drawn one of the simulated backend.
 ALTER TABLE stages ADD COLUMN node TEXT;

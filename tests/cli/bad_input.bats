@@ -90,6 +90,16 @@ refused() {
     fails 2 "$folder/absent.yaml: there is no such file" hinge plan "$folder/absent.yaml"
 }
 
+@test "a suite that is not UTF-8 is refused with its line" {
+    suite
+    { printf '# Gr\374n\n'; cat "$folder/s.yaml"; } >"$folder/latin.yaml"
+    mv "$folder/latin.yaml" "$folder/s.yaml"
+    refused "s.yaml:1:1: not UTF-8"
+    # The YAML library alone would read these bytes for ever.
+    cp "tests/fault/corpus/suite-directive-without-end.yaml" "$folder/s.yaml"
+    refused "s.yaml:1:1: not UTF-8"
+}
+
 @test "a duplicate variant, seed or key is refused" {
     suite variants "{none: {}, other: {}, other: {}}"
     refused "other"

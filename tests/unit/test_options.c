@@ -53,6 +53,14 @@ static void keys_are_unique(void **state) {
     for (size_t i = 0; i < option_row_count; i++) assert_ptr_equal(option_find(option_rows[i].key), &option_rows[i]);
 }
 
+static void every_row_says_what_it_is_and_where_it_comes_from(void **state) {
+    (void)state;
+    for (size_t i = 0; i < option_row_count; i++) {
+        if (strlen(option_rows[i].help) < 3) fail_msg("%s has no help", option_rows[i].key);
+        if (strlen(option_rows[i].source) < 3) fail_msg("%s has no source", option_rows[i].key);
+    }
+}
+
 static void awkward_reals_survive_as_text(void **state) {
     (void)state;
     const double values[] = {0.1, 1.0 / 3, 2e-17, 0.30000000000000004, 9.999999999999999};
@@ -330,6 +338,7 @@ int main(void) {
         cmocka_unit_test(the_defaults_pass_the_check),
         cmocka_unit_test(every_row_reads_back_its_own_text),
         cmocka_unit_test(keys_are_unique),
+        cmocka_unit_test(every_row_says_what_it_is_and_where_it_comes_from),
         cmocka_unit_test(awkward_reals_survive_as_text),
         cmocka_unit_test(enums_agree_with_the_choices),
         cmocka_unit_test(bad_values_are_refused_with_key_value_and_bounds),

@@ -63,8 +63,8 @@ void grid_number(struct grid *g, double value, int decimals) {
 
 void grid_integer(struct grid *g, double value) {
     struct text plain = {0};
-    text_integer(&plain, value);
-    text_add(&g->latex, "%s", text_of(&plain)); /* "16,000,000": never broken */
+    text_integer(&plain, value < 0 ? -value : value);
+    text_add(&g->latex, "%s%s", value < 0 ? "$-$" : "", text_of(&plain)); /* "16,000,000": never broken */
     text_free(&plain);
     csv_value(g, value);
     end_cell(g);

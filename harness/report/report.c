@@ -18,6 +18,7 @@
 #include "harness/report/program.h"
 #include "harness/report/published.h"
 #include "harness/report/scratch.h"
+#include "harness/report/sizes.h"
 #include "harness/report/tables.h"
 #include "harness/simulated.h"
 
@@ -322,6 +323,7 @@ static status make_parts(struct build *b) {
     TRY(copy_templates(b));
     TRY(advance(context, "tables", 0.0));
     TRY(tables_write(&b->analysis, b->folder));
+    TRY(sizes_write(&b->analysis, b->folder));
     TRY(published_write(&b->analysis, b->folder));
     if (b->analysis.compared) TRY(evidence_write(&b->analysis, b->folder));
     TRY(write_facts(b));

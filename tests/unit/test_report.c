@@ -113,8 +113,9 @@ static void a_report_shows_verdicts_figures_and_hashes(void **state) {
 
 static void every_table_and_figure_lies_beside_the_report(void **state) {
     (void)state;
-    static const char *const tables[] = {"significance", "design",   "spread",     "gap",       "timings", "classes",
-                                         "runs",         "variants", "provenance", "intervals", "sources", "trace"};
+    static const char *const tables[] = {"significance", "design", "spread",   "gap",        "timings",
+                                         "classes",      "runs",   "variants", "provenance", "intervals",
+                                         "sources",      "trace",  "sizes"};
     static const char *const figures[] = {"differences", "slopes", "curves", "front", "stages"};
     static const char *const endings[] = {"pdf", "png", "svg"};
     char path[256];
@@ -164,7 +165,7 @@ static void the_csv_of_significance_holds_the_compared_figures(void **state) {
     results_free(&results);
 }
 
-/* A field of a CSV's line that starts with `line`. */
+/* A field of a CSV's line that starts with `line`, from 0. */
 static double csv_field(const char *csv, const char *line, int field) {
     const char *found = strstr(csv, line);
     size_t at = found ? (size_t)(found - csv) : 0;
@@ -173,6 +174,26 @@ static double csv_field(const char *csv, const char *line, int field) {
     return strtod(csv + at, NULL);
 }
 
+static void the_table_of_sizes_pairs_the_bytes_by_seed_and_tells_the_way_to_the_cap(void **state) {
+    (void)state;
+    struct results results;
+    double differences[3], low, high, largest = 0;
+    fixture_results(&results, &plain_names, 3);
+    for (int s = 0; s < 3; s++) {
+        double bytes = (double)fixture_run(&results, 3, s)->sizes.bytes;
+        differences[s] = bytes - (double)fixture_run(&results, 0, s)->sizes.bytes;
+        largest = fmax(largest, bytes);
+    }
+    interval_t(differences, 3, results.design.alpha, &low, &high);
+    char *csv = contents(in_scratch("plain/test-data/sizes.csv"));
+    assert_float_equal(csv_field(csv, "int8,", 4), (differences[0] + differences[1] + differences[2]) / 3, 1e-6);
+    assert_float_equal(csv_field(csv, "int8,", 5), low, 1e-5);
+    assert_float_equal(csv_field(csv, "int8,", 6), high, 1e-5);
+    assert_float_equal(csv_field(csv, "int8,", 7), 16e6 - largest, 1e-6);
+    assert_non_null(strstr(csv, ",,,,")); /* the baseline is compared with nothing */
+    free(csv);
+    results_free(&results);
+}
 static void the_variance_by_source_adds_up_to_what_was_put_in(void **state) {
     (void)state;
     struct results results;
@@ -529,6 +550,7 @@ int main(void) {
         cmocka_unit_test(every_table_and_figure_lies_beside_the_report),
         cmocka_unit_test(no_line_of_the_document_is_wider_than_the_page),
         cmocka_unit_test(the_csv_of_significance_holds_the_compared_figures),
+        cmocka_unit_test(the_table_of_sizes_pairs_the_bytes_by_seed_and_tells_the_way_to_the_cap),
         cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
         cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),

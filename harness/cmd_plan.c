@@ -13,11 +13,12 @@
 #include "harness/units.h"
 #include "harness/verbs.h"
 
-static double seconds_of_kind(const struct plan *plan, enum stage_kind kind) {
+/* Each as its part of the time until all jobs have ended, so that they add up to about that. */
+static double seconds_of_kind(const struct plan *plan, enum stage_kind kind, int jobs) {
     double sum = 0;
     for (int i = 0; i < plan->stage_count; i++)
         if (plan->stages[i].kind == kind && plan->stages[i].state != STAGE_DONE) sum += plan->stages[i].seconds;
-    return sum;
+    return sum / jobs;
 }
 
 static double run_seconds_left(const struct plan *plan, const struct plan_run *run) {
@@ -35,7 +36,7 @@ struct variant_totals {
 };
 
 /* What variants share is counted with the first of them, so that the columns add up to the totals above. */
-static struct variant_totals totals_of(const struct plan *plan, int variant) {
+static struct variant_totals totals_of(const struct plan *plan, int variant, int jobs) {
     struct variant_totals totals = {0};
     for (int i = 0; i < plan->run_count; i++) {
         if (plan->runs[i].variant != variant) continue;
@@ -48,12 +49,12 @@ static struct variant_totals totals_of(const struct plan *plan, int variant) {
     for (int i = 0; i < plan->stage_count; i++) {
         if (plan->stages[i].variant != variant) continue;
         totals.trainings += plan->stages[i].kind == STAGE_TRAIN;
-        if (plan->stages[i].state != STAGE_DONE) totals.seconds_left += plan->stages[i].seconds;
+        if (plan->stages[i].state != STAGE_DONE) totals.seconds_left += plan->stages[i].seconds / jobs;
     }
     return totals;
 }
 
-static void print_variants(const struct plan *plan) {
+static void print_variants(const struct plan *plan, int jobs) {
     static const struct table_column columns[] = {
         {"variant", ALIGN_LEFT, true},  {"runs", ALIGN_RIGHT, false},          {"done", ALIGN_RIGHT, false},
         {"failed", ALIGN_RIGHT, false}, {"own trainings", ALIGN_RIGHT, false}, {"time left", ALIGN_RIGHT, false},
@@ -61,7 +62,7 @@ static void print_variants(const struct plan *plan) {
     struct table *table = table_new(columns, (int)(sizeof columns / sizeof *columns));
     char left[UNITS_CAPACITY];
     for (int v = 0; v < plan->suite->variant_count; v++) {
-        struct variant_totals totals = totals_of(plan, v);
+        struct variant_totals totals = totals_of(plan, v, jobs);
         table_cell(table, "%s", plan->suite->variants[v].name);
         table_cell(table, "%d", totals.runs);
         table_cell(table, "%d", totals.done);
@@ -107,7 +108,7 @@ static void print_stages(const struct prepared *prepared) {
         table_cell(table, "%d", e->stages[kind]);
         table_cell(table, "%d", e->done[kind]);
         table_cell(table, "%d", e->stages[kind] - e->done[kind]);
-        table_cell(table, "%s", format_duration(seconds_of_kind(&prepared->plan, kind), left));
+        table_cell(table, "%s", format_duration(seconds_of_kind(&prepared->plan, kind, e->jobs), left));
     }
     table_print(table, stdout, 2);
     table_free(table);
@@ -123,8 +124,12 @@ static void print_labelled(const char *label, const char *text) {
 
 static void print_time(const struct plan_estimate *e) {
     char left[UNITS_CAPACITY], total[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
-    text_append(line, sizeof line, "about %s left of %s, one job at a time", format_duration(e->seconds_left, left),
+    text_append(line, sizeof line, "about %s left of %s, ", format_duration(e->seconds_left, left),
                 format_duration(e->seconds_total, total));
+    if (e->jobs == 1)
+        text_append(line, sizeof line, "one job at a time");
+    else
+        text_append(line, sizeof line, "%d jobs at a time", e->jobs);
     if (e->runs_done == e->runs)
         text_append(line, sizeof line, "; everything is done");
     else if (e->measured)
@@ -195,7 +200,7 @@ void plan_print(const struct prepared *prepared, bool each_run) {
     if (each_run)
         print_runs(&prepared->plan);
     else
-        print_variants(&prepared->plan);
+        print_variants(&prepared->plan, e->jobs);
 }
 
 static json_t *stages_json(const struct plan_estimate *e) {
@@ -237,6 +242,7 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     json_object_set_new(object, "runs", json_integer(e->runs));
     json_object_set_new(object, "runs_done", json_integer(e->runs_done));
     json_object_set_new(object, "stages", stages_json(e));
+    json_object_set_new(object, "jobs", json_integer(e->jobs));
     json_object_set_new(object, "seconds_total", json_number(e->seconds_total));
     json_object_set_new(object, "seconds_left", json_number(e->seconds_left));
     json_object_set_new(object, "from_stored_rates", json_boolean(e->measured));
@@ -308,6 +314,7 @@ static const struct flag_row flags[] = {
 static const char *const examples[] = {
     "hinge plan demo",
     "hinge plan demo --runs",
+    "hinge plan recurrence --scale laptop --jobs 2",
     "hinge plan suites/demo.yaml --scale tiny --set train.steps=50",
     NULL,
 };

@@ -4,7 +4,12 @@
 #include "harness/prepared.h"
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
-#define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
+#define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_JOBS, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
+#define FLAG_ROW_JOBS                                                                                              \
+    {                                                                                                              \
+        .name = "jobs", .letter = 'j', .type = FLAG_INT, .value_name = "N", .initial = "1", .low = 1, .high = 256, \
+        .help = "runs at a time, each with its share of the cores"                                                 \
+    }
 
 void plan_print(const struct prepared *prepared, bool each_run); /* else a line for each variant */
 status plan_print_json(const struct prepared *prepared);

@@ -19,8 +19,8 @@ static void announce(const struct prepared *prepared) {
     fprintf(stderr, "%s: %d runs, %d done; %d stages to do",
             suite_title(prepared->suite.name, prepared->suite.scale, title), e->runs, e->runs_done, to_do);
     if (to_do)
-        fprintf(stderr, ", about %s for one job, %s of memory a job", format_duration(e->seconds_left, left),
-                format_bytes((double)memory_peak(&e->memory), memory));
+        fprintf(stderr, ", about %s for %d job%s, %s of memory a job", format_duration(e->seconds_left, left), e->jobs,
+                e->jobs == 1 ? "" : "s", format_bytes((double)memory_peak(&e->memory), memory));
     fputc('\n', stderr);
     if (to_do && significance_warning(prepared, warning)) fprintf(stderr, "warning: %s\n", warning);
 }
@@ -126,14 +126,6 @@ static status run(const struct invocation *in) {
 
 static const struct flag_row flags[] = {
     FLAG_ROWS_OF_A_SUITE,
-    {.name = "jobs",
-     .letter = 'j',
-     .type = FLAG_INT,
-     .value_name = "N",
-     .initial = "1",
-     .low = 1,
-     .high = 256,
-     .help = "runs at a time, each with its share of the cores"},
     {.name = "checkpoint",
      .type = FLAG_REAL,
      .value_name = "SECONDS",

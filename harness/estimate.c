@@ -127,7 +127,22 @@ static status count_variant(const struct plan *plan, int variant, const struct d
 /* --- seconds ---------------------------------------------------------------------------------------------------------
  */
 
-static status predict(struct plan *plan, struct store *store, const struct variant_work *works) {
+/* What a job has of the machine. */
+struct share {
+    int jobs;
+    int lanes;      /* of each job */
+    double slower;  /* than one that has every lane, or a device, for itself */
+    double crowded; /* jobs for each core, at least 1: what the work of one thread slows down by */
+};
+
+static struct share share_of(const struct backend *ops, int jobs, int devices) {
+    int cores = ops->lane_count();
+    if (ops->device_memory) return (struct share){jobs, cores, devices > 1 ? ceil((double)jobs / devices) : jobs, 1};
+    return (struct share){jobs, jobs < cores ? cores / jobs : 1, jobs, fmax(1, (double)jobs / cores)};
+}
+
+static status predict(struct plan *plan, struct store *store, const struct share *share,
+                      const struct variant_work *works) {
     for (int i = 0; i < plan->stage_count; i++) {
         struct plan_stage *stage = &plan->stages[i];
         stage->work = works[stage->variant].work[stage->kind];
@@ -136,28 +151,33 @@ static status predict(struct plan *plan, struct store *store, const struct varia
             continue;
         }
         stage->seconds = NAN;
-        if (store) TRY(store_predict_seconds(store, stage->kind, plan->ops->name, stage->work, &stage->seconds));
+        if (store)
+            TRY(store_predict_seconds(store, stage->kind, plan->ops->name, share->lanes, stage->work, &stage->seconds));
         stage->measured = isfinite(stage->seconds);
     }
     return NULL;
 }
 
-static double work_seconds(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
+static double work_seconds(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates,
+                           const struct share *share) {
     switch (kind) {
     case STAGE_TRAIN:
-        return (w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer;
+        return share->slower * ((w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer);
     case STAGE_QUANTISE:
-        return w->sampling / rates->decoding + (w->work[kind] - w->sampling) / rates->forward +
-               w->parameters / rates->compressed;
+        return share->slower * (w->sampling / rates->decoding + (w->work[kind] - w->sampling) / rates->forward) +
+               share->crowded * w->parameters / rates->compressed;
     case STAGE_EVALUATE:
-        return w->work[kind] / rates->forward + w->parameters * seconds_per_weight;
+        return share->slower * w->work[kind] / rates->forward + share->crowded * w->parameters * seconds_per_weight;
     default:
-        return w->parameters * seconds_per_weight;
+        return share->crowded * w->parameters * seconds_per_weight;
     }
 }
 
-static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates) {
-    return work_seconds(kind, w, rates) + w->calls[kind] * rates->call_seconds;
+/* One lane waits for no other. */
+static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates,
+                         const struct share *share) {
+    double waiting = share->lanes > 1 ? w->calls[kind] * rates->call_seconds : 0;
+    return work_seconds(kind, w, rates, share) + waiting;
 }
 
 /* What this machine, or its device, does now. */
@@ -193,7 +213,8 @@ static status measure_there(const struct plan *plan, size_t device_bytes, struct
 }
 
 /* Stages without a stored like: a little of each phase of the baseline's model is done now. */
-static status measure_missing(struct plan *plan, const struct variant_work *works, struct plan_estimate *e) {
+static status measure_missing(struct plan *plan, const struct share *share, const struct variant_work *works,
+                              struct plan_estimate *e) {
     struct rates_now now;
     for (int i = 0; i < plan->stage_count; i++) {
         struct plan_stage *stage = &plan->stages[i];
@@ -205,7 +226,7 @@ static status measure_missing(struct plan *plan, const struct variant_work *work
             e->slice_tokens = now.phases.tokens;
             e->measured = false;
         }
-        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &now.phases);
+        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &now.phases, share);
     }
     return NULL;
 }
@@ -213,13 +234,40 @@ static status measure_missing(struct plan *plan, const struct variant_work *work
 /* --- totals ----------------------------------------------------------------------------------------------------------
  */
 
+static double least_of(const double *values, int count, int *at) {
+    *at = 0;
+    for (int i = 1; i < count; i++)
+        if (values[i] < values[*at]) *at = i;
+    return values[*at];
+}
+
+/* Until the last job has ended, when each takes the next run as soon as it is free; what runs share is done in the
+ * first of them. */
+static status finish_time(const struct plan *plan, int jobs, bool with_done, double *seconds) {
+    double *ends = calloc((size_t)jobs, sizeof *ends);
+    bool *counted = calloc((size_t)plan->stage_count + 1, sizeof *counted);
+    *seconds = 0;
+    for (int r = 0, job; ends && counted && r < plan->run_count; r++) {
+        double end = least_of(ends, jobs, &job);
+        for (int part = 0; part < PART_COUNT; part++) {
+            int s = plan->runs[r].stages[part];
+            if (!counted[s] && (with_done || plan->stages[s].state != STAGE_DONE)) end += plan->stages[s].seconds;
+            counted[s] = true;
+        }
+        ends[job] = end;
+        *seconds = end > *seconds || isnan(end) ? end : *seconds;
+    }
+    status failed = ends && counted ? NULL : status_new(STATUS_SYSTEM, "out of memory");
+    free(ends);
+    free(counted);
+    return failed;
+}
+
 static void count_stages(const struct plan *plan, struct plan_estimate *e) {
     for (int i = 0; i < plan->stage_count; i++) {
         const struct plan_stage *stage = &plan->stages[i];
         e->stages[stage->kind]++;
         e->done[stage->kind] += stage->state == STAGE_DONE;
-        e->seconds_total += stage->seconds;
-        if (stage->state != STAGE_DONE) e->seconds_left += stage->seconds;
     }
     e->runs = plan->run_count;
     for (int r = 0; r < plan->run_count; r++) {
@@ -240,34 +288,40 @@ static void judge_design(const struct suite *suite, struct plan_estimate *e) {
 }
 
 /* A simulated stage is a few rows of the database. */
-static status estimate_simulated(struct plan *plan, struct plan_estimate *e) {
+static status estimate_simulated(struct plan *plan) {
     for (int i = 0; i < plan->stage_count; i++)
         if (plan->stages[i].state != STAGE_DONE) plan->stages[i].seconds = SIMULATED_STAGE_SECONDS;
-    count_stages(plan, e);
-    judge_design(plan->suite, e);
     return NULL;
 }
 
-static status estimate(struct plan *plan, struct store *store, struct variant_work *works, struct plan_estimate *e) {
-    if (suite_simulated(plan->suite)) return estimate_simulated(plan, e);
+static status estimate(struct plan *plan, struct store *store, const struct share *share, struct variant_work *works,
+                       struct plan_estimate *e) {
+    if (suite_simulated(plan->suite)) return estimate_simulated(plan);
     for (int v = 0; v < plan->suite->variant_count; v++) {
         const struct dataset *dataset = datasets_find(plan->datasets, plan->suite->variants[v].config.data_name);
         TRY(count_variant(plan, v, dataset, &works[v]));
         TRY(memory_of_stages(&plan->suite->variants[v].config, plan->ops, dataset, &e->memory));
     }
-    TRY(predict(plan, store, works));
-    TRY(measure_missing(plan, works, e));
+    TRY(predict(plan, store, share, works));
+    TRY(measure_missing(plan, share, works, e));
     e->memory.process = memory_of_process(plan->ops);
-    count_stages(plan, e);
-    judge_design(plan->suite, e);
     return NULL;
 }
 
-status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *out) {
+static status add_up(const struct plan *plan, struct plan_estimate *e) {
+    count_stages(plan, e);
+    judge_design(plan->suite, e);
+    TRY(finish_time(plan, e->jobs, true, &e->seconds_total));
+    return finish_time(plan, e->jobs, false, &e->seconds_left);
+}
+
+status plan_estimate(struct plan *plan, struct store *store, int jobs, int devices, struct plan_estimate *out) {
     struct variant_work *works = calloc((size_t)plan->suite->variant_count, sizeof *works);
-    *out = (struct plan_estimate){.measured = true, .gflops = NAN, .efficiency = NAN};
+    const struct share share = share_of(plan->ops, jobs, devices);
+    *out = (struct plan_estimate){.jobs = jobs, .measured = true, .gflops = NAN, .efficiency = NAN};
     if (!works) return status_new(STATUS_SYSTEM, "out of memory");
-    status s = estimate(plan, store, works, out);
+    status s = estimate(plan, store, &share, works, out);
+    if (!s) s = add_up(plan, out);
     free(works);
     return s;
 }

@@ -33,7 +33,7 @@ struct plan_stage {
     int64_t seed;
     int uses;               /* runs that share it */
     enum stage_state state; /* as the store had it at plan_refresh; STAGE_PENDING before */
-    double seconds;         /* estimated or, when done, measured; NAN before plan_estimate */
+    double seconds;         /* of a job; estimated or, when done, measured; NAN before plan_estimate */
     double work;            /* counted floating-point operations; NAN before plan_estimate */
     bool measured;          /* seconds come from stored rates, not from counted operations */
 };
@@ -84,7 +84,8 @@ status plan_refresh(struct plan *plan, struct store *store);
 struct plan_estimate {
     int runs, runs_done;
     int stages[STAGE_KINDS], done[STAGE_KINDS]; /* by kind, each shared stage counted once */
-    double seconds_total, seconds_left;         /* of one job at a time */
+    int jobs;                                   /* at a time */
+    double seconds_total, seconds_left;         /* until the last of the jobs has ended */
     bool measured;                              /* every stage left is estimated from stored rates of like stages */
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
     double efficiency;        /* share of it that a slice of the baseline's training reached; NAN when not needed */
@@ -96,6 +97,7 @@ struct plan_estimate {
     bool can_be_significant;
 };
 
-/* Fills stages[].seconds and the totals. store may be NULL (nothing done, no stored rates). Only when some
- * stage has no stored like, a short slice of every phase of the baseline's model is run and timed (measure.h). */
-status plan_estimate(struct plan *plan, struct store *store, struct plan_estimate *estimate);
+/* Fills stages[].seconds, each that of a job with its share of the machine, and the totals. store may be NULL (nothing
+ * done, no stored rates). Only when some stage has no stored like, a short slice of every phase of the baseline's model
+ * is run and timed (measure.h). Jobs share the cores of a CPU, or are spread over `devices`. */
+status plan_estimate(struct plan *plan, struct store *store, int jobs, int devices, struct plan_estimate *estimate);

@@ -69,7 +69,7 @@ static status prepare_parts(const struct invocation *in, struct prepared *p) {
         TRY(plan_refresh(&p->plan, p->store));
     }
     look_at_device(p);
-    return plan_estimate(&p->plan, p->store, &p->estimate);
+    return plan_estimate(&p->plan, p->store, (int)cli_int(in, "jobs"), p->room.devices, &p->estimate);
 }
 
 status prepare(const struct invocation *in, struct prepared *prepared) {

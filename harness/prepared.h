@@ -17,7 +17,7 @@ struct prepared {
     char device_problem[512]; /* why the device cannot be used; "" when it can */
 };
 
-/* From the first argument and --scale, --set, --db, --data. prepared_free takes a half-filled one, too. */
+/* From the first argument and --scale, --set, --jobs, --db, --data. prepared_free takes a half-filled one, too. */
 status prepare(const struct invocation *in, struct prepared *prepared);
 void prepared_free(struct prepared *prepared);
 

@@ -177,7 +177,7 @@ status store_stage_result(struct store *store, const char *key, struct stage_res
 /* STATUS_DATA when a file is not the artifact that the stage left. */
 status store_check_artifact(struct store *store, const char *key, const char *path);
 
-/* Seconds that a stage of this kind and work should take on this host and backend, by the finished ones nearest to it
- * in work; NAN when there is none within a factor of 10. */
-status store_predict_seconds(struct store *store, enum stage_kind kind, const char *backend, double work,
+/* Seconds that a stage of this kind and work should take on this host, backend and number of lanes, by the finished
+ * ones nearest to it in work; NAN when there is none within a factor of 10. */
+status store_predict_seconds(struct store *store, enum stage_kind kind, const char *backend, int lanes, double work,
                              double *seconds);

@@ -348,15 +348,16 @@ status store_check_artifact(struct store *store, const char *key, const char *pa
 }
 
 /* The five stages nearest in work on a logarithmic scale, each scaled to the work asked for. */
-status store_predict_seconds(struct store *store, enum stage_kind kind, const char *backend, double work,
+status store_predict_seconds(struct store *store, enum stage_kind kind, const char *backend, int lanes, double work,
                              double *seconds) {
     struct query q;
     bool row;
     TRY(query_open(&q, store->db,
-                   "SELECT avg(seconds / work) FROM (SELECT seconds, work FROM stages WHERE status = 'done' AND "
-                   "kind = ?1 AND host = ?2 AND backend = ?4 AND work BETWEEN ?3 / 10 AND ?3 * 10 "
-                   "ORDER BY max(work / ?3, ?3 / work) LIMIT 5)",
-                   "ssds", stage_name(kind), store->host, work, backend));
+                   "SELECT avg(seconds / work) FROM (SELECT seconds, work FROM stages s WHERE status = 'done' AND "
+                   "kind = ?1 AND host = ?2 AND backend = ?4 AND work BETWEEN ?3 / 10 AND ?3 * 10 AND "
+                   "EXISTS (SELECT 1 FROM provenance p WHERE p.environment = s.environment AND p.name = 'threads' "
+                   "AND CAST(p.value AS INTEGER) = ?5) ORDER BY max(work / ?3, ?3 / work) LIMIT 5)",
+                   "ssdsi", stage_name(kind), store->host, work, backend, (int64_t)lanes));
     TRY(query_next(&q, &row));
     *seconds = row ? query_real(&q, 0) * work : (double)NAN;
     query_close(&q);

@@ -10,6 +10,7 @@
 // clang-format on
 
 #include "harness/declaration.h"
+#include "harness/simulated.h"
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
 
@@ -167,7 +168,7 @@ static void an_estimate_counts_stages_and_says_what_the_design_can_show(void **s
     (void)state;
     struct small_plan *p = small_plan_make(small_suite);
     struct plan_estimate e;
-    expect_good(plan_estimate(&p->plan, NULL, &e));
+    expect_good(plan_estimate(&p->plan, NULL, 1, 1, &e));
     assert_int_equal(e.runs, 4);
     assert_int_equal(e.stages[STAGE_TRAIN], 4);
     assert_int_equal(e.done[STAGE_TRAIN], 0);
@@ -180,7 +181,7 @@ static void an_estimate_counts_stages_and_says_what_the_design_can_show(void **s
     small_plan_free(p);
     char *yaml = small_replace(small_suite, "paired-t", "sign-flip");
     p = small_plan_make(yaml);
-    expect_good(plan_estimate(&p->plan, NULL, &e));
+    expect_good(plan_estimate(&p->plan, NULL, 1, 1, &e));
     assert_true(e.attainable_p == 0.5);
     assert_false(e.can_be_significant);
     assert_int_equal(e.needed_seeds, 6);
@@ -188,13 +189,43 @@ static void an_estimate_counts_stages_and_says_what_the_design_can_show(void **s
     free(yaml);
 }
 
+/* Drawn figures take a known time each: 4 runs of 6 stages. */
+static void a_job_takes_the_next_run_as_soon_as_it_is_free(void **state) {
+    (void)state;
+    static const int jobs[] = {1, 2, 3, 4, 9}, runs_of_the_longest[] = {4, 2, 2, 1, 1};
+    char *yaml = small_replace(small_suite, "preset: small", "preset: small\nset: {run.backend: simulated}");
+    struct small_plan *p = small_plan_make(yaml);
+    for (int i = 0; i < 5; i++) {
+        struct plan_estimate e;
+        expect_good(plan_estimate(&p->plan, NULL, jobs[i], 1, &e));
+        assert_int_equal(e.jobs, jobs[i]);
+        assert_float_equal(e.seconds_left, runs_of_the_longest[i] * PART_COUNT * SIMULATED_STAGE_SECONDS, 1e-9);
+    }
+    small_plan_free(p);
+    free(yaml);
+}
+
+/* 64 times as many jobs, of one lane each: each takes about 64 times as long. Rates are timed anew for each estimate,
+ * on a machine that others use. */
+static void jobs_that_share_the_cores_slow_each_other_down(void **state) {
+    (void)state;
+    struct small_plan *p = small_plan_make(small_suite);
+    struct plan_estimate e;
+    expect_good(plan_estimate(&p->plan, NULL, 256, 1, &e));
+    double few = p->plan.stages[0].seconds;
+    expect_good(plan_estimate(&p->plan, NULL, 64 * 256, 1, &e));
+    double many = p->plan.stages[0].seconds;
+    if (!(many > 8 * few)) fail_msg("%g s beside 64 times as many, else %g s", many, few);
+    small_plan_free(p);
+}
+
 static void twice_the_steps_are_twice_the_work(void **state) {
     (void)state;
     struct plan_estimate e;
     char *yaml = small_replace(small_suite, "preset: small", "preset: small\nset: {train.steps: 16}");
     struct small_plan *a = small_plan_make(small_suite), *b = small_plan_make(yaml);
-    expect_good(plan_estimate(&a->plan, NULL, &e));
-    expect_good(plan_estimate(&b->plan, NULL, &e));
+    expect_good(plan_estimate(&a->plan, NULL, 1, 1, &e));
+    expect_good(plan_estimate(&b->plan, NULL, 1, 1, &e));
     assert_true(b->plan.stages[0].work == 2 * a->plan.stages[0].work);
     small_plan_free(a);
     small_plan_free(b);
@@ -214,6 +245,8 @@ int main(void) {
         TEST(the_declaration_names_all_that_was_decided),
         TEST(a_difference_of_declarations_is_told_by_its_key),
         TEST(an_estimate_counts_stages_and_says_what_the_design_can_show),
+        TEST(a_job_takes_the_next_run_as_soon_as_it_is_free),
+        TEST(jobs_that_share_the_cores_slow_each_other_down),
         TEST(twice_the_steps_are_twice_the_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

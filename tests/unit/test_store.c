@@ -386,7 +386,7 @@ static void steps_from_the_first_given_on_are_replaced(void **state) {
 
 static void finish_stage(struct store *store, const char *key, struct stage_result result) {
     struct worker worker = me();
-    struct provenance provenance = {.count = 1, .rows = {{"revision", "abc"}}};
+    struct provenance provenance = {.count = 2, .rows = {{"revision", "abc"}, {"threads", "1"}}};
     result.provenance = &provenance;
     assert_int_equal(claim(store, key, &worker), CLAIM_TAKEN);
     expect_good(store_finish(store, key, &worker, &result));
@@ -442,7 +442,7 @@ static void a_finished_run_comes_back_whole(void **state) {
     assert_int_equal(run->sizes.class_bytes[CLASS_MLP], 600);
     assert_string_equal(run->artifact_notes, "a note");
     assert_true(run->quantise_seconds == 0.5 && run->calibration_seconds == 0.25);
-    assert_int_equal(r.provenance_count, 1);
+    assert_int_equal(r.provenance_count, 2);
     assert_string_equal(r.provenance[0].value, "abc");
     assert_false(r.runs[1].raw.present);
     assert_true(isnan(r.runs[1].train_seconds));
@@ -506,19 +506,20 @@ static void a_stage_done_in_one_suite_is_done_in_every_other(void **state) {
     free(other);
 }
 
+static double predicted(struct store *store, int lanes, double work) {
+    double seconds;
+    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", lanes, work, &seconds));
+    return seconds;
+}
+
 static void the_time_of_a_stage_is_predicted_from_those_alike(void **state) {
     (void)state;
     struct small_plan *p = small_plan_make(small_suite);
-    double seconds;
     expect_good(declare(small_suite));
     struct store *store = open_store(STORE_WRITE);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e9, &seconds));
-    assert_true(isnan(seconds));
     finish_run(store, &p->plan);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e9, &seconds));
-    assert_true(fabs(seconds - 6) < 1e-9);
-    expect_good(store_predict_seconds(store, STAGE_TRAIN, "cpu", 2e12, &seconds));
-    assert_true(isnan(seconds));
+    assert_true(fabs(predicted(store, 1, 2e9) - 6) < 1e-9);
+    assert_true(isnan(predicted(store, 1, 2e12)) && isnan(predicted(store, 2, 2e9)));
     store_close(store);
     small_plan_free(p);
 }

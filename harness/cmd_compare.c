@@ -139,6 +139,7 @@ static void print_design(const struct comparand *c, const struct comparison_tabl
     printf("%s: %s against %s, %s, %s correction, alpha %g", c->title, c->metric, c->design.baseline,
            test_name(c->design.test), correction_name(c->design.correction), c->design.alpha);
     if (c->design.margin > 0.0) printf(", margin %g", c->design.margin);
+    if (t->groups > 1) printf(", %d declared families", t->groups);
     printf("\n");
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
@@ -282,10 +283,18 @@ static json_t *looks_json(const struct comparison *row) {
     return looks;
 }
 
+/* "" for the one family of a suite that declares none. */
+static const char *family_of(const struct comparand *c, const struct comparison *row) {
+    for (int v = 0; v < c->results.variant_count; v++)
+        if (strcmp(c->results.variants[v].name, row->variant) == 0) return c->results.variants[v].family;
+    return "";
+}
+
 static json_t *row_json(const struct comparand *c, const struct comparison *row) {
     json_t *out = json_object();
     json_object_set_new(out, "variant", json_text(row->variant));
     json_object_set_new(out, "late", json_boolean(row->late));
+    json_object_set_new(out, "family_name", json_text(family_of(c, row)));
     json_object_set_new(out, "n", json_integer((json_int_t)row->summary.n));
     json_object_set_new(out, "failed", json_integer((json_int_t)row->summary.failed));
     json_object_set_new(out, "pairs", json_integer((json_int_t)row->pairs));

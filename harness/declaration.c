@@ -58,6 +58,7 @@ static void print_head(FILE *out, const struct plan *plan, const struct dataset_
 static void print_variant(FILE *out, const struct suite *suite, const struct suite_variant *variant) {
     char value[512], common[512];
     fprintf(out, "variant: %s\n", variant->name);
+    if (*variant->family) fprintf(out, "  family: %s\n", variant->family);
     for (size_t i = 0; i < option_row_count; i++) {
         const struct option_row *row = &option_rows[i];
         option_text(row, &variant->config, value);
@@ -104,6 +105,16 @@ char *plan_declaration(const struct plan *plan, const struct dataset_list *datas
     fprintf(out, "\n");
     for (int i = 0; i < plan->suite->variant_count; i++) print_variant(out, plan->suite, &plan->suite->variants[i]);
     return finish(out, &text);
+}
+
+/* --- families ------------------------------------------------------------------------------------------------------
+ */
+
+void declaration_family(const char *block, char *out, size_t size) {
+    static const char key[] = "\n  family: ";
+    const char *line = strstr(block, key);
+    *out = 0;
+    if (line) snprintf(out, size, "%.*s", (int)strcspn(line + strlen(key), "\n"), line + strlen(key));
 }
 
 /* --- differences ---------------------------------------------------------------------------------------------------

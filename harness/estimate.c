@@ -11,6 +11,7 @@
 #include "harness/measure.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
+#include "harness/suite_families.h"
 #include "kernels/rates.h"
 #include "model/quantize/quantize.h"
 
@@ -281,7 +282,7 @@ static void count_stages(const struct plan *plan, struct plan_estimate *e) {
 /* What the design could show at best, whatever the numbers turn out to be. */
 static void judge_design(const struct suite *suite, struct plan_estimate *e) {
     const struct design *d = &suite->design;
-    e->family = suite->variant_count - 1;
+    e->family = suite_largest_family(suite);
     e->attainable_p = attainable_p(d->test, (size_t)suite->seed_count);
     e->needed_seeds = e->family > 0 ? needed_seeds(d->test, d->correction, d->alpha, (size_t)e->family) : 0;
     e->can_be_significant = e->family == 0 || (e->needed_seeds && e->needed_seeds <= (size_t)suite->seed_count);

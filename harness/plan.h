@@ -91,7 +91,7 @@ struct plan_estimate {
     double efficiency;        /* share of it that a slice of the baseline's training reached; NAN when not needed */
     size_t slice_tokens;      /* of that slice, on each lane */
     struct memory_use memory; /* of a job; stages: the largest of any variant */
-    int family;               /* comparisons that the correction covers */
+    int family;               /* comparisons that the correction covers, in the largest family */
     double attainable_p;      /* smallest p that the test can give at this many seeds */
     size_t needed_seeds;      /* seeds for the first rejection after correction in the best case; 0: never */
     bool can_be_significant;

@@ -72,10 +72,20 @@ bool results_peeked(const struct results *results, int *done, int *declared) {
     return *done > 0 && *done < *declared && !results->looks;
 }
 
+static bool declared_comparison(const struct results *r, int variant) {
+    return !r->variants[variant].late && strcmp(r->variants[variant].name, r->design.baseline) != 0;
+}
+
+/* Of the largest declared family. */
 static int declared_comparisons(const struct results *r) {
-    int count = -1; /* the baseline */
-    for (int v = 0; v < r->variant_count; v++) count += !r->variants[v].late;
-    return count > 0 ? count : 1;
+    int largest = 1;
+    for (int v = 0; v < r->variant_count; v++) {
+        int size = 0;
+        for (int u = 0; u < r->variant_count; u++)
+            size += declared_comparison(r, u) && strcmp(r->variants[u].family, r->variants[v].family) == 0;
+        if (declared_comparison(r, v) && size > largest) largest = size;
+    }
+    return largest;
 }
 
 /* "obrien-fleming 3 5 7", up to the end of the line. */
@@ -166,6 +176,7 @@ status results_observations(const struct results *results, const char *metric, s
         bool failed = strcmp(run->status, "failed") == 0;
         if (!observed(run)) continue;
         (*observations)[(*count)++] = (struct observation){.variant = results->variants[run->variant].name,
+                                                           .family = results->variants[run->variant].family,
                                                            .seed = run->seed,
                                                            .value = failed ? (double)NAN : figure(run, which),
                                                            .failed = failed,

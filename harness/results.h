@@ -12,11 +12,12 @@
 #include "model/evaluation.h"
 #include "model/trainer.h"
 
-enum { NAME_CAPACITY = 512 }; /* of a suite's or variant's name, with its NUL */
+enum { NAME_CAPACITY = 512, FAMILY_CAPACITY = 64 }; /* of a suite's or variant's name, and a family's, with its NUL */
 
 struct result_variant {
     char name[NAME_CAPACITY];
     bool late;
+    char family[FAMILY_CAPACITY]; /* declared family of its comparison; "" when the suite is one family */
     char overrides[1024]; /* "recurrence.layers=3,4 recurrence.repeats=2", what differs from the suite's preset */
 };
 
@@ -31,7 +32,7 @@ struct result_run {
     int variant; /* index into variants */
     int64_t seed;
     bool late;
-    char status[16]; /* pending, running, done, failed, interrupted; deleted: declared, and not in the store */
+    char status[16]; /* pending, running, done, failed, interrupted; deleted: not in the store, and should be */
     char error[512];
     char key[65];       /* of the whole run */
     char train_key[65]; /* runs that share it share one training */
@@ -75,8 +76,9 @@ struct results {
     char dataset[TEXT_CAPACITY], dataset_sha256[65];
     double unigram_bpb; /* of the dataset: add-one unigram over the same tokens */
     int provenance_count;
-    struct result_text *provenance; /* revision, compiler, flags, CPU, libraries, ... as recorded by the runs */
-    bool closed_early;              /* some planned run is not done */
+    struct result_text *provenance;       /* revision, compiler, flags, CPU, libraries, ... as recorded by the runs */
+    bool closed_early;                    /* some planned run is not done */
+    int replicates, replicates_differing; /* trainings that were made again; those of them with another bit */
     int peek_count, refusal_count;
     struct result_peek *peeks;    /* by time */
     struct result_text *refusals; /* changed declarations that were refused: when, and what differed */

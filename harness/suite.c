@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "harness/cli.h"
+#include "harness/suite_families.h"
 #include "harness/suite_looks.h"
 #include "harness/suite_tree.h"
 
@@ -25,8 +26,9 @@ struct loader {
 
 /* --- words ------------------------------------------------------------------------------------------------------ */
 
-static const char *const suite_keys[] = {"name",   "question", "preset",   "set",    "seeds",  "baseline", "metric",
-                                         "margin", "test",     "variants", "matrix", "scales", "include",  "looks"};
+static const char *const suite_keys[] = {"name",     "question", "preset",  "set",   "seeds",
+                                         "baseline", "metric",   "margin",  "test",  "variants",
+                                         "matrix",   "scales",   "include", "looks", "families"};
 static const char *const scale_keys[] = {"preset", "set", "seeds", "margin"};
 static const char *const test_keys[] = {"kind", "alpha", "correction"};
 
@@ -394,6 +396,7 @@ static status load(struct loader *l) {
     TRY(read_common(l));
     TRY(read_variants(l));
     TRY(read_baseline(l));
+    TRY(suite_read_families(yaml_get(l->root, "families"), l->suite));
     return record_settings(l);
 }
 

@@ -11,9 +11,10 @@
 
 struct suite_variant {
     char name[NAME_CAPACITY];
-    char overrides[1024]; /* its own mapping as "key=value key=value"; "" for none */
-    struct config config; /* complete and checked */
-    const char *file;     /* where its name stands: a path in the suite's files */
+    char family[FAMILY_CAPACITY]; /* of the comparisons that it is corrected with; "" when the suite is one family */
+    char overrides[1024];         /* its own mapping as "key=value key=value"; "" for none */
+    struct config config;         /* complete and checked */
+    const char *file;             /* where its name stands: a path in the suite's files */
     int line, column;
 };
 

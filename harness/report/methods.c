@@ -243,7 +243,9 @@ static void describe_test(const struct analysis *a, struct text *t) {
     if (d->correction == CORRECT_NONE)
         text_add(t, ", without a correction. ");
     else
-        text_add(t, ", adjusted over %d comparison%s (%s). ", a->table.family, a->table.family == 1 ? "" : "s",
+        text_add(t, ", adjusted over %s%d comparison%s%s (%s). ", a->table.groups > 1 ? "the at most " : "",
+                 a->table.family, a->table.family == 1 ? "" : "s",
+                 a->table.groups > 1 ? " of each declared family" : "",
                  d->correction == CORRECT_HOLM ? "Holm" : "Benjamini–Hochberg");
 }
 

@@ -199,25 +199,53 @@ static double *figure_at(struct comparison *row, size_t offset) {
     return figure;
 }
 
-/* Late rows never weaken declared ones: those are adjusted among themselves, late rows over everything. */
+/* Whether row v is corrected with the declared rows of a family, or with all rows. */
+enum { ALL_ROWS = -1 };
+static bool in_group(const struct comparison_table *t, int v, int group) {
+    return group == ALL_ROWS || (!t->rows[v].late && t->rows[v].group == group);
+}
+
+static void adjust_group(struct comparison_table *t, enum correction correction, struct adjusted_figure figure,
+                         int group, double *p, double *adjusted) {
+    for (int v = 0; v < t->count; v++) p[v] = in_group(t, v, group) ? *figure_at(&t->rows[v], figure.from) : NAN;
+    adjust_p(correction, p, adjusted, (size_t)t->count);
+    for (int v = 0; v < t->count; v++)
+        if (in_group(t, v, group)) *figure_at(&t->rows[v], figure.to) = adjusted[v];
+}
+
+/* Late rows never weaken declared ones: these are adjusted in their families, late rows over everything. */
 static void adjust_figure(struct comparison_table *t, enum correction correction, struct adjusted_figure figure,
                           double *p, double *adjusted) {
-    for (int late = 1; late >= 0; late--) {
-        for (int v = 0; v < t->count; v++) p[v] = late || !t->rows[v].late ? *figure_at(&t->rows[v], figure.from) : NAN;
-        adjust_p(correction, p, adjusted, (size_t)t->count);
-        for (int v = 0; v < t->count; v++)
-            if (late || !t->rows[v].late) *figure_at(&t->rows[v], figure.to) = adjusted[v];
+    adjust_group(t, correction, figure, ALL_ROWS, p, adjusted);
+    for (int v = 1; v < t->count; v++)
+        if (t->rows[v].group == v) adjust_group(t, correction, figure, v, p, adjusted);
+}
+
+static const char *family_name(const struct series *s) {
+    const char *name = s->count ? s->entries[0].observation->family : NULL;
+    return name ? name : "";
+}
+
+/* A family is known by its first row. */
+static void group_rows(const struct grouping *g, struct comparison_table *t) {
+    for (int v = 1; v < t->count; v++) {
+        int first = 1;
+        while (strcmp(family_name(&g->series[first]), family_name(&g->series[v])) != 0) first++;
+        t->rows[v].group = first;
+        t->groups += first == v;
     }
 }
 
 static void count_family(struct comparison_table *t) {
-    int declared = 0, all = 0;
+    int all = 0;
     for (int v = 1; v < t->count; v++) {
-        all += !isnan(t->rows[v].p);
-        declared += !isnan(t->rows[v].p) && !t->rows[v].late;
+        struct comparison *row = &t->rows[v];
+        for (int u = 1; u < t->count; u++)
+            row->family += !isnan(t->rows[u].p) && in_group(t, u, row->late ? ALL_ROWS : row->group);
+        all += !isnan(row->p);
+        if (!row->late && row->family > t->family) t->family = row->family;
     }
-    t->family = declared ? declared : all;
-    for (int v = 1; v < t->count; v++) t->rows[v].family = t->rows[v].late ? all : declared;
+    if (!t->family) t->family = all;
 }
 
 static size_t seeds_for_margin(const struct design *design, double sd_baseline, double alpha,
@@ -283,6 +311,7 @@ static status fill_table(const struct design *design, const struct grouping *g, 
     if (!table->rows) return status_new(STATUS_SYSTEM, "out of memory for %d variants", g->count);
     table->count = g->count;
     for (int v = 0; v < g->count; v++) TRY(fill_row(design, g, v, &table->rows[v]));
+    group_rows(g, table);
     return adjust_and_judge(design, table);
 }
 

@@ -34,8 +34,9 @@ struct observation {
     const char *variant;
     int64_t seed;
     double value;
-    bool failed; /* crashed or diverged: counted and shown, never dropped silently */
-    bool late;   /* added after the declaration was frozen */
+    bool failed;        /* crashed or diverged: counted and shown, never dropped silently */
+    bool late;          /* added after the declaration was frozen */
+    const char *family; /* of the variant's comparison: those of one name are corrected together; NULL is "" */
 };
 
 enum test_kind { TEST_PAIRED_T, TEST_SIGN_FLIP, TEST_WILCOXON, TEST_WELCH, TEST_MANN_WHITNEY, TEST_KINDS };
@@ -113,6 +114,7 @@ struct comparison {
     size_t needed_n;            /* seeds for the first rejection after correction in the best case; 0: never */
     size_t seeds_needed;        /* seeds to find the margin with 80 % power at this sd; 0: no margin, or never */
     int family;                 /* comparisons that the correction of this row covers */
+    int group;                  /* its declared family: the index of the first row in it */
     int look_count, stopped;    /* looks made; index of the one that crossed its boundary, -1: none */
     struct look_result looks[MOST_LOOKS];
     enum verdict verdict;
@@ -121,7 +123,8 @@ struct comparison {
 struct comparison_table {
     int count; /* baseline first, then in the order of first appearance */
     struct comparison *rows;
-    int family; /* comparisons that the declared rows are corrected for; late rows are corrected for all */
+    int family; /* comparisons that declared rows are corrected for, in the largest family; late rows: for all */
+    int groups; /* families; 1 unless the observations name some */
 };
 
 /* STATUS_USAGE naming the baseline when no observation has it, a variant and seed that occur twice, or fewer than two

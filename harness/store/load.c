@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/declaration.h"
 #include "harness/store/internal.h"
 
 /* What is loaded: a suite, or one run of it, in how much detail. */
@@ -95,10 +96,11 @@ static status load_variants(const struct loading *l) {
     TRY(count_rows(l, "SELECT count(*) FROM variants WHERE suite = ?", &capacity));
     r->variants = calloc((size_t)capacity + 1, sizeof *r->variants);
     if (!r->variants) return out_of_memory();
-    TRY(query_open(&q, l->store->db,
-                   "SELECT v.name, v.late, v.overrides, v.name = u.baseline FROM variants v JOIN suites u ON "
-                   "u.id = v.suite WHERE v.suite = ? ORDER BY v.position",
-                   "i", l->suite));
+    TRY(query_open(
+        &q, l->store->db,
+        "SELECT v.name, v.late, v.overrides, v.name = u.baseline, v.declaration FROM variants v JOIN suites u ON "
+        "u.id = v.suite WHERE v.suite = ? ORDER BY v.position",
+        "i", l->suite));
     for (bool row = true; row;) {
         TRY(query_next(&q, &row));
         if (!row || r->variant_count == capacity) continue;
@@ -106,6 +108,9 @@ static status load_variants(const struct loading *l) {
         COPY(&q, 0, v->name);
         v->late = query_int(&q, 1);
         COPY(&q, 2, v->overrides);
+        char *declaration = query_copy(&q, 4);
+        if (declaration) declaration_family(declaration, v->family, sizeof v->family);
+        free(declaration);
         if (query_int(&q, 3)) r->design.baseline = v->name;
     }
     return NULL;

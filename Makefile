@@ -217,7 +217,7 @@ $(BUILD)/tests/fault/%.so: tests/fault/%.c
 	@$(CC) $(CFLAGS) -shared -fPIC -o $@ $<
 
 # The schema is built in; the compiler does not see that it is read.
-$(BUILD)/harness/store/schema.o: harness/store/schema.sql harness/store/schema_2.sql
+$(BUILD)/harness/store/schema.o: harness/store/schema.sql harness/store/schema_2.sql harness/store/schema_3.sql
 
 # The program's own record of how it was built; made again only when the revision is another.
 MACHINE = $(or $(shell $(CC) -march=$(ARCH) -Q --help=target 2>/dev/null | awk '$$1 == "-march=" {print $$2}'),$(ARCH))

@@ -62,6 +62,14 @@ static status reproduce(const struct invocation *in, struct store *store, int64_
     return failed;
 }
 
+/* The report shows what the same seed gives again. */
+static void note_replicate(const struct invocation *in, int64_t run, const struct reproduction *r) {
+    status s = store_record_replicate(cli_text(in, "db"), run, same(r), r->first_different);
+    if (!s) return;
+    fprintf(stderr, "hinge: this replicate could not be noted in the database: %s\n", status_text(s));
+    status_free(s);
+}
+
 static status run(const struct invocation *in) {
     int64_t number;
     struct store *store;
@@ -71,6 +79,7 @@ static status run(const struct invocation *in) {
     status failed = reproduce(in, store, number, &result);
     store_close(store);
     if (failed && status_kind(failed) != STATUS_DIFFERS) return failed;
+    note_replicate(in, number, &result);
     status unprinted = NULL;
     if (cli_switch(in, "json"))
         unprinted = print_json(number, &result);

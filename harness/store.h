@@ -9,7 +9,7 @@
 #include "harness/plan.h"
 #include "harness/provenance.h"
 
-#define STORE_VERSION 2 /* PRAGMA user_version; older databases are migrated, newer ones refused */
+#define STORE_VERSION 3 /* PRAGMA user_version; older databases are migrated, newer ones refused */
 
 #define STORE_STALE_SECONDS 120.0 /* a heartbeat from another host older than this is a dead worker's */
 
@@ -72,6 +72,10 @@ status store_load_run(struct store *store, int64_t run, struct results *results)
 /* Notes that the results were shown by a verb, in the database at path and in the results, when that was a peek
  * (results_peeked) and it is not noted yet. */
 status store_record_peek(const char *path, struct results *results, const char *verb);
+
+/* Notes that the training of a run was made again: whether all bits are equal; step: the first that differs, -1: none.
+ */
+status store_record_replicate(const char *path, int64_t run, bool equal, int64_t step);
 
 struct stage_record {
     enum run_part part;

@@ -9,8 +9,8 @@ struct store {
     char host[64];
 };
 
-/* Texts of schema.sql and schema_2.sql, built into the program. */
-extern const char store_schema[], store_schema_2[];
+/* Texts of schema.sql and of those that follow it, built into the program. */
+extern const char store_schema[], store_schema_2[], store_schema_3[];
 
 double store_now(void);              /* Unix seconds */
 void store_now_text(char out[32]);   /* ISO 8601, UTC, whole seconds */
@@ -31,7 +31,8 @@ status store_suite_id(struct store *store, const char *name, const char *scale, 
 status store_load_notices(struct store *store, int64_t suite, struct results *results);
 status store_record_refusal(struct store *store, int64_t suite, const char *difference);
 
-/* Seeds and runs that were declared and are not in the store any more: runs as empty with the state "deleted". */
+/* Seeds and runs that were declared, or added late, and are not in the store any more: runs as empty with the state
+ * "deleted". */
 status store_restore_seeds(struct results *results);
 status store_restore_runs(struct results *results, const struct result_run *empty);
 

@@ -1,4 +1,5 @@
-/* notices: what a reader must know beside the figures: runs that are gone, looks that came early, refused changes. */
+/* notices: what a reader must know beside the figures: runs that are gone, looks that came early, refused changes, and
+ * trainings that were made again. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,24 @@ static status load_refusals(struct store *store, int64_t suite, struct results *
     return NULL;
 }
 
+static status load_replicates(struct store *store, int64_t suite, struct results *r) {
+    struct query q;
+    bool row;
+    TRY(query_open(&q, store->db,
+                   "SELECT count(*), coalesce(sum(NOT equal), 0) FROM (SELECT min(m.equal) AS equal FROM replicates m "
+                   "WHERE m.stage IN (SELECT s.stage FROM runs r JOIN run_stages s ON s.run = r.id AND s.part = ?1 "
+                   "WHERE r.suite = ?2) GROUP BY m.stage)",
+                   "ii", (int64_t)PART_TRAIN, suite));
+    TRY(query_next(&q, &row));
+    if (!row) return NULL;
+    r->replicates = (int)query_int(&q, 0);
+    r->replicates_differing = (int)query_int(&q, 1);
+    query_close(&q);
+    return NULL;
+}
+
 status store_load_notices(struct store *store, int64_t suite, struct results *results) {
+    TRY(load_replicates(store, suite, results));
     TRY(load_peeks(store, suite, results));
     return load_refusals(store, suite, results);
 }
@@ -80,6 +98,19 @@ status store_record_refusal(struct store *store, int64_t suite, const char *diff
     store_now_text(now);
     return database_run(store->db, "INSERT OR IGNORE INTO refusals (suite, difference, at) VALUES (?, ?, ?)", "iss",
                         suite, difference, now);
+}
+
+status store_record_replicate(const char *path, int64_t run, bool equal, int64_t step) {
+    struct store *store;
+    char now[32];
+    store_now_text(now);
+    TRY(store_open(&store, path, STORE_WRITE));
+    status s = database_run(store->db,
+                            "INSERT OR IGNORE INTO replicates (stage, at, host, equal, step) SELECT stage, ?1, ?2, ?3, "
+                            "nullif(?4, -1) FROM run_stages WHERE run = ?5 AND part = ?6",
+                            "ssiiii", now, store->host, (int64_t)equal, step, run, (int64_t)PART_TRAIN);
+    store_close(store);
+    return s;
 }
 
 /* --- what was declared and is not there --------------------------------------------------------------------------- */
@@ -120,7 +151,8 @@ static bool is_declared_seed(const struct results *r, int seed) {
     return false;
 }
 
-/* Seed by seed, variants in order: what is there, and in between what should be. */
+/* Seed by seed, variants in order: what is there, and in between what should be: every variant has a run of every seed,
+ * late ones too. */
 static void merge(struct results *r, const bool *declared, const struct result_run *there, int count,
                   const struct result_run *empty) {
     int at = 0;
@@ -129,11 +161,12 @@ static void merge(struct results *r, const bool *declared, const struct result_r
         for (int v = 0; v < r->variant_count; v++) {
             if (at < count && there[at].seed == r->seeds[s] && there[at].variant == v) {
                 r->runs[r->run_count++] = there[at++];
-            } else if (declared[s] && !r->variants[v].late) {
+            } else {
                 struct result_run *gone = &r->runs[r->run_count++];
                 *gone = *empty;
                 gone->variant = v;
                 gone->seed = r->seeds[s];
+                gone->late = !declared[s] || r->variants[v].late;
                 snprintf(gone->status, sizeof gone->status, "deleted");
             }
         }

@@ -13,7 +13,7 @@
 #define APPLICATION_ID 0x48696e67
 
 /* migrations[v] turns a database of version v into one of version v + 1. */
-static const char *const migrations[STORE_VERSION] = {store_schema, store_schema_2};
+static const char *const migrations[STORE_VERSION] = {store_schema, store_schema_2, store_schema_3};
 
 /* --- versions ------------------------------------------------------------------------------------------------------
  */

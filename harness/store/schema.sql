@@ -1,5 +1,5 @@
 -- schema of the results database, version 1: every table, its meaning and its keys. Applied once, in one transaction,
--- followed by schema_2.sql.
+-- followed by schema_2.sql and schema_3.sql.
 
 -- A suite as first run, under one scale. What was decided then is frozen in declaration.
 CREATE TABLE suites (

@@ -246,6 +246,7 @@ PYTHON
     succeeds hinge reproduce "$run" --db "$folder/r.db" --data "$folder/data"
     [[ $output == *"every loss equal"* ]]
     [ "$(hinge reproduce "$run" --json --db "$folder/r.db" --data "$folder/data" 2>/dev/null | json 'd["reproduced"]')" = True ]
+    [ "$(sqlite3 "$folder/r.db" "SELECT DISTINCT equal FROM replicates")" = 1 ]
 }
 
 @test "reproduce names the first step that differs, with status 6" {

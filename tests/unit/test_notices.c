@@ -173,6 +173,40 @@ static void a_deleted_seed_stays_in_the_table(void **state) {
     results_free(&r);
 }
 
+/* Seed 3 and the second variant as if they had come late. */
+static void a_deleted_late_run_stays_in_the_table(void **state) {
+    (void)state;
+    const char *path = old_database();
+    struct results r = load(path);
+    results_free(&r);
+    run_sql(path, "PRAGMA foreign_keys = OFF; UPDATE suites SET declaration = replace(declaration, 'seeds: 1 2 3', "
+                  "'seeds: 1 2'); UPDATE seeds SET late = 1 WHERE seed = 3; UPDATE runs SET late = 1 WHERE seed = 3; "
+                  "DELETE FROM runs WHERE id = (SELECT max(id) FROM runs)");
+    r = load(path);
+    assert_int_equal(r.run_count, 6);
+    assert_string_equal(r.runs[5].status, "deleted");
+    assert_true(r.runs[5].late);
+    assert_line(&r, "1 late seed, 1 deleted run");
+    results_free(&r);
+}
+
+static void a_training_that_was_made_again_is_counted_once(void **state) {
+    (void)state;
+    const char *path = old_database();
+    struct results r = load(path);
+    int64_t first = r.runs[0].id, second = r.runs[1].id;
+    assert_int_equal(r.replicates, 0);
+    results_free(&r);
+    for (int k = 0; k < 2; k++) expect_good(store_record_replicate(path, first, true, -1));
+    expect_good(store_record_replicate(path, second, false, 2));
+    r = load(path);
+    assert_int_equal(r.replicates, 2);
+    assert_int_equal(r.replicates_differing, 1);
+    assert_int_equal(ask(path, "SELECT count(*) FROM replicates WHERE equal AND step IS NULL OR step = 2"),
+                     ask(path, "SELECT count(*) FROM replicates"));
+    results_free(&r);
+}
+
 static void a_changed_declaration_is_refused_and_noted_once(void **state) {
     (void)state;
     struct store *store;
@@ -206,6 +240,8 @@ int main(void) {
         TEST(with_declared_looks_an_early_look_is_no_peek),
         TEST(a_deleted_run_stays_in_the_table),
         TEST(a_deleted_seed_stays_in_the_table),
+        TEST(a_deleted_late_run_stays_in_the_table),
+        TEST(a_training_that_was_made_again_is_counted_once),
         TEST(a_changed_declaration_is_refused_and_noted_once),
     };
     return cmocka_run_group_tests_name("notices", tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "harness/report/text.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
+#include "harness/suite_families.h"
 #include "harness/table.h"
 #include "harness/verbs.h"
 #include "model/files.h"
@@ -107,13 +108,31 @@ static void fill(struct power_request *r) {
     }
 }
 
+/* The differences of a row on a logarithmic axis, and the margin. */
+static void draw_row(const struct power_request *r, const struct power_row *row, struct text *line) {
+    enum { WIDTH = 32 };
+    const double margin = r->suite.design.margin > 0 ? r->suite.design.margin : r->rows[0].in_family;
+    const double least = log(fmin(margin, r->rows[COUNTS - 1].alone)), most = log(fmax(margin, r->rows[0].in_family));
+    const char *cells[WIDTH];
+    const struct {
+        double value;
+        const char *mark;
+    } marks[] = {{r->suite.design.margin, "│"}, {row->alone, "○"}, {row->in_family, "●"}};
+    for (int i = 0; i < WIDTH; i++) cells[i] = " ";
+    for (int i = 0; i < 3; i++)
+        if (marks[i].value > 0)
+            cells[lround((WIDTH - 1) * (log(marks[i].value) - least) / (most - least))] = marks[i].mark;
+    for (int i = 0; i < WIDTH; i++) text_add(line, "%s", cells[i]);
+}
+
 static void print_rows(const struct power_request *r) {
     static const struct table_column columns[] = {{"seeds", ALIGN_RIGHT, false},
                                                   {"one comparison", ALIGN_RIGHT, false},
                                                   {"in the family", ALIGN_RIGHT, false},
                                                   {"power for the margin", ALIGN_RIGHT, false},
+                                                  {"○ one  ● in the family  │ margin", ALIGN_LEFT, false},
                                                   {"", ALIGN_LEFT, false}};
-    struct table *table = table_new(columns, 5);
+    struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     int decimals = (int)fmin(12, fmax(0, 2 - floor(log10(r->sd))));
     for (int i = 0; i < COUNTS; i++) {
         const struct power_row *row = &r->rows[i];
@@ -124,7 +143,11 @@ static void print_rows(const struct power_request *r) {
             table_cell(table, "%.0f %%", 100 * row->margin_power);
         else
             table_cell(table, "-");
-        table_cell(table, "%s", row->attainable ? "" : "not attainable: the test cannot reject");
+        struct text line = {0};
+        draw_row(r, row, &line);
+        table_cell(table, "%s", text_of(&line));
+        text_free(&line);
+        table_cell(table, "%s", row->attainable ? "" : "not attainable");
     }
     table_print(table, stdout, 2);
     table_free(table);
@@ -143,7 +166,9 @@ static void print_text(const struct power_request *r) {
     else
         printf("as given\n\n");
     print_rows(r);
-    printf("\nThe power is that of the paired t test; the suite declares %d seeds.", suite->seed_count);
+    printf("\nThe axis of the drawing is logarithmic. The power is that of the paired t test; the suite declares %d "
+           "seeds.",
+           suite->seed_count);
     if (r->seeds_for_margin) printf(" Its margin, %g, takes %zu.", d->margin, r->seeds_for_margin);
     if (d->margin > 0 && !r->seeds_for_margin) printf(" Its margin, %g, takes more than 10,000.", d->margin);
     putchar('\n');
@@ -217,7 +242,7 @@ static status draw(const struct power_request *r, const char *folder) {
  */
 
 static status show(const struct invocation *in, struct power_request *r) {
-    r->family = (size_t)r->suite.variant_count - 1;
+    r->family = (size_t)suite_largest_family(&r->suite);
     r->power = cli_real(in, "power");
     if (cli_given(in, "sd"))
         r->sd = cli_real(in, "sd");

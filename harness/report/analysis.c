@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/report/caveats.h"
+
 bool run_done(const struct result_run *run) { return strcmp(run->status, "done") == 0; }
 bool run_failed(const struct result_run *run) { return strcmp(run->status, "failed") == 0; }
 
@@ -152,14 +154,23 @@ static int first_sharing(const struct analysis *a, int variant) {
     return variant;
 }
 
-/* A block is a seed: its runs follow each other on one machine, so that their times can be compared. */
+bool analysis_block(const struct analysis *a, int variant, int seed) {
+    int i = analysis_run(a, variant, seed), k = analysis_run(a, a->baseline, seed);
+    if (i < 0 || k < 0 || !run_done(&a->results->runs[i]) || !run_done(&a->results->runs[k])) return false;
+    return strcmp(a->results->runs[i].node, a->results->runs[k].node) == 0;
+}
+
+double analysis_step_milliseconds(const struct analysis *a, int variant) {
+    return 1000.0 * (double)a->results->config.train_batch_tokens / a->variants[variant].tokens_per_second.mean;
+}
+
 static void fill_slower(struct analysis *a, int v, double *values) {
     struct variant_figures *f = &a->variants[v];
     size_t n = 0;
     for (int s = 0; s < a->results->seed_count; s++) {
-        int i = analysis_run(a, v, s), k = analysis_run(a, a->baseline, s);
-        if (i < 0 || k < 0 || !run_done(&a->results->runs[i]) || !run_done(&a->results->runs[k])) continue;
-        double difference = a->results->runs[i].train_seconds - a->results->runs[k].train_seconds;
+        if (!analysis_block(a, v, s)) continue;
+        double difference = a->results->runs[analysis_run(a, v, s)].train_seconds -
+                            a->results->runs[analysis_run(a, a->baseline, s)].train_seconds;
         if (f->curve_of != a->variants[a->baseline].curve_of && isfinite(difference)) values[n++] = difference;
     }
     f->slower.summary = summarise(values, n);
@@ -241,6 +252,14 @@ static int decimals_of_bpb(const struct analysis *a) {
     return (int)fmin(5.0, fmax(4.0, ceil(1.0 - log10(least))));
 }
 
+static status note_caveats(struct analysis *a) {
+    struct text line = {0};
+    caveats_line(a->results, &line);
+    a->caveats = strdup(text_of(&line));
+    text_free(&line);
+    return a->caveats ? NULL : status_new(STATUS_SYSTEM, "out of memory");
+}
+
 status analyse(const struct results *results, struct analysis *out) {
     *out = (struct analysis){.results = results, .design = results->design, .metric = metric_find(results->metric)};
     if (!out->metric)
@@ -249,6 +268,7 @@ status analyse(const struct results *results, struct analysis *out) {
     out->design.thorough = true;
     status failure = index_runs(out);
     if (!failure) failure = read_metrics(out);
+    if (!failure) failure = note_caveats(out);
     if (!failure) failure = fill_variants(out);
     if (!failure && !out->done)
         failure = status_new(
@@ -270,6 +290,8 @@ status analyse(const struct results *results, struct analysis *out) {
 void analysis_free(struct analysis *a) {
     comparison_table_free(&a->table);
     free(a->not_compared);
+    free(a->caveats);
+    free(a->calibrations);
     free(a->run_at);
     free(a->metrics);
     free(a->variants);

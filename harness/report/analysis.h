@@ -2,6 +2,7 @@
 #pragma once
 #include "harness/report/sentences.h"
 #include "harness/results.h"
+#include "harness/stats/relabel.h"
 
 /* A difference inside each run, over the runs of a variant. */
 struct shift {
@@ -16,7 +17,7 @@ struct variant_figures {
     struct summary bytes, before_compression;  /* of the artifact */
     double class_bytes[CLASS_COUNT];           /* mean */
     struct summary train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
-    struct shift slower; /* train seconds minus the baseline's, within blocks; empty for the same training */
+    struct shift slower; /* train seconds minus the baseline's, within blocks; of other trainings only */
     double parameters;   /* NAN before a run is done */
     int curve_of;        /* the first variant that shares this one's training: its own index when it trained itself */
 };
@@ -29,6 +30,8 @@ struct analysis {
     bool compared;
     struct comparison_table table;      /* when compared */
     char *not_compared;                 /* why not, otherwise */
+    struct relabelling *calibrations;   /* of each row, once calibrations_make was called */
+    char *caveats;                      /* what must be read with every figure; "" for nothing */
     int baseline;                       /* index of its variant */
     int *run_at;                        /* [variant_count][seed_count]: index of the run, -1: none */
     double *metrics;                    /* of each run that is done; NAN when it has none */
@@ -46,6 +49,11 @@ void analysis_free(struct analysis *a);
 int analysis_run(const struct analysis *a, int variant, int seed);
 /* The metric of that run; NAN when there is no finished one. */
 double analysis_metric(const struct analysis *a, int variant, int seed);
+/* Whether variant and baseline have finished runs of that seed, trained on one machine: a block, in which times can be
+ * compared. */
+bool analysis_block(const struct analysis *a, int variant, int seed);
+/* Mean milliseconds of a training step of a variant. */
+double analysis_step_milliseconds(const struct analysis *a, int variant);
 /* The variant of a row of the table. */
 int analysis_variant(const struct analysis *a, int row);
 

@@ -72,7 +72,8 @@ void caveats_sentences(const struct results *r, struct text *t) {
                  c.late_seeds, c.late_seeds == 1 ? "" : "s", c.late_variants, c.late_variants == 1 ? "" : "s");
     if (c.failed) text_add(t, " Failed: %d run%s.", c.failed, c.failed == 1 ? "" : "s");
     if (c.deleted)
-        text_add(t, " Declared, and deleted from the database: %d run%s.", c.deleted, c.deleted == 1 ? "" : "s");
+        text_add(t, " Deleted from the database: %d run%s, missing in every figure.", c.deleted,
+                 c.deleted == 1 ? "" : "s");
     say_peeks(r, t);
     say_refusals(r, t);
 }

@@ -8,9 +8,8 @@
 #include "harness/report/grid.h"
 #include "harness/report/sources.h"
 #include "harness/report/trace.h"
-#include "harness/stats/relabel.h"
 
-#define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long)
+#define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long, a->caveats)
 
 static void grid_variant(struct grid *g, const struct comparison *row) {
     struct text marked = {0};
@@ -69,6 +68,22 @@ static void node_row(struct grid *g, const struct variance_sources *sources, int
     text_free(&what);
 }
 
+/* The same seed again. Equal weights have equal scores. */
+static void replicate_row(struct grid *g, const struct results *r, int decimals) {
+    struct text what = {0};
+    if (!r->replicates)
+        text_add(&what,
+                 "of the same seed again: not measured; hinge reproduce RUN makes a training again and notes it here");
+    else if (!r->replicates_differing)
+        text_add(&what, "of the same seed again: %d training%s made again, equal to the last bit", r->replicates,
+                 r->replicates == 1 ? " was" : "s were");
+    else
+        text_add(&what, "of the same seed again: of %d trainings made again %d differ%s", r->replicates,
+                 r->replicates_differing, r->replicates_differing == 1 ? "s" : "");
+    source_row(g, "replicate", r->replicates && !r->replicates_differing ? 0.0 : (double)NAN, decimals, text_of(&what));
+    text_free(&what);
+}
+
 static status sources_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
         {"source", "l", "source"}, {"sd", "r", "sd"}, {"what it is", "p{10.4cm}", "what"}};
@@ -88,63 +103,44 @@ static status sources_table(const struct analysis *a, const char *folder) {
     source_row(&g, "evaluated text", sources.text, decimals,
                "of one score, if other text of the same kind were scored; the same text serves all runs");
     node_row(&g, &sources, decimals);
-    source_row(
-        &g, "replicate", NAN, decimals,
-        "the same seed again: a run is kept once, so that it is not measured here; hinge reproduce RUN makes one "
-        "again and compares all bits, which are equal on the deterministic path");
+    replicate_row(&g, a->results, decimals);
     text_free(&table);
     return grid_write(&g, folder, "sources");
 }
 
-static size_t finished_values(const struct analysis *a, int variant, double *values) {
-    size_t n = 0;
-    for (int s = 0; s < a->results->seed_count; s++) {
-        values[n] = analysis_metric(a, variant, s);
-        n += isfinite(values[n]) ? 1 : 0;
-    }
-    return n;
+static void calibration_row(const struct analysis *a, struct grid *g, int row) {
+    const struct relabelling *rates = &a->calibrations[row];
+    enum test_kind test = a->design.test;
+    grid_variant(g, &a->table.rows[row]);
+    grid_integer(g, (double)rates->values);
+    grid_integer(g, (double)rates->pairs);
+    grid_number(g, 100.0 * rates->rate[test], 2);
+    grid_number(g, 100.0 * rates->rate[TEST_PAIRED_T], 2);
+    grid_number(g, 100.0 * rates->rate[TEST_SIGN_FLIP], 2);
+    grid_text(g, attainable_p(test, rates->pairs) >= a->design.alpha ? "cannot reject with so few pairs"
+                 : relabel_as_promised(rates, test, a->design.alpha) ? "as promised"
+                                                                     : "above α: doubt its assumptions here");
 }
 
 /* An A/A test of each variant's runs: how often a difference is called where there is none. */
 static status calibration_table(const struct analysis *a, const char *folder) {
-    enum { RELABELLINGS = 2000, MOST_VARIANTS = 20 };
-    const struct grid_column columns[] = {
+    static const struct grid_column columns[] = {
         {"variant", "l", "variant"},
         {"runs", "r", "runs"},
         {"pairs", "r", "pairs"},
-        {"as declared", "r", "declared_test"},
-        {"paired $t$", "r", "paired_t"},
-        {"sign-flip", "r", "sign_flip"},
+        {"as declared", "r", "false_positives_declared"},
+        {"paired $t$", "r", "false_positives_paired_t"},
+        {"sign-flip", "r", "false_positives_sign_flip"},
         {"as declared: verdict", "l", "verdict"},
     };
     struct grid g;
     bool any = false;
-    double *values = calloc((size_t)a->results->seed_count + 1, sizeof *values), alpha = a->design.alpha;
-    if (!values) return status_new(STATUS_SYSTEM, "out of memory");
     START(&g, columns, false);
-    for (int r = 0; r < a->table.count && r < MOST_VARIANTS; r++) {
-        struct relabelling rates;
-        enum test_kind test = a->design.test;
-        size_t n = finished_values(a, analysis_variant(a, r), values);
-        if (n < RELABEL_LEAST) continue;
-        status failure = relabel(values, n, 0, RELABELLINGS, alpha, a->design.seed, &rates);
-        if (failure) {
-            free(values);
-            grid_free(&g);
-            return failure;
-        }
+    for (int r = 0; r < a->table.count; r++) {
+        if (!a->calibrations[r].values) continue;
+        calibration_row(a, &g, r);
         any = true;
-        grid_variant(&g, &a->table.rows[r]);
-        grid_integer(&g, (double)rates.values);
-        grid_integer(&g, (double)rates.pairs);
-        grid_number(&g, 100.0 * rates.rate[test], 2);
-        grid_number(&g, 100.0 * rates.rate[TEST_PAIRED_T], 2);
-        grid_number(&g, 100.0 * rates.rate[TEST_SIGN_FLIP], 2);
-        grid_text(&g, attainable_p(test, rates.pairs) >= alpha   ? "cannot reject with so few pairs"
-                      : relabel_as_promised(&rates, test, alpha) ? "as promised"
-                                                                 : "above α: doubt its assumptions here");
     }
-    free(values);
     if (any) return grid_write(&g, folder, "calibration");
     grid_free(&g);
     return NULL;
@@ -172,19 +168,24 @@ static status looks_table(const struct analysis *a, const char *folder) {
     return grid_write(&g, folder, "looks");
 }
 
-/* The names of the figures of one basis, separated by commas. */
-static void figure_names(enum trace_basis basis, struct text *t) {
+/* The names of the figures that a row has on one basis, separated by commas. */
+static void figure_names(const struct analysis *a, int row, enum trace_basis basis, struct text *t) {
     for (size_t i = 0; i < trace_figure_count; i++)
-        if (trace_figures[i].basis == basis) text_add(t, "%s%s", t->size ? ", " : "", trace_figures[i].name);
+        if (trace_figures[i].basis == basis && trace_has(a, row, &trace_figures[i]))
+            text_add(t, "%s%s", t->size ? ", " : "", trace_figures[i].name);
 }
 
 static status trace_row(const struct analysis *a, struct grid *g, int row, enum trace_basis basis) {
     struct text figures = {0}, ids = {0};
     struct trace_runs runs;
+    figure_names(a, row, basis, &figures);
+    if (!figures.size) return NULL;
     TRY(trace_runs(a, row, basis, &runs));
-    figure_names(basis, &figures);
     trace_ids(a, &runs, &ids);
-    grid_variant(g, &a->table.rows[row]);
+    if (row == TRACE_SOURCES)
+        grid_text(g, trace_row_name(a, row));
+    else
+        grid_variant(g, &a->table.rows[row]);
     grid_text(g, text_of(&figures));
     grid_text(g, text_of(&ids));
     trace_runs_free(&runs);
@@ -202,9 +203,9 @@ static status trace_table(const struct analysis *a, const char *folder) {
     struct grid g;
     status failure = NULL;
     START(&g, columns, true);
-    for (int r = 0; r < a->table.count && !failure; r++)
-        for (int basis = BASIS_VARIANT; basis <= (r ? BASIS_FAMILY : BASIS_VARIANT) && !failure; basis++)
-            failure = trace_row(a, &g, r, (enum trace_basis)basis);
+    for (int r = 0; r <= a->table.count && !failure; r++)
+        for (int basis = 0; basis < BASES && !failure; basis++)
+            failure = trace_row(a, &g, r < a->table.count ? r : TRACE_SOURCES, (enum trace_basis)basis);
     if (!failure) return grid_write(&g, folder, "trace");
     grid_free(&g);
     return failure;

@@ -3,5 +3,5 @@
 #pragma once
 #include "harness/report/analysis.h"
 
-/* Writes intervals, sources, calibration, looks and trace into the folder; needs a comparison. */
+/* Writes intervals, sources, calibration, looks and trace into the folder; needs a comparison and its calibrations. */
 status evidence_write(const struct analysis *a, const char *folder);

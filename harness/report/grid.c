@@ -12,21 +12,43 @@ static void add_headings(struct grid *g) {
         text_add(&g->latex, "%s%s", g->columns[c].heading, c + 1 < g->count ? " & " : " \\\\\n\\midrule\n");
 }
 
-void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long) {
-    *g = (struct grid){.columns = columns, .count = count, .is_long = is_long, .name_characters = NAME_CHARACTERS};
+/* The bottom of the table, and under it the note: as wide as the page, without making a narrow table wider. */
+static void add_foot(struct grid *g) {
+    text_add(&g->latex, "\\bottomrule\n");
+    if (!*g->read_with) return;
+    text_add(&g->latex, "\\addlinespace[0.4ex]\n\\multicolumn{%d}{@{}l@{}}{\\makebox[0pt][l]{\\parbox[t]{\\textwidth}",
+             g->count);
+    text_add(&g->latex, "{\\raggedright\\footnotesize Read with: ");
+    text_latex(&g->latex, g->read_with);
+    text_add(&g->latex, ".}}} \\\\\n");
+}
+
+void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long, const char *read_with) {
+    *g = (struct grid){.columns = columns,
+                       .count = count,
+                       .is_long = is_long,
+                       .read_with = read_with,
+                       .name_characters = NAME_CHARACTERS};
     text_add(&g->latex, is_long ? "\\begin{longtable}{@{}" : "\\begin{tabular}{@{}");
     for (int c = 0; c < count; c++) text_add(&g->latex, "%s", columns[c].alignment);
     text_add(&g->latex, "@{}}\n\\toprule\n");
     add_headings(g);
-    if (is_long) text_add(&g->latex, "\\endhead\n\\bottomrule\n\\endlastfoot\n");
-    for (int c = 0; c < count; c++) text_add(&g->csv, "%s%s", columns[c].csv, c + 1 < count ? "," : "\n");
+    if (is_long) {
+        text_add(&g->latex, "\\endhead\n");
+        add_foot(g);
+        text_add(&g->latex, "\\endlastfoot\n");
+    }
+    for (int c = 0; c < count; c++) text_add(&g->csv, "%s,", columns[c].csv);
+    text_add(&g->csv, "read_with\n");
 }
 
 static void end_cell(struct grid *g) {
     bool last = ++g->at == g->count;
     text_add(&g->latex, last ? " \\\\\n" : " & ");
-    text_add(&g->csv, last ? "\n" : ",");
+    text_add(&g->csv, ",");
     if (!last) return;
+    text_csv(&g->csv, g->read_with);
+    text_add(&g->csv, "\n");
     g->at = 0;
     if (++g->rows == GRID_PAPER_ROWS) g->paper_size = g->latex.size;
 }
@@ -125,7 +147,7 @@ static void cut_paper(struct grid *g, const char *name) {
 status grid_write(struct grid *g, const char *folder, const char *name) {
     char path[8192];
     cut_paper(g, name);
-    if (!g->is_long) text_add(&g->latex, "\\bottomrule\n");
+    if (!g->is_long) add_foot(g);
     text_add(&g->latex, g->is_long ? "\\end{longtable}\n" : "\\end{tabular}%%\n");
     snprintf(path, sizeof path, "%s/%s.tex", folder, name);
     status failure = text_write(&g->latex, path);

@@ -1,4 +1,5 @@
-/* grid: one table, written as LaTeX (booktabs) and as CSV from the same cells. */
+/* grid: one table, written as LaTeX (booktabs) and as CSV from the same cells. What must be read with the suite's
+ * figures stands under the LaTeX, and in the CSV's last column, read_with: a table that leaves the report keeps it. */
 #pragma once
 #include "harness/report/text.h"
 
@@ -13,6 +14,7 @@ enum { GRID_PAPER_ROWS = 400 };
 struct grid {
     const struct grid_column *columns;
     int count, at;
+    const char *read_with;  /* "" for nothing */
     size_t name_characters; /* of a name on paper */
     bool is_long;           /* may run over pages; on paper it ends after GRID_PAPER_ROWS */
     int rows;
@@ -20,7 +22,8 @@ struct grid {
     struct text latex, csv;
 };
 
-void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long);
+/* read_with (caveats.h) stays the caller's until the grid is written. */
+void grid_start(struct grid *g, const struct grid_column *columns, int count, bool is_long, const char *read_with);
 
 /* The next cell, left to right, row by row. */
 void grid_text(struct grid *g, const char *utf8);

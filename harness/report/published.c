@@ -49,8 +49,7 @@ static int find_variant(const struct analysis *a, const struct published_row *ro
 
 static void add_row(struct grid *g, const struct analysis *a, const struct published_row *row, int variant) {
     const struct variant_figures *f = &a->variants[variant];
-    double step = 1000.0 * (double)a->results->config.train_batch_tokens / f->tokens_per_second.mean;
-    const double ours[FIGURES] = {f->raw.mean, f->artifact.mean, step, f->bytes.mean};
+    const double ours[FIGURES] = {f->raw.mean, f->artifact.mean, analysis_step_milliseconds(a, variant), f->bytes.mean};
     grid_name(g, row->variant);
     for (int i = 0; i < FIGURES; i++) {
         if (i == BYTES) {
@@ -85,15 +84,15 @@ static status read_rows(FILE *file, const char *path, const struct analysis *a, 
 
 static status write_table(FILE *file, const char *path, const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},   {"BPB raw", "r", "published_bpb_raw"},
-        {"ours", "r", "bpb_raw"},      {"BPB artifact", "r", "published_bpb_artifact"},
-        {"ours", "r", "bpb_artifact"}, {"ms/step", "r", "published_milliseconds"},
-        {"ours", "r", "milliseconds"}, {"bytes", "r", "published_bytes"},
-        {"ours", "r", "bytes"},        {"note", "l", "note"},
+        {"variant", "l", "variant"},     {"BPB raw", "r", "published_bpb_raw"},
+        {"ours", "r", "bpb_raw"},        {"BPB artifact", "r", "published_bpb_artifact"},
+        {"ours", "r", "bpb_artifact"},   {"ms/step", "r", "published_milliseconds"},
+        {"ours", "r", "milliseconds"},   {"bytes", "r", "published_bytes"},
+        {"ours", "r", "artifact_bytes"}, {"note", "l", "note"},
     };
     struct grid g;
     int rows = 0;
-    grid_start(&g, columns, sizeof columns / sizeof *columns, false);
+    grid_start(&g, columns, sizeof columns / sizeof *columns, false, a->caveats);
     status failed = read_rows(file, path, a, &g, &rows);
     if (!failed && rows) return grid_write(&g, folder, "published");
     grid_free(&g);

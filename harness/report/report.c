@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "harness/report/analysis.h"
-#include "harness/report/caveats.h"
+#include "harness/report/calibration.h"
 #include "harness/report/evidence.h"
 #include "harness/report/figure_data.h"
 #include "harness/report/figures.h"
@@ -136,6 +136,7 @@ static void define_captions(const struct analysis *a, struct text *t) {
     snprintf(caption, sizeof caption, " (of %d seeds the first %d)", a->results->seed_count, MOST_LINES);
     define(t, "SeedsCaption", a->results->seed_count > MOST_LINES ? caption : "");
     define(t, "VerdictRule", a->design.looks ? "the boundaries of the declared looks" : "the corrected p");
+    define(t, "IntervalCaption", test_pairs(a->design.test) ? "Student's t on the differences" : "Welch's");
     define(t, "PairingCaption", test_pairs(a->design.test) ? "paired by seed" : "between two samples");
     define(t, "CapCaption", ", and the cap of 16,000,000 bytes");
     snprintf(caption, sizeof caption, "%g %%", 100.0 * (1.0 - a->design.alpha));
@@ -171,20 +172,6 @@ static void define_notice(const struct analysis *a, struct text *t) {
     text_free(&notice);
 }
 
-/* Under every table. */
-static void define_caveats(const struct analysis *a, struct text *t) {
-    struct text line = {0};
-    caveats_line(a->results, &line);
-    text_add(t, "\\newcommand{\\Caveats}{");
-    if (line.size) {
-        text_add(t, "{\\par\\vspace{0.4ex}\\footnotesize\\color{quiet}Read with: ");
-        text_latex(t, text_of(&line));
-        text_add(t, ".\\par}");
-    }
-    text_add(t, "}\n");
-    text_free(&line);
-}
-
 static status write_facts(const struct build *b) {
     const struct analysis *a = &b->analysis;
     const struct results *r = a->results;
@@ -200,7 +187,6 @@ static status write_facts(const struct build *b) {
     define(&t, "BaselineName", text_of(&baseline));
     define_captions(a, &t);
     define_notice(a, &t);
-    define_caveats(a, &t);
     text_free(&counts);
     text_free(&metric);
     text_free(&baseline);
@@ -325,6 +311,7 @@ static status make_parts(struct build *b) {
     TRY(tables_write(&b->analysis, b->folder));
     TRY(sizes_write(&b->analysis, b->folder));
     TRY(published_write(&b->analysis, b->folder));
+    if (b->analysis.compared) TRY(calibrations_make(&b->analysis));
     if (b->analysis.compared) TRY(evidence_write(&b->analysis, b->folder));
     TRY(write_facts(b));
     TRY(write_findings(b));

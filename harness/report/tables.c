@@ -8,7 +8,7 @@
 
 #include "harness/report/grid.h"
 
-#define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long)
+#define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long, a->caveats)
 
 enum { RUN_NAME_CHARACTERS = 16 }; /* the runs have many columns */
 
@@ -32,7 +32,22 @@ static void add_test(const struct analysis *a, struct text *t) {
     if (a->design.correction == CORRECT_NONE)
         text_add(t, "not corrected for the number of comparisons");
     else
-        text_add(t, "%s correction over the comparisons with the baseline", correction_title(a->design.correction));
+        text_add(t, "%s correction in each family of comparisons", correction_title(a->design.correction));
+}
+
+/* Each family with its variants, in the order of its first one. */
+static void add_families(const struct analysis *a, struct text *t) {
+    const struct results *r = a->results;
+    for (int v = 0; v < r->variant_count; v++) {
+        bool first = *r->variants[v].family;
+        for (int u = 0; u < v; u++) first &= strcmp(r->variants[u].family, r->variants[v].family) != 0;
+        if (!first) continue;
+        text_add(t, "%s%s: ", t->size ? "; " : "", r->variants[v].family);
+        for (int u = v; u < r->variant_count; u++)
+            if (strcmp(r->variants[u].family, r->variants[v].family) == 0)
+                text_add(t, "%s%s", u > v ? ", " : "", r->variants[u].name);
+    }
+    if (!t->size) text_add(t, "one: all comparisons with the baseline");
 }
 
 static void add_looks(const struct analysis *a, struct text *t) {
@@ -84,6 +99,7 @@ static status design_table(const struct analysis *a, const char *folder) {
         {"Metric", add_metric},
         {"Seeds", add_seeds},
         {"Test", add_test},
+        {"Families", add_families},
         {"Looks", add_looks},
         {"Margin that matters", add_margin},
         {"Runs", add_run_counts},
@@ -133,7 +149,7 @@ static status significance_table(const struct analysis *a, const char *folder) {
     const struct grid_column columns[] = {
         {"variant", "l", "variant"},   {"seeds", "r", "seeds"},           {"mean", "r", "mean"},
         {"$\\Delta$", "r", "delta"},   {interval, "r", "ci_low,ci_high"}, {"$p$", "r", "p"},
-        {adjusted, "r", "p_adjusted"}, {"$g_z$", "r", "hedges_g"},        {"verdict", "l", "verdict"},
+        {adjusted, "r", "p_adjusted"}, {"$g$", "r", "hedges_g"},          {"verdict", "l", "verdict"},
     };
     struct grid g;
     int decimals = a->wording.decimals;

@@ -67,5 +67,18 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
     tables=$(grep -cE "^ *Table [0-9]+\." out.txt)
     notes=$(grep -c "Read with:" out.txt)
     [ "$notes" -ge "$tables" ]
-    grep -q "deleted from the database: 1 run" out.txt
+    for table in out/noted/*.csv; do
+        [ "$(sed -n 1p "$table" | grep -c ",read_with$")" = 1 ]
+        grep -q "1 late seed, 1 late variant, [0-9]* failed runs, 1 deleted run" "$table"
+        grep -q "Read with: 1 late seed, 1 late variant, [0-9]* failed runs, 1 deleted run" "${table%.csv}.tex"
+    done
+    grep -q "Deleted from the database: 1 run" out.txt
+}
+
+@test "a deleted run of a late seed stays in sight" {
+    sed -i 's/seeds: .*/seeds: [1, 2, 3, 4, 5]/' noted.yaml
+    hinge run noted.yaml --db noted.db 2>/dev/null
+    sqlite3 noted.db "DELETE FROM runs WHERE seed = 5 AND variant = (SELECT min(id) FROM variants)"
+    hinge compare noted --db noted.db | grep -q "Read with: 1 late seed, 1 deleted run"
+    [ "$(hinge status noted --db noted.db --json | json '[r["status"] for r in d["runs"]].count("deleted")')" = 1 ]
 }

@@ -39,6 +39,46 @@ setup() {
     [ "$(json '[r["run"] for r in d["runs"]]' <cell.json)" = "[1, 2, 3, 4, 5, 6, 7, 8]" ]
 }
 
+@test "every number of the tables has a cell whose query gives its values" {
+    hinge report drawn --db drawn.db -o out --templates "$BATS_TEST_DIRNAME/../../reports" >/dev/null
+    hinge trace drawn --db drawn.db --json >cells.json
+    python3 - <<'PYTHON'
+import csv, json, sqlite3
+cells = {c["cell"]: c for c in json.load(open("cells.json"))}
+db = sqlite3.connect("drawn.db")
+for name in "significance", "spread", "intervals", "gap", "timings", "classes":
+    for row in csv.DictReader(open(f"out/drawn/{name}.csv")):
+        for column, value in row.items():
+            if column in ("variant", "read_with", "seeds", "verdict") or not value:
+                continue
+            cell = cells[f"{row['variant']}.{column}"]
+            if value.endswith("%"):
+                value = float(value[:-2]) / 100
+            shown = 0 if cell["value"] == "-" else float(cell["value"])
+            assert abs(shown - float(value)) <= 6e-4 * max(1, abs(shown)) if column == "share_of_cap" else \
+                abs(shown - float(value)) <= 1e-10 * max(1, abs(shown)), (name, column, value, cell["value"])
+            stored = {r[0]: r[3:] for r in db.execute(cell["query"])}
+            assert stored == {r["run"]: (r["value"],) + ((r["minus"],) if "minus" in r else ()) for r in cell["runs"]}
+            if cell["formula"].startswith("mean of the "):
+                assert abs(sum(v[0] for v in stored.values()) / len(stored) - shown) < 1e-9 * max(1, abs(shown)), cell
+for row in csv.DictReader(open("out/drawn/sources.csv")):
+    name = {"seed, shared": "seed_shared", "seed, own": "seed_own", "evaluated text": "text"}.get(row["source"], row["source"])
+    if row["sd"]:
+        assert abs(float(cells["sources." + name]["value"]) - float(row["sd"])) < 1e-10, row
+        assert len(cells["sources." + name]["runs"]) == 8
+PYTHON
+}
+
+@test "a cell of the calibration and of a look is traced too" {
+    succeeds hinge trace drawn none.false_positives_paired_t --db drawn.db
+    [[ $output == *"share of 2,000 random pairings"* ]]
+    sed 's/^name: drawn/name: looked/; s/^seeds: .*/seeds: {first: 2, step: 2, most: 6}\nlooks: pocock/' drawn.yaml >looked.yaml
+    hinge run looked.yaml --db drawn.db 2>&1
+    [ "$(hinge trace looked better.look_1 --db drawn.db --json | json 'len(d["runs"])')" = 4 ]
+    [ "$(hinge trace looked better.look_1 --db drawn.db --json | json 'd["value"]')" = \
+        "$(hinge compare looked --db drawn.db --json | json '"%.12g" % d["variants"][1]["looks"][0]["statistic"]')" ]
+}
+
 @test "an unknown cell is refused with the nearest one" {
     fails 2 "did you mean 'delta'?" hinge trace drawn better.delt --db drawn.db
     fails 2 "did you mean 'better'?" hinge trace drawn beter.delta --db drawn.db

@@ -289,13 +289,15 @@ static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
     (void)state;
     static const struct grid_column columns[] = {{"run", "r", "run"}};
     struct grid g;
-    grid_start(&g, columns, 1, true);
+    grid_start(&g, columns, 1, true, "1 failed run, 5 % & more");
     for (int i = 0; i < GRID_PAPER_ROWS + 50; i++) grid_integer(&g, i);
     assert_null(grid_write(&g, scratch, "many"));
     char *latex = contents(in_scratch("many.tex")), *csv = contents(in_scratch("many.csv"));
     assert_holds(latex, "50 further rows are in many.csv");
     assert_null(strstr(latex, "\n400 "));
-    assert_holds(csv, "\n449\n");
+    assert_holds(csv, "run,read_with\n0,\"1 failed run, 5 % & more\"\n");
+    assert_holds(csv, "\n449,");
+    assert_holds(latex, "Read with: 1 failed run, 5 \\% \\& more.");
     free(latex);
     free(csv);
 }

@@ -20,6 +20,9 @@ own_mounts() {
     unshare $flags bash -c 'set -euo pipefail; "$@"' - "$@" 3>&3
 }
 
+# remount OPTIONS: with its source, lest mount repeat the old options, of which a user namespace refuses the ids.
+remount() { mount -o "remount,$1" tmpfs "$folder/disk"; }
+
 # attempt DATABASE [LETTER VALUE]: runs the suite, under a ulimit, maybe in vain: then with status 4 and a last line that
 # names a file or a figure.
 attempt() {
@@ -56,7 +59,7 @@ fill_disks() { # kilobytes of the disks...
         mount -t tmpfs -o "size=${size}k" tmpfs "$folder/disk"
         tried=$((tried + 1))
         attempt "$folder/disk/hinge.db"
-        mount -o remount,size=64m "$folder/disk"
+        remount size=64m
         finish "$folder/disk/hinge.db"
         umount "$folder/disk"
     done
@@ -73,7 +76,7 @@ fill_disks() { # kilobytes of the disks...
         below "$used"
         sizes+=($((100 + random)))
     done
-    export -f fill_disks attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
+    export -f fill_disks remount attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
     own_mounts fill_disks "${sizes[@]}"
 }
 
@@ -107,19 +110,19 @@ read_only() {
     stop_in "$folder/disk/hinge.db" artifact 2
     hinge status --db "$folder/disk/hinge.db" >/dev/null # leaves no write-ahead log open
     before=$(find "$folder/disk" -type f -exec sha256sum {} + | sort)
-    mount -o remount,ro "$folder/disk"
+    remount ro,size=64m
     attempt "$folder/disk/hinge.db"
     [ $refusals -eq 1 ]
     hinge status little --db "$folder/disk/hinge.db" >/dev/null
     [ "$(find "$folder/disk" -type f -exec sha256sum {} + | sort)" = "$before" ]
-    mount -o remount,rw "$folder/disk"
+    remount rw,size=64m
     finish "$folder/disk/hinge.db"
     umount "$folder/disk"
     reasons
 }
 
 @test "a read-only folder: refused, still readable, unchanged; writable again it goes on" {
-    export -f read_only stop_in attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
+    export -f read_only remount stop_in attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
     own_mounts read_only
 }
 

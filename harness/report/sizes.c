@@ -49,7 +49,7 @@ status sizes_write(const struct analysis *a, const char *folder) {
     double *values = calloc((size_t)a->results->seed_count + 1, sizeof *values);
     struct grid g;
     if (!values) return status_new(STATUS_SYSTEM, "out of memory for %d seeds", a->results->seed_count);
-    grid_start(&g, columns, sizeof columns / sizeof *columns, false);
+    grid_start(&g, columns, sizeof columns / sizeof *columns, false, a->caveats);
     for (int v = 0; v < a->results->variant_count; v++) size_row(a, &g, v, values);
     free(values);
     return grid_write(&g, folder, "sizes");

@@ -7,16 +7,16 @@ CREATE TABLE peeks (
     verb TEXT NOT NULL,
     declared INTEGER NOT NULL,         -- of so many
     at TEXT NOT NULL,                  -- ISO 8601, UTC
-    UNIQUE (suite, done, verb)
-);
+    PRIMARY KEY (suite, done, verb)
+) WITHOUT ROWID;
 
 -- Changed declarations under the name of a frozen one, which were refused.
 CREATE TABLE refusals (
     suite INTEGER NOT NULL REFERENCES suites (id),
     difference TEXT NOT NULL,
     at TEXT NOT NULL,
-    UNIQUE (suite, difference)
-);
+    PRIMARY KEY (suite, difference)
+) WITHOUT ROWID;
 
 -- The machine that made a finished stage, or the drawn one of the simulated backend.
 ALTER TABLE stages ADD COLUMN node TEXT;

@@ -98,6 +98,24 @@ static void a_migration_that_fails_leaves_version_1(void **state) {
     assert_int_equal(ask(path, "SELECT count(*) FROM sqlite_master WHERE name = 'peeks'"), 0);
 }
 
+static void peeks_and_refusals_of_version_2_are_kept(void **state) {
+    (void)state;
+    const char *path = old_database();
+    struct results r = load(path);
+    results_free(&r);
+    run_sql(path, "DROP TABLE peeks; DROP TABLE refusals; DROP TABLE replicates; PRAGMA user_version = 2;"
+                  "CREATE TABLE peeks (suite INTEGER, done INTEGER, verb TEXT, declared INTEGER, at TEXT, "
+                  "PRIMARY KEY (suite, done, verb)) WITHOUT ROWID;"
+                  "CREATE TABLE refusals (suite INTEGER, difference TEXT, at TEXT, PRIMARY KEY (suite, difference)) "
+                  "WITHOUT ROWID;"
+                  "INSERT INTO peeks SELECT id, 5, 'compare', 6, '2000-01-02' FROM suites;"
+                  "INSERT INTO peeks SELECT id, 4, 'status', 6, '2000-01-01' FROM suites;"
+                  "INSERT INTO refusals SELECT id, 'margin', '2000-01-03' FROM suites");
+    r = load(path);
+    assert_line(&r, "2 peeks (first: status at 4 of 6 runs), 1 refused change");
+    results_free(&r);
+}
+
 static void a_complete_suite_is_no_peek(void **state) {
     (void)state;
     const char *path = old_database();
@@ -235,6 +253,7 @@ int main(void) {
         TEST(version_1_is_migrated_when_it_is_read),
         TEST(a_measured_stage_of_version_1_is_of_the_host_that_made_it),
         TEST(a_migration_that_fails_leaves_version_1),
+        TEST(peeks_and_refusals_of_version_2_are_kept),
         TEST(a_complete_suite_is_no_peek),
         TEST(a_peek_is_noted_once_and_told_at_once),
         TEST(with_declared_looks_an_early_look_is_no_peek),

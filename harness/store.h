@@ -56,7 +56,7 @@ status store_list_suites(struct store *store, struct suite_summary **rows, int *
 /* --- results ------------------------------------------------------------------------------------------------ */
 
 enum results_detail {
-    RESULTS_FIGURES, /* no traces, no evaluation blocks: fast for thousands of runs */
+    RESULTS_FIGURES, /* no traces, evaluation blocks or classes of tensors: fast for thousands of runs */
     RESULTS_ALL
 };
 

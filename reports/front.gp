@@ -10,6 +10,24 @@ NEAR_CAP = LARGEST > 0.4 * CAP
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
     set multiplot
+    # The legend is a plot of its own, as wide as both panels.
+    set lmargin at screen 0.03
+    set rmargin at screen 0.985
+    set tmargin at screen 1.0 - 0.1 / HEIGHT
+    set bmargin at screen 1.0 - (0.1 + 0.42 * LINES) / HEIGHT
+    unset border
+    unset tics
+    unset grid
+    set xrange [0 : 1]
+    set yrange [0 : 1]
+    set key at screen 0.03, screen 1.0 - 0.1 / HEIGHT left top horizontal Left reverse maxcols 3 samplen 1
+    plot for [v = 1:VARIANTS] NaN with points pointtype shape(v) pointsize 0.8 linecolor rgb colour(v) title NAME[v]
+    unset key
+    set border 3 linewidth 0.6 linecolor rgb '#404040'
+    set tics nomirror out scale 0.5
+    set xtics nomirror
+    set grid xtics ytics linewidth 0.5 linecolor rgb '#d4d4d4' dashtype 1
+    set xrange [* : *]
     set tmargin at screen 1.0 - (0.75 + 0.42 * LINES) / HEIGHT
     set bmargin at screen 1.15 / HEIGHT
     set yrange [SIZES_LEAST : SIZES_MOST]
@@ -20,7 +38,6 @@ do for [FORMAT in 'pdf png svg'] {
     set rmargin at screen 0.53
     set xlabel 'artifact (million bytes)'
     set ylabel 'BPB of the decoded artifact'
-    set key at screen 0.085, screen 1.0 - 0.1 / HEIGHT left top horizontal Left reverse maxcols 3 samplen 1
     if (NEAR_CAP) {
         set arrow 1 from first CAP / 1e6, graph 0 to first CAP / 1e6, graph 1 nohead dashtype 2 linewidth 1.2 linecolor rgb '#404040'
         set label 1 'cap 16,000,000 bytes' at first CAP / 1e6, graph 0.97 right offset character -0.6, 0 textcolor rgb '#404040'
@@ -30,11 +47,9 @@ do for [FORMAT in 'pdf png svg'] {
     }
     plot 'front_means.tsv' using ($8 == 1 ? $2 / 1e6 : NaN):6 smooth unique with lines linewidth 1.0 dashtype 3 linecolor rgb '#9a9a9a', \
          for [v = 1:VARIANTS] 'front.tsv' index (v - 1) using ($1 / 1e6):3 with points pointtype hollow(v) pointsize 0.45 linewidth 0.8 linecolor rgb colour(v), \
-         for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using ($2 / 1e6):6:($3 / 1e6):7 with xyerrorbars pointtype shape(v) pointsize 0.8 linewidth 1.2 linecolor rgb colour(v), \
-         for [v = 1:VARIANTS] NaN with points pointtype shape(v) pointsize 0.8 linecolor rgb colour(v) title NAME[v]
+         for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using ($2 / 1e6):6:($3 / 1e6):7 with xyerrorbars pointtype shape(v) pointsize 0.8 linewidth 1.2 linecolor rgb colour(v)
     unset label 1
     unset arrow 1
-    unset key
     unset ylabel
     set format y ''
     set xrange [* : *]

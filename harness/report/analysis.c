@@ -154,10 +154,18 @@ static int first_sharing(const struct analysis *a, int variant) {
     return variant;
 }
 
-bool analysis_block(const struct analysis *a, int variant, int seed) {
+static const struct result_run *run_of(const struct analysis *a, int variant, int seed) {
+    return &a->results->runs[analysis_run(a, variant, seed)];
+}
+
+bool analysis_both(const struct analysis *a, int variant, int seed) {
     int i = analysis_run(a, variant, seed), k = analysis_run(a, a->baseline, seed);
-    if (i < 0 || k < 0 || !run_done(&a->results->runs[i]) || !run_done(&a->results->runs[k])) return false;
-    return strcmp(a->results->runs[i].node, a->results->runs[k].node) == 0;
+    return i >= 0 && k >= 0 && run_done(&a->results->runs[i]) && run_done(&a->results->runs[k]);
+}
+
+bool analysis_block(const struct analysis *a, int variant, int seed) {
+    if (!analysis_both(a, variant, seed)) return false;
+    return strcmp(run_of(a, variant, seed)->node, run_of(a, a->baseline, seed)->node) == 0;
 }
 
 double analysis_step_milliseconds(const struct analysis *a, int variant) {
@@ -169,12 +177,23 @@ static void fill_slower(struct analysis *a, int v, double *values) {
     size_t n = 0;
     for (int s = 0; s < a->results->seed_count; s++) {
         if (!analysis_block(a, v, s)) continue;
-        double difference = a->results->runs[analysis_run(a, v, s)].train_seconds -
-                            a->results->runs[analysis_run(a, a->baseline, s)].train_seconds;
+        double difference = run_of(a, v, s)->train_seconds - run_of(a, a->baseline, s)->train_seconds;
         if (f->curve_of != a->variants[a->baseline].curve_of && isfinite(difference)) values[n++] = difference;
     }
     f->slower.summary = summarise(values, n);
     interval_t(values, n, a->design.alpha, &f->slower.low, &f->slower.high);
+}
+
+static void fill_larger(struct analysis *a, int v, double *values) {
+    struct shift *larger = &a->variants[v].larger;
+    size_t n = 0;
+    for (int s = 0; v != a->baseline && s < a->results->seed_count; s++) {
+        if (!analysis_both(a, v, s)) continue;
+        double difference = bytes(run_of(a, v, s)) - bytes(run_of(a, a->baseline, s));
+        if (isfinite(difference)) values[n++] = difference;
+    }
+    larger->summary = summarise(values, n);
+    interval_t(values, n, a->design.alpha, &larger->low, &larger->high);
 }
 
 static status fill_variants(struct analysis *a) {
@@ -197,7 +216,10 @@ static status fill_variants(struct analysis *a) {
         a->missing += f->missing;
         if (strcmp(results->variants[v].name, a->design.baseline) == 0) a->baseline = v;
     }
-    for (int v = 0; v < results->variant_count; v++) fill_slower(a, v, values);
+    for (int v = 0; v < results->variant_count; v++) {
+        fill_slower(a, v, values);
+        fill_larger(a, v, values);
+    }
     free(values);
     return NULL;
 }

@@ -18,6 +18,7 @@ struct variant_figures {
     double class_bytes[CLASS_COUNT];           /* mean */
     struct summary train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;
     struct shift slower; /* train seconds minus the baseline's, within blocks; of other trainings only */
+    struct shift larger; /* bytes of the artifact minus the baseline's, by seed */
     double parameters;   /* NAN before a run is done */
     int curve_of;        /* the first variant that shares this one's training: its own index when it trained itself */
 };
@@ -49,8 +50,9 @@ void analysis_free(struct analysis *a);
 int analysis_run(const struct analysis *a, int variant, int seed);
 /* The metric of that run; NAN when there is no finished one. */
 double analysis_metric(const struct analysis *a, int variant, int seed);
-/* Whether variant and baseline have finished runs of that seed, trained on one machine: a block, in which times can be
- * compared. */
+/* Whether variant and baseline have finished runs of that seed; a block: trained on one machine, too, so that times can
+ * be compared. */
+bool analysis_both(const struct analysis *a, int variant, int seed);
 bool analysis_block(const struct analysis *a, int variant, int seed);
 /* Mean milliseconds of a training step of a variant. */
 double analysis_step_milliseconds(const struct analysis *a, int variant);

@@ -4,19 +4,13 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "harness/report/grid.h"
 #include "harness/report/sources.h"
 #include "harness/report/trace.h"
 
 #define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long, a->caveats)
-
-static void grid_variant(struct grid *g, const struct comparison *row) {
-    struct text marked = {0};
-    text_add(&marked, "%s%s", row->late ? "(late) " : "", row->variant);
-    grid_name(g, text_of(&marked));
-    text_free(&marked);
-}
 
 static status intervals_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
@@ -34,7 +28,7 @@ static status intervals_table(const struct analysis *a, const char *folder) {
     START(&g, columns, false);
     for (int r = 1; r < a->table.count; r++) {
         const struct comparison *row = &a->table.rows[r];
-        grid_variant(&g, row);
+        grid_variant(&g, row->variant, row->late);
         grid_number(&g, row->delta, decimals);
         grid_interval(&g, row->ci_low, row->ci_high, decimals);
         grid_interval(&g, row->family_low, row->family_high, decimals);
@@ -111,7 +105,7 @@ static status sources_table(const struct analysis *a, const char *folder) {
 static void calibration_row(const struct analysis *a, struct grid *g, int row) {
     const struct relabelling *rates = &a->calibrations[row];
     enum test_kind test = a->design.test;
-    grid_variant(g, &a->table.rows[row]);
+    grid_variant(g, a->table.rows[row].variant, a->table.rows[row].late);
     grid_integer(g, (double)rates->values);
     grid_integer(g, (double)rates->pairs);
     grid_number(g, 100.0 * rates->rate[test], 2);
@@ -157,7 +151,7 @@ static status looks_table(const struct analysis *a, const char *folder) {
     for (int r = 1; r < a->table.count; r++)
         for (int k = 0; k < a->table.rows[r].look_count; k++) {
             const struct look_result *look = &a->table.rows[r].looks[k];
-            grid_variant(&g, &a->table.rows[r]);
+            grid_variant(&g, a->table.rows[r].variant, a->table.rows[r].late);
             grid_integer(&g, k + 1);
             grid_integer(&g, (double)look->n);
             grid_integer(&g, (double)look->pairs);
@@ -168,44 +162,81 @@ static status looks_table(const struct analysis *a, const char *folder) {
     return grid_write(&g, folder, "looks");
 }
 
-/* The names of the figures that a row has on one basis, separated by commas. */
-static void figure_names(const struct analysis *a, int row, enum trace_basis basis, struct text *t) {
-    for (size_t i = 0; i < trace_figure_count; i++)
-        if (trace_figures[i].basis == basis && trace_has(a, row, &trace_figures[i]))
-            text_add(t, "%s%s", t->size ? ", " : "", trace_figures[i].name);
+/* What a number of a basis is made of, and the names of all that are. */
+static status numbers_table(const struct analysis *a, const char *folder) {
+    static const struct grid_column columns[] = {
+        {"runs", "l", "runs"},
+        {"numbers that rest on them", ">{\\raggedright\\arraybackslash}p{12.4cm}", "figures"},
+    };
+    struct grid g;
+    START(&g, columns, true);
+    for (int basis = 0; basis < BASES; basis++) {
+        struct text names = {0};
+        for (size_t i = 0; i < trace_figure_count; i++)
+            if ((int)trace_figures[i].basis == basis && (!trace_of_look(&trace_figures[i]) || a->design.looks))
+                text_add(&names, "%s%s", names.size ? ", " : "", trace_figures[i].name);
+        if (names.size) {
+            grid_text(&g, trace_basis_name((enum trace_basis)basis));
+            grid_text(&g, text_of(&names));
+        }
+        text_free(&names);
+    }
+    return grid_write(&g, folder, "numbers");
 }
 
-static status trace_row(const struct analysis *a, struct grid *g, int row, enum trace_basis basis) {
-    struct text figures = {0}, ids = {0};
-    struct trace_runs runs;
-    figure_names(a, row, basis, &figures);
-    if (!figures.size) return NULL;
-    TRY(trace_runs(a, row, basis, &runs));
-    trace_ids(a, &runs, &ids);
+static bool has_basis(const struct analysis *a, int row, enum trace_basis basis) {
+    for (size_t i = 0; i < trace_figure_count; i++)
+        if (trace_figures[i].basis == basis && trace_has(a, row, &trace_figures[i])) return true;
+    return false;
+}
+
+static void trace_cells(const struct analysis *a, struct grid *g, int row, const struct text *bases,
+                        const struct text *ids) {
     if (row == TRACE_SOURCES)
         grid_text(g, trace_row_name(a, row));
     else
-        grid_variant(g, &a->table.rows[row]);
-    grid_text(g, text_of(&figures));
-    grid_text(g, text_of(&ids));
-    trace_runs_free(&runs);
-    text_free(&figures);
-    text_free(&ids);
-    return NULL;
+        grid_variant(g, a->table.rows[row].variant, a->table.rows[row].late);
+    grid_text(g, text_of(bases));
+    grid_text(g, text_of(ids));
+}
+
+/* Bases of the same runs share a line. */
+static status trace_row(const struct analysis *a, struct grid *g, int row) {
+    struct text bases = {0}, before = {0};
+    status failure = NULL;
+    for (int basis = 0; basis < BASES && !failure; basis++) {
+        struct trace_runs runs;
+        struct text ids = {0};
+        if (!has_basis(a, row, (enum trace_basis)basis)) continue;
+        failure = trace_runs(a, row, (enum trace_basis)basis, &runs);
+        if (failure) break;
+        trace_ids(a, &runs, &ids);
+        trace_runs_free(&runs);
+        if (bases.size && strcmp(text_of(&ids), text_of(&before)) != 0) {
+            trace_cells(a, g, row, &bases, &before);
+            text_free(&bases);
+        }
+        text_add(&bases, "%s%s", bases.size ? ", " : "", trace_basis_name((enum trace_basis)basis));
+        text_free(&before);
+        before = ids;
+    }
+    if (!failure && bases.size) trace_cells(a, g, row, &bases, &before);
+    text_free(&bases);
+    text_free(&before);
+    return failure;
 }
 
 static status trace_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
         {"variant", "l", "variant"},
-        {"numbers", ">{\\raggedright\\arraybackslash}p{6.6cm}", "figures"},
-        {"rest on the runs", ">{\\raggedright\\arraybackslash}p{5.6cm}", "runs"},
+        {"runs", ">{\\raggedright\\arraybackslash}p{5.2cm}", "runs"},
+        {"their ids", ">{\\raggedright\\arraybackslash}p{6.3cm}", "ids"},
     };
     struct grid g;
     status failure = NULL;
     START(&g, columns, true);
     for (int r = 0; r <= a->table.count && !failure; r++)
-        for (int basis = 0; basis < BASES && !failure; basis++)
-            failure = trace_row(a, &g, r < a->table.count ? r : TRACE_SOURCES, (enum trace_basis)basis);
+        failure = trace_row(a, &g, r < a->table.count ? r : TRACE_SOURCES);
     if (!failure) return grid_write(&g, folder, "trace");
     grid_free(&g);
     return failure;
@@ -216,5 +247,6 @@ status evidence_write(const struct analysis *a, const char *folder) {
     TRY(sources_table(a, folder));
     TRY(calibration_table(a, folder));
     if (a->design.looks) TRY(looks_table(a, folder));
+    TRY(numbers_table(a, folder));
     return trace_table(a, folder);
 }

@@ -3,5 +3,6 @@
 #pragma once
 #include "harness/report/analysis.h"
 
-/* Writes intervals, sources, calibration, looks and trace into the folder; needs a comparison and its calibrations. */
+/* Writes intervals, sources, calibration, looks, numbers and trace into the folder; needs a comparison and its
+ * calibrations. */
 status evidence_write(const struct analysis *a, const char *folder);

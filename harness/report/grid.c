@@ -70,6 +70,13 @@ void grid_name(struct grid *g, const char *utf8) {
     end_cell(g);
 }
 
+void grid_variant(struct grid *g, const char *utf8, bool late) {
+    struct text marked = {0};
+    text_add(&marked, "%s%s", late ? "(late) " : "", utf8);
+    grid_name(g, text_of(&marked));
+    text_free(&marked);
+}
+
 static void csv_value(struct grid *g, double value) {
     if (isfinite(value)) text_add(&g->csv, "%.12g", value);
 }
@@ -103,12 +110,19 @@ void grid_p(struct grid *g, double p) {
     end_cell(g);
 }
 
+static void add_number(struct text *t, double value, int decimals) {
+    if (decimals)
+        text_number(t, value, decimals);
+    else
+        text_integer(t, value);
+}
+
 void grid_interval(struct grid *g, double low, double high, int decimals) {
     struct text plain = {0};
     if (isfinite(low)) {
-        text_number(&plain, low, decimals);
+        add_number(&plain, low, decimals);
         text_add(&plain, " to ");
-        text_number(&plain, high, decimals);
+        add_number(&plain, high, decimals);
     } else {
         text_add(&plain, "–");
     }

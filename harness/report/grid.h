@@ -27,7 +27,8 @@ void grid_start(struct grid *g, const struct grid_column *columns, int count, bo
 
 /* The next cell, left to right, row by row. */
 void grid_text(struct grid *g, const char *utf8);
-void grid_name(struct grid *g, const char *utf8); /* a long one is shortened on paper, whole in the CSV */
+void grid_name(struct grid *g, const char *utf8);               /* a long one is shortened on paper, whole in the CSV */
+void grid_variant(struct grid *g, const char *utf8, bool late); /* the same, marked */
 void grid_number(struct grid *g, double value, int decimals);
 void grid_integer(struct grid *g, double value);
 void grid_p(struct grid *g, double p);

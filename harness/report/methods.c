@@ -228,7 +228,8 @@ static void warn_of_few_seeds(const struct analysis *a, struct text *t) {
 static void describe_test(const struct analysis *a, struct text *t) {
     static const char *const tests[TEST_KINDS] = {
         [TEST_PAIRED_T] = "the paired t test",
-        [TEST_SIGN_FLIP] = "the sign-flip permutation test (all signings up to 20 pairs, 99,999 sampled above)",
+        [TEST_SIGN_FLIP] = "the sign-flip permutation test (all signings up to 20 pairs, 99,999 sampled above, 19,999 "
+                           "above 200 pairs)",
         [TEST_WILCOXON] =
             "Wilcoxon's signed-rank test (exact given the ranks up to 200 pairs; zero differences left out)",
         [TEST_WELCH] = "Welch's t test",
@@ -281,7 +282,7 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
     text_add(t,
              "g is Hedges' g with the exact small-sample factor, of the pairs where there are pairs. MDE80 is the "
              "difference that the t test finds with 80 %% power at the observed spread, at α %s. The bootstrap is BCa "
-             "(all resamples up to 10 pairs, 9,999 seeded ones above). ",
+             "(all resamples up to 10 pairs, 9,999 seeded ones above, 1,999 above 200). ",
              d->correction == CORRECT_HOLM ? "divided by the number of comparisons" : "as declared");
     describe_failures_and_late(a, t);
     warn_of_few_seeds(a, t);

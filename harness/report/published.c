@@ -50,7 +50,7 @@ static int find_variant(const struct analysis *a, const struct published_row *ro
 static void add_row(struct grid *g, const struct analysis *a, const struct published_row *row, int variant) {
     const struct variant_figures *f = &a->variants[variant];
     const double ours[FIGURES] = {f->raw.mean, f->artifact.mean, analysis_step_milliseconds(a, variant), f->bytes.mean};
-    grid_name(g, row->variant);
+    grid_variant(g, row->variant, a->results->variants[variant].late);
     for (int i = 0; i < FIGURES; i++) {
         if (i == BYTES) {
             grid_integer(g, row->figures[i]);

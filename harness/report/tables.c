@@ -126,13 +126,6 @@ static status design_table(const struct analysis *a, const char *folder) {
 /* --- significance --------------------------------------------------------------------------------------------------
  */
 
-static void grid_variant(struct grid *g, const char *name, bool late) {
-    struct text marked = {0};
-    text_add(&marked, "%s%s", late ? "(late) " : "", name);
-    grid_name(g, text_of(&marked));
-    text_free(&marked);
-}
-
 static void seeds_cell(struct grid *g, const struct comparison *row) {
     char cell[64];
     snprintf(cell, sizeof cell, "%zu", row->summary.n);

@@ -13,13 +13,25 @@
 
 static bool of_sources(const struct trace_figure *figure) { return figure->basis == BASIS_ALL; }
 
-static bool of_look(const struct trace_figure *figure) {
+const char *trace_basis_name(enum trace_basis basis) {
+    static char looks[MOST_LOOKS][24];
+    static const char *const names[BASES] = {
+        [BASIS_VARIANT] = "with the metric", [BASIS_DONE] = "finished",    [BASIS_PAIRS] = "compared",
+        [BASIS_BLOCKS] = "in one block",     [BASIS_BOTH] = "of one seed", [BASIS_FAMILY] = "of the family",
+        [BASIS_ALL] = "all with the metric"};
+    if (names[basis]) return names[basis];
+    int look = (int)basis - BASIS_LOOK_1;
+    snprintf(looks[look], sizeof looks[look], "look %d", look + 1);
+    return looks[look];
+}
+
+bool trace_of_look(const struct trace_figure *figure) {
     return figure->basis >= BASIS_LOOK_1 && figure->basis < BASIS_LOOK_1 + MOST_LOOKS;
 }
 
 bool trace_has(const struct analysis *a, int row, const struct trace_figure *figure) {
     if (row == TRACE_SOURCES || of_sources(figure)) return row == TRACE_SOURCES && of_sources(figure);
-    if (of_look(figure)) return (int)figure->place < a->table.rows[row].look_count;
+    if (trace_of_look(figure)) return (int)figure->place < a->table.rows[row].look_count;
     return row > 0 || figure->basis == BASIS_VARIANT || figure->basis == BASIS_DONE;
 }
 
@@ -69,9 +81,9 @@ static void mark_pairs(const struct analysis *a, int row, int seeds, bool *used)
     }
 }
 
-static void mark_blocks(const struct analysis *a, int variant, bool *used) {
+static void mark_both(const struct analysis *a, int variant, bool block, bool *used) {
     for (int s = 0; s < a->results->seed_count; s++)
-        if (analysis_block(a, variant, s))
+        if (block ? analysis_block(a, variant, s) : analysis_both(a, variant, s))
             used[analysis_run(a, variant, s)] = used[analysis_run(a, a->baseline, s)] = true;
 }
 
@@ -90,7 +102,7 @@ static void mark(const struct analysis *a, int row, enum trace_basis basis, bool
     if (basis == BASIS_VARIANT || basis == BASIS_DONE) mark_variant(a, variant, basis == BASIS_VARIANT, used);
     if (row <= 0) return; /* the baseline is compared with nothing */
     if (basis == BASIS_PAIRS) mark_pairs(a, row, a->results->seed_count, used);
-    if (basis == BASIS_BLOCKS) mark_blocks(a, variant, used);
+    if (basis == BASIS_BLOCKS || basis == BASIS_BOTH) mark_both(a, variant, basis == BASIS_BLOCKS, used);
     if (basis == BASIS_FAMILY) mark_family(a, row, used);
     int look = (int)basis - BASIS_LOOK_1;
     if (look >= 0 && look < a->table.rows[row].look_count)

@@ -12,6 +12,7 @@ enum trace_basis {
     BASIS_PAIRS,                              /* those of the variant and the baseline that are compared */
     BASIS_LOOK_1,                             /* of these, the seeds of the first look; LOOK_1 + k: of look k + 1 */
     BASIS_BLOCKS = BASIS_LOOK_1 + MOST_LOOKS, /* variant and baseline, where a block has both on one machine */
+    BASIS_BOTH,                               /* variant and baseline, where a seed has both */
     BASIS_FAMILY, /* the compared ones of all variants that the correction covers, and of the baseline */
     BASIS_ALL,    /* all finished runs that have the metric */
     BASES
@@ -28,6 +29,10 @@ struct trace_figure {
 };
 extern const struct trace_figure trace_figures[];
 extern const size_t trace_figure_count;
+
+/* "compared", "look 2", ... */
+const char *trace_basis_name(enum trace_basis basis);
+bool trace_of_look(const struct trace_figure *figure);
 
 /* Whether the row has this figure. */
 bool trace_has(const struct analysis *a, int row, const struct trace_figure *figure);

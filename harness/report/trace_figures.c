@@ -45,6 +45,11 @@ static double share_of_cap(const struct analysis *a, int row, const struct trace
     return a->variants[analysis_variant(a, row)].bytes.mean / ARTIFACT_CAP_BYTES;
 }
 
+static double left_of_cap(const struct analysis *a, int row, const struct trace_figure *f) {
+    (void)f;
+    return ARTIFACT_CAP_BYTES - a->variants[analysis_variant(a, row)].bytes.max;
+}
+
 static double milliseconds_of(const struct analysis *a, int row, const struct trace_figure *f) {
     (void)f;
     return analysis_step_milliseconds(a, analysis_variant(a, row));
@@ -202,6 +207,25 @@ const struct trace_figure trace_figures[] = {
     CLASS_BYTES("control", CLASS_CONTROL),
     MEAN("before_compression", before_compression.mean, "before_compression", "bytes before compression"),
     MEAN("artifact_bytes", bytes.mean, "artifact_bytes", "bytes of the artifact's file"),
+    {"artifact_bytes_min",
+     "least bytes of the artifact's file",
+     BASIS_DONE,
+     {"artifact_bytes", NULL},
+     measured,
+     offsetof(struct variant_figures, bytes.min)},
+    {"artifact_bytes_max",
+     "most bytes of the artifact's file",
+     BASIS_DONE,
+     {"artifact_bytes", NULL},
+     measured,
+     offsetof(struct variant_figures, bytes.max)},
+    SHIFT("larger", larger, "artifact_bytes", NULL, BASIS_BOTH, "variant - baseline by seed"),
+    {"left_of_cap",
+     "16,000,000 - most bytes of the artifact's file",
+     BASIS_DONE,
+     {"artifact_bytes", NULL},
+     left_of_cap,
+     0},
     {"share_of_cap",
      "mean bytes of the artifact's file / 16,000,000",
      BASIS_DONE,

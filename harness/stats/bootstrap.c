@@ -7,7 +7,7 @@
 #include "harness/stats/rows.h"
 #include "kernels/random.h"
 
-enum { ENUMERATED_UP_TO = 10, RESAMPLES = 9999, NOISE_RESAMPLES = 2000 };
+enum { ENUMERATED_UP_TO = 10, NOISE_RESAMPLES = 2000 };
 
 /* A mean, and how many resamples have it. */
 struct weighted {
@@ -17,7 +17,7 @@ struct weighted {
 struct distribution {
     struct weighted *means; /* (size), ascending when complete */
     size_t size;
-    double total; /* resamples: n^n or RESAMPLES, all equally likely */
+    double total; /* resamples: n^n or those drawn, all equally likely */
 };
 
 static int by_mean(const void *a, const void *b) {
@@ -46,21 +46,23 @@ static void enumerate(const double *d, size_t values, size_t left, size_t n, dou
     }
 }
 
-/* Each half of a drawn word chooses a value. */
+/* Each of a drawn block's four words chooses a value; four sums do not wait for each other. */
 static double drawn_mean(const double *d, size_t n, struct random_stream stream, size_t resample) {
-    double sum = 0.0;
-    uint64_t words = (n + 1) / 2, word = 0;
-    for (size_t i = 0; i < n; i++) {
-        word = i % 2 ? word >> 32 : random_bits(stream, resample * words + i / 2);
-        sum += d[((word & UINT32_MAX) * n) >> 32];
+    double sums[4] = {0};
+    uint32_t words[4];
+    uint64_t block = resample * ((n + 3) / 4);
+    for (size_t i = 0; i < n; i += 4, block++) {
+        random_block(stream, (const uint32_t[4]){(uint32_t)block, (uint32_t)(block >> 32), 0, 0}, words);
+        for (size_t k = 0; k < 4 && i + k < n; k++) sums[k] += d[((uint64_t)words[k] * n) >> 32];
     }
-    return sum / (double)n;
+    return (sums[0] + sums[1] + (sums[2] + sums[3])) / (double)n;
 }
 
 static bool resample(const double *d, size_t n, uint64_t seed, struct distribution *out) {
     bool all = n <= ENUMERATED_UP_TO;
-    size_t capacity = all ? case_count(n) : RESAMPLES;
-    *out = (struct distribution){malloc(capacity * sizeof *out->means), 0, all ? pow((double)n, (double)n) : RESAMPLES};
+    size_t capacity = all ? case_count(n) : n <= MANY_SEEDS ? 9999 : 1999;
+    double total = all ? pow((double)n, (double)n) : (double)capacity;
+    *out = (struct distribution){malloc(capacity * sizeof *out->means), 0, total};
     if (!out->means) return false;
     struct random_stream stream = random_stream(seed, "stats.bca");
     if (all)

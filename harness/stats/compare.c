@@ -306,11 +306,28 @@ static status adjust_and_judge(const struct design *design, struct comparison_ta
     return NULL;
 }
 
+/* Rows do not depend on each other. Threads are started only where all tests and the bootstrap are asked for: a runner,
+ * which looks between its batches, must be able to fork. */
+static status fill_rows(const struct design *design, const struct grouping *g, struct comparison_table *table) {
+    status failure = NULL;
+#pragma omp parallel for schedule(dynamic) if (design->thorough)
+    for (int v = 0; v < g->count; v++) {
+        status failed = fill_row(design, g, v, &table->rows[v]);
+        if (!failed) continue;
+#pragma omp critical
+        if (failure)
+            status_free(failed);
+        else
+            failure = failed;
+    }
+    return failure;
+}
+
 static status fill_table(const struct design *design, const struct grouping *g, struct comparison_table *table) {
     table->rows = calloc((size_t)g->count, sizeof *table->rows);
     if (!table->rows) return status_new(STATUS_SYSTEM, "out of memory for %d variants", g->count);
     table->count = g->count;
-    for (int v = 0; v < g->count; v++) TRY(fill_row(design, g, v, &table->rows[v]));
+    TRY(fill_rows(design, g, table));
     group_rows(g, table);
     return adjust_and_judge(design, table);
 }

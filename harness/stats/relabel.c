@@ -42,6 +42,14 @@ static void relabel_once(const double *values, const size_t *order, double alpha
         out->rate[test] += p_of((enum test_kind)test, x, y, d, out->pairs, seed) < alpha;
 }
 
+/* Ways to make pairs of the values, but for the order of the pairs and the sign of their differences. */
+static double pairings(size_t values, size_t pairs) {
+    double ways = 1.0;
+    for (size_t i = 0; i < pairs; i++)
+        ways *= (double)(values - 2 * i) * (double)(values - 2 * i - 1) / (2.0 * (double)(i + 1));
+    return ways;
+}
+
 status relabel(const double *values, size_t count, size_t pairs, size_t relabellings, double alpha, uint64_t seed,
                struct relabelling *out) {
     size_t most = count / 2 < RELABEL_MOST_PAIRS ? count / 2 : RELABEL_MOST_PAIRS;
@@ -58,7 +66,7 @@ status relabel(const double *values, size_t count, size_t pairs, size_t relabell
     }
     free(order);
     for (int test = 0; test < TEST_KINDS; test++) out->rate[test] /= (double)relabellings;
-    out->three_errors = 3.0 * sqrt(alpha * (1.0 - alpha) / (double)relabellings);
+    out->three_errors = 3.0 * sqrt(alpha * (1.0 - alpha) / fmin((double)relabellings, pairings(count, out->pairs)));
     return NULL;
 }
 

@@ -14,7 +14,7 @@ enum { RELABEL_LEAST = 4, RELABEL_MOST_PAIRS = 12 };
 struct relabelling {
     size_t values, pairs, count; /* count: of relabellings */
     double rate[TEST_KINDS];     /* share of them with p < alpha */
-    double three_errors;         /* three standard errors of a rate that is alpha */
+    double three_errors;         /* three standard errors of a rate that is alpha, over the pairings that differ */
 };
 
 /* pairs 0: as many as the values give, at most RELABEL_MOST_PAIRS. STATUS_DATA under RELABEL_LEAST values. */

@@ -4,8 +4,9 @@
  * higher is better. Distribution functions come from GSL. Each method with its source and what it assumes:
  *
  *   paired-t      Student t on the differences by seed; these are roughly normal.
- *   sign-flip     permutation of their signs, all of them up to 20 pairs, 99,999 drawn ones above, counted as
- *                 (b+1)/(m+1) (Phipson & Smyth, arXiv 1603.05766); differences are symmetric about 0 under the null.
+ *   sign-flip     permutation of their signs, all of them up to 20 pairs, 99,999 drawn ones above and 19,999 above
+ *                 200, counted as (b+1)/(m+1) (Phipson & Smyth, arXiv 1603.05766); differences are symmetric about 0
+ *                 under the null.
  *   wilcoxon      signed ranks (Wilcoxon 1945), zero differences left out, ties at their mean rank; the distribution
  *                 given these ranks is enumerated up to 200 pairs, above that it is normal with continuity correction;
  *                 same assumption as sign-flip, blind to the size of outliers.
@@ -78,7 +79,8 @@ struct summary {
     double mean, sd, median, min, max; /* of the finite values; NAN where undefined */
 };
 
-enum { FEW_SEEDS = 10 }; /* at so few a bootstrap interval is too narrow */
+enum { MANY_SEEDS = 200 }; /* above it fewer resamples are drawn */
+enum { FEW_SEEDS = 10 };   /* at so few a bootstrap interval is too narrow */
 
 /* What was seen at one declared look. */
 struct look_result {
@@ -144,8 +146,8 @@ double p_below(const double *d, size_t n, double bound);       /* one-sided t: i
 double p_above(const double *d, size_t n, double bound);       /* the same: is the mean above? */
 double p_equivalent(const double *d, size_t n, double margin); /* TOST: is the mean inside +-margin? */
 void interval_t(const double *d, size_t n, double alpha, double *low, double *high);
-/* Of the mean: exact up to n = 10, where all n^n resamples are counted; 9,999 drawn ones above, from the Philox stream
- * of the seed. NAN when n < 3 or without spread. */
+/* Of the mean: exact up to n = 10, where all n^n resamples are counted; 9,999 drawn ones above, 1,999 above 200, from
+ * the Philox stream of the seed. NAN when n < 3 or without spread. */
 void interval_bca(const double *d, size_t n, double alpha, uint64_t seed, double *low, double *high);
 double hedges_gz(const double *d, size_t n);
 double hedges_g(const double *x, size_t n, const double *y, size_t m);                  /* pooled sd */

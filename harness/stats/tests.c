@@ -7,7 +7,7 @@
 #include "harness/stats/rows.h"
 #include "kernels/random.h"
 
-enum { EXACT_UP_TO = 20, RESAMPLES = 99999, MOST_SEEDS = 1000, SIGNINGS = 256 };
+enum { EXACT_UP_TO = 20, MOST_SEEDS = 1000, SIGNINGS = 256 };
 
 /* --- Student t ---------------------------------------------------------------------------------------------------- */
 
@@ -74,6 +74,9 @@ double p_welch(const double *x, size_t n, const double *y, size_t m) { return es
 
 /* --- sign-flip ---------------------------------------------------------------------------------------------------- */
 
+/* More for few pairs, which can be told apart best by p and cost least. */
+static size_t resamples(size_t n) { return n <= MANY_SEEDS ? 99999 : 19999; }
+
 /* How many of the 2^n signings of d, added to sum, reach the threshold in absolute value. */
 static size_t signings_reaching(const double *d, size_t n, double sum, double threshold) {
     if (n == 0) return fabs(sum) >= threshold;
@@ -92,14 +95,18 @@ static double *signed_sums(const double *d, size_t n) {
     return sums;
 }
 
+/* Two sums do not wait for each other. */
 static double resampled_sum(const double *sums, size_t rows, struct random_stream stream, uint64_t resample) {
-    double sum = 0.0;
-    uint64_t words = (rows + 7) / 8, bits = 0;
-    for (size_t row = 0; row < rows; row++, bits >>= 8) {
-        if (row % 8 == 0) bits = random_bits(stream, resample * words + row / 8);
-        sum += sums[row * SIGNINGS + (bits & (SIGNINGS - 1))];
+    double even = 0.0, odd = 0.0;
+    uint64_t word = resample * ((rows + 7) / 8);
+    for (size_t row = 0; row < rows; word++) {
+        uint64_t bits = random_bits(stream, word);
+        for (size_t end = row + 8 < rows ? row + 8 : rows; row < end; row++, bits >>= 8) {
+            double sum = sums[row * SIGNINGS + (bits & (SIGNINGS - 1))];
+            row % 2 ? (odd += sum) : (even += sum);
+        }
     }
-    return sum;
+    return even + odd;
 }
 
 static double p_resampled(const double *d, size_t n, double threshold, uint64_t seed) {
@@ -107,9 +114,9 @@ static double p_resampled(const double *d, size_t n, double threshold, uint64_t 
     size_t reached = 0, rows = (n + 7) / 8;
     double *sums = signed_sums(d, n);
     if (!sums) return NAN;
-    for (uint64_t m = 0; m < RESAMPLES; m++) reached += fabs(resampled_sum(sums, rows, stream, m)) >= threshold;
+    for (uint64_t m = 0; m < resamples(n); m++) reached += fabs(resampled_sum(sums, rows, stream, m)) >= threshold;
     free(sums);
-    return (double)(reached + 1) / (RESAMPLES + 1);
+    return (double)(reached + 1) / (double)(resamples(n) + 1);
 }
 
 double p_sign_flip(const double *d, size_t n, uint64_t seed) {
@@ -153,7 +160,7 @@ static double least_p_t(size_t n, size_t m) { return n < 2 || m < 2 ? 1.0 : 0.0;
 static double least_p_sign_flip(size_t n, size_t unused) {
     (void)unused;
     if (n < 2) return 1.0;
-    return n <= EXACT_UP_TO ? ldexp(2.0, -(int)n) : 1.0 / (RESAMPLES + 1);
+    return n <= EXACT_UP_TO ? ldexp(2.0, -(int)n) : 1.0 / (double)(resamples(n) + 1);
 }
 
 const struct test_row test_rows[TEST_KINDS] = {

@@ -401,7 +401,7 @@ static status load(const struct loading *l) {
     if (!l->run) TRY(store_restore_runs(l->results, &empty));
     TRY(index_runs(l->results, &index));
     status s = load_stages(l, &index);
-    if (!s) s = load_classes(l, &index);
+    if (!s && l->detail == RESULTS_ALL) s = load_classes(l, &index);
     free(index.slots);
     TRY(s);
     TRY(load_provenance(l));

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "harness/report/report.h"
@@ -60,19 +61,23 @@ static status load(const struct bench *b, enum results_detail detail, struct res
     return s;
 }
 
-static status compare(const struct bench *b) {
+static status compare_by(const struct bench *b, bool thorough) {
     struct results results;
     struct observation *observations;
     struct comparison_table table;
     size_t count;
     TRY(load(b, RESULTS_FIGURES, &results));
     TRY(results_observations(&results, results.metric, &observations, &count));
+    results.design.thorough = thorough;
     status s = compare_variants(&results.design, observations, count, &table);
     if (!s) comparison_table_free(&table);
     free(observations);
     results_free(&results);
     return s;
 }
+
+static status compare(const struct bench *b) { return compare_by(b, false); }
+static status compare_json(const struct bench *b) { return compare_by(b, true); }
 
 static status load_traces(const struct bench *b) {
     struct results results;
@@ -99,8 +104,8 @@ static const struct question {
     status (*ask)(const struct bench *b);
     double most_seconds; /* at 10,000 runs of 1,000 steps on a machine that does nothing else; 0: not limited */
 } questions[] = {
-    {"run (plan, store)", make_runs, 0}, {"status", list_suites, 0.5},          {"compare", compare, 1},
-    {"load all traces", load_traces, 0}, {"report (figures, PDF)", report, 10},
+    {"run (plan, store)", make_runs, 0}, {"status", list_suites, 0.5},        {"compare", compare, 1},
+    {"compare --json", compare_json, 1}, {"load all traces", load_traces, 0}, {"report (figures, PDF)", report, 10},
 };
 
 static status write_suite(const struct bench *b) {
@@ -115,11 +120,13 @@ static status write_suite(const struct bench *b) {
 
 static status ask_all(const struct bench *b) {
     TRY(write_suite(b));
-    printf("%d runs x %d steps\n%-24s %9s %9s\n", b->runs, b->steps, "", "seconds", "allowed");
+    printf("%d runs x %d steps\n%-24s %9s %9s %9s\n", b->runs, b->steps, "", "seconds", "CPU", "allowed");
     for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
         double start = clock_seconds();
+        clock_t used = clock();
         TRY(status_context(questions[i].ask(b), "%s", questions[i].name));
-        printf("%-24s %9.2f", questions[i].name, clock_seconds() - start);
+        printf("%-24s %9.2f %9.2f", questions[i].name, clock_seconds() - start,
+               (double)(clock() - used) / CLOCKS_PER_SEC);
         if (questions[i].most_seconds > 0) printf(" %9.1f", questions[i].most_seconds);
         putchar('\n');
         fflush(stdout);

@@ -46,7 +46,7 @@ setup() {
 import csv, json, sqlite3
 cells = {c["cell"]: c for c in json.load(open("cells.json"))}
 db = sqlite3.connect("drawn.db")
-for name in "significance", "spread", "intervals", "gap", "timings", "classes":
+for name in "significance", "spread", "intervals", "gap", "timings", "classes", "sizes":
     for row in csv.DictReader(open(f"out/drawn/{name}.csv")):
         for column, value in row.items():
             if column in ("variant", "read_with", "seeds", "verdict") or not value:

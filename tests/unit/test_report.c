@@ -115,7 +115,7 @@ static void every_table_and_figure_lies_beside_the_report(void **state) {
     (void)state;
     static const char *const tables[] = {"significance", "design", "spread",   "gap",        "timings",
                                          "classes",      "runs",   "variants", "provenance", "intervals",
-                                         "sources",      "trace",  "sizes"};
+                                         "sources",      "trace",  "sizes",    "numbers"};
     static const char *const figures[] = {"differences", "slopes", "curves", "front", "stages"};
     static const char *const endings[] = {"pdf", "png", "svg"};
     char path[256];

@@ -85,6 +85,17 @@ static void labels_that_mean_nothing_differ_as_often_as_alpha(void **state) {
     }
 }
 
+static void few_values_have_few_pairings_and_a_coarse_rate(void **state) {
+    (void)state;
+    const double values[] = {1.0, 1.3, 0.9, 1.1, 1.4};
+    struct relabelling r;
+    expect_good(relabel(values, 5, 0, 2000, 0.05, 1, &r));
+    assert_float_equal(r.three_errors, 3 * sqrt(0.05 * 0.95 / 15),
+                       1e-12); /* one of five left out, three ways to pair */
+    expect_good(relabel(values, 4, 0, 2000, 0.05, 1, &r));
+    assert_float_equal(r.three_errors, 3 * sqrt(0.05 * 0.95 / 3), 1e-12);
+}
+
 static void a_rate_above_alpha_is_not_as_promised(void **state) {
     (void)state;
     struct relabelling r = {.three_errors = 0.01};
@@ -110,6 +121,7 @@ int main(void) {
         cmocka_unit_test(two_nodes_are_told_from_the_seeds),
         cmocka_unit_test(a_node_of_its_own_for_each_seed_is_not_told_from_the_seed),
         cmocka_unit_test(labels_that_mean_nothing_differ_as_often_as_alpha),
+        cmocka_unit_test(few_values_have_few_pairings_and_a_coarse_rate),
         cmocka_unit_test(a_rate_above_alpha_is_not_as_promised),
         cmocka_unit_test(too_few_values_are_refused),
     };

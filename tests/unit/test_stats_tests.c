@@ -179,14 +179,14 @@ static void sampled_bca_agrees_with_scipy_on_the_same_draws(void **state) {
     double low, high, many[37];
     fill(many, 37, 0.0);
     interval_bca(twelve, 12, 0.05, 1, &low, &high);
-    assert_near(low, -0.03333333333, ITERATED);
-    assert_near(high, 0.20333333333, ITERATED);
+    assert_near(low, -0.02833333333333, EXACT);
+    assert_near(high, 0.20583333333333, EXACT);
     interval_bca(twelve, 12, 0.05, 2, &low, &high);
-    assert_near(low, -0.03583333333, ITERATED);
-    assert_near(high, 0.20583333333, ITERATED);
+    assert_near(low, -0.033921922563262805, EXACT);
+    assert_near(high, 0.205, EXACT);
     interval_bca(many, 37, 0.05, 1, &low, &high);
-    assert_near(low, -0.05912162162161999, ITERATED);
-    assert_near(high, 0.19425675675676, ITERATED);
+    assert_near(low, -0.0625, EXACT);
+    assert_near(high, 0.19425675675676, EXACT);
     const double same[] = {1, 1, 1};
     interval_bca(same, 3, 0.05, 1, &low, &high);
     assert_true(isnan(low) && isnan(high));
@@ -198,6 +198,18 @@ static void sampled_sign_flip_agrees_on_the_same_draws(void **state) {
     fill(d, 100, 0.08);
     assert_near(p_sign_flip(d, 21, 7), 0.15993, EXACT);
     assert_near(p_sign_flip(d, 100, 7), 0.00113, EXACT);
+}
+
+static void above_200_pairs_fewer_resamples_are_drawn(void **state) {
+    (void)state;
+    double d[250], low, high;
+    fill(d, 250, 0.0);
+    interval_bca(d, 250, 0.05, 1, &low, &high);
+    assert_near(low, 0.01257771261038621, EXACT);
+    assert_near(high, 0.11612158399060633, EXACT);
+    fill(d, 250, 0.03);
+    assert_near(p_sign_flip(d, 250, 7), 0.00045, EXACT);
+    assert_near(attainable_p(TEST_SIGN_FLIP, 250), 1.0 / 20000, EXACT);
 }
 
 static void sampled_noise_agrees_on_the_same_draws(void **state) {
@@ -273,6 +285,7 @@ int main(void) {
         cmocka_unit_test(bca_counts_all_resamples_up_to_ten_pairs),
         cmocka_unit_test(sampled_bca_agrees_with_scipy_on_the_same_draws),
         cmocka_unit_test(sampled_sign_flip_agrees_on_the_same_draws),
+        cmocka_unit_test(above_200_pairs_fewer_resamples_are_drawn),
         cmocka_unit_test(sampled_noise_agrees_on_the_same_draws),
         cmocka_unit_test(power_of_two_samples_agrees_with_scipy),
         cmocka_unit_test(only_a_thorough_comparison_runs_what_was_not_declared),

@@ -37,9 +37,10 @@ static void print_text(const struct gate *gate) {
         const struct judgement *j = &gate->judgements[i];
         const struct requirement *r = &gate->requirements[i];
         printf("%s: %s %s %s", outcome_name(j->outcome), r->variant, relation_words(r->relation), r->baseline);
-        printf(" on %s by %g\n  difference %.6g, %g %% interval %.6g to %.6g, %zu paired seeds, alpha %g", j->metric,
-               r->amount, j->delta, 100 * (1 - gate->results.design.alpha), j->ci_low, j->ci_high, j->pairs,
-               gate->results.design.alpha);
+        printf(" on %s by %g\n  difference %.6g, %.4g %% interval %.6g to %.6g, %zu paired seeds, alpha %.4g",
+               j->metric, r->amount, j->delta, 100 * (1 - j->interval_alpha), j->ci_low, j->ci_high, j->pairs,
+               j->alpha);
+        if (j->look) printf(" of look %d", j->look);
         if (j->pairs >= 2) printf("; one-sided p %.4g that it holds, %.4g that it does not", j->p_holds, j->p_does_not);
         printf("\n%s%s%s", *j->why ? "  " : "", j->why, *j->why ? "\n" : "");
     }
@@ -57,6 +58,8 @@ static json_t *judgement_json(const struct gate *gate, int i) {
     json_object_set_new(out, "baseline", json_text(r->baseline));
     json_object_set_new(out, "metric", json_text(j->metric));
     json_object_set_new(out, "amount", json_number(r->amount));
+    json_object_set_new(out, "alpha", json_number(j->alpha));
+    json_object_set_new(out, "look", j->look ? json_integer(j->look) : json_null());
     json_object_set_new(out, "pairs", json_integer((json_int_t)j->pairs));
     json_object_set_new(out, "missing", json_integer(j->missing));
     json_object_set_new(out, "failed", json_integer(j->failed));

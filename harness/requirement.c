@@ -109,10 +109,44 @@ static int find_run(const struct results *results, int variant, int64_t seed) {
     return -1;
 }
 
+static bool ended(const struct result_run *run) {
+    return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
+}
+
+/* Seeds from the first on of which both variants have ended. */
+static int seeds_in_a_row(const struct results *results, int variant, int baseline) {
+    for (int s = 0; s < results->seed_count; s++) {
+        int x = find_run(results, variant, results->seeds[s]), y = find_run(results, baseline, results->seeds[s]);
+        if (x < 0 || y < 0 || !ended(&results->runs[x]) || !ended(&results->runs[y])) return s;
+    }
+    return results->seed_count;
+}
+
+/* With declared looks the last one that both variants have reached decides, at what it may spend: its boundary holds
+ * for any requirement, whatever made the runs stop there. */
+static void choose_look(const struct results *results, int variant, int baseline, struct judgement *out) {
+    const struct look_plan *plan = results->looks;
+    out->alpha = out->interval_alpha = results->design.alpha;
+    if (!plan) return;
+    int there = seeds_in_a_row(results, variant, baseline);
+    for (int k = 0; k < plan->count && plan->n[k] <= (size_t)there; k++) {
+        out->look = k + 1;
+        out->interval_alpha = plan->level[k];
+        out->alpha = plan->level[k] / 2;
+    }
+}
+
+static bool in_look(const struct results *results, const struct judgement *j, int64_t seed) {
+    if (!results->looks) return true;
+    for (size_t s = 0; j->look && s < results->looks->n[j->look - 1]; s++)
+        if (results->seeds[s] == seed) return true;
+    return false;
+}
+
 static void count_states(const struct results *results, int variant, struct judgement *out) {
     for (int i = 0; i < results->run_count; i++) {
         const struct result_run *run = &results->runs[i];
-        if (run->variant != variant) continue;
+        if (run->variant != variant || !in_look(results, out, run->seed)) continue;
         bool failed = strcmp(run->status, "failed") == 0;
         out->failed += failed;
         out->missing += !failed && strcmp(run->status, "done") != 0;
@@ -120,16 +154,16 @@ static void count_states(const struct results *results, int variant, struct judg
 }
 
 /* Differences of the seeds that both have; values that are not finite are left out. */
-static status pair_up(const struct results *results, int variant, int baseline, const char *metric, double *d,
+static status pair_up(const struct results *results, int variant, int baseline, const struct judgement *j, double *d,
                       size_t *n) {
     *n = 0;
     for (int i = 0; i < results->run_count; i++) {
         double x, y;
-        if (results->runs[i].variant != variant) continue;
+        if (results->runs[i].variant != variant || !in_look(results, j, results->runs[i].seed)) continue;
         int other = find_run(results, baseline, results->runs[i].seed);
-        TRY(results_metric(results, i, metric, &x));
+        TRY(results_metric(results, i, j->metric, &x));
         if (other < 0) continue;
-        TRY(results_metric(results, other, metric, &y));
+        TRY(results_metric(results, other, j->metric, &y));
         if (isfinite(x - y)) d[(*n)++] = x - y;
     }
     return NULL;
@@ -143,18 +177,20 @@ static void test_bound(const struct requirement *r, bool higher, const double *d
     double bound = r->relation == RELATION_NON_INFERIOR ? r->amount : -r->amount;
     out->p_holds = higher ? p_above(d, n, -bound) : p_below(d, n, bound);
     out->p_does_not = higher ? p_below(d, n, -bound) : p_above(d, n, bound);
-    if (r->relation != RELATION_NON_INFERIOR) out->p_holds = fmax(out->p_holds, p_paired_t(d, n));
+    if (r->relation != RELATION_NON_INFERIOR && !out->look) out->p_holds = fmax(out->p_holds, p_paired_t(d, n));
 }
 
-static void decide(double alpha, struct judgement *out) {
+static void decide(const struct results *results, struct judgement *out) {
     out->outcome = OUTCOME_CANNOT_TELL;
-    if (out->missing)
+    if (results->looks && !out->look)
+        snprintf(out->why, sizeof out->why, "the two variants have not reached the first declared look");
+    else if (out->missing)
         snprintf(out->why, sizeof out->why, "%d runs of the two variants are not done", out->missing);
     else if (out->pairs < 2)
         snprintf(out->why, sizeof out->why, "fewer than two seeds have both");
-    else if (out->p_does_not < alpha)
+    else if (out->p_does_not < out->alpha)
         out->outcome = OUTCOME_DOES_NOT;
-    else if (out->p_holds >= alpha)
+    else if (out->p_holds >= out->alpha)
         snprintf(out->why, sizeof out->why, "the %zu seeds decide neither way", out->pairs);
     else if (out->failed)
         snprintf(out->why, sizeof out->why, "%d runs failed, and only the others show it", out->failed);
@@ -177,14 +213,15 @@ status requirement_judge(const struct requirement *r, const struct results *resu
         return status_new(STATUS_USAGE, "a requirement compares two variants, not %s with itself", r->variant);
     double *d = calloc((size_t)results->run_count + 1, sizeof *d);
     if (!d) return status_new(STATUS_SYSTEM, "out of memory for %d runs", results->run_count);
-    status s = pair_up(results, variant, baseline, out->metric, d, &out->pairs);
+    choose_look(results, variant, baseline, out);
+    status s = pair_up(results, variant, baseline, out, d, &out->pairs);
     if (!s) {
         count_states(results, variant, out);
         count_states(results, baseline, out);
         out->delta = summarise(d, out->pairs).mean;
-        interval_t(d, out->pairs, results->design.alpha, &out->ci_low, &out->ci_high);
+        interval_t(d, out->pairs, out->interval_alpha, &out->ci_low, &out->ci_high);
         test_bound(r, metric_find(out->metric)->higher_is_better, d, out->pairs, out);
-        decide(results->design.alpha, out);
+        decide(results, out);
     }
     free(d);
     return s;

@@ -8,7 +8,10 @@
  * Decided on the differences paired by seed, with one-sided Student t tests at the suite's alpha against the bound
  * (for "better", as in hinge compare, the two-sided test against 0 must reject too). It holds when the test on its side
  * rejects, does not hold when the opposite one does, and cannot be told otherwise. Assumption: differences about
- * normal. Several requirements that must hold together need no correction (intersection-union test, Berger 1982). */
+ * normal. With declared looks the last one that both variants have reached decides, at the share of alpha that is its
+ * own (half of it on each side; the interval is a repeated one, Jennison & Turnbull 1989), so that runs which a look
+ * has spared are not missed. Several requirements that must hold together need no correction (intersection-union test,
+ * Berger 1982). */
 #pragma once
 #include "harness/results.h"
 
@@ -30,10 +33,12 @@ const char *outcome_name(enum outcome outcome); /* "holds", "does not hold", "ca
 
 struct judgement {
     enum outcome outcome;
-    char metric[64], why[256];     /* why: what keeps it from being decided, "" otherwise */
-    size_t pairs;                  /* seeds with a finite value of both */
-    int missing, failed;           /* runs of the two variants that are not done, that failed */
-    double delta, ci_low, ci_high; /* variant - baseline; Student t at 1 - alpha */
+    char metric[64], why[256];    /* why: what keeps it from being decided, "" otherwise */
+    double alpha, interval_alpha; /* of the one-sided tests, and of the interval */
+    int look;            /* the declared look that decides, from 1; 0: none were declared, or none is reached */
+    size_t pairs;        /* seeds with a finite value of both */
+    int missing, failed; /* runs of the two variants that are not done, that failed */
+    double delta, ci_low, ci_high; /* variant - baseline; Student t at 1 - interval_alpha */
     double p_holds, p_does_not;    /* one-sided, against the bound; NAN under two pairs */
 };
 

@@ -7,6 +7,9 @@ WIDTH = 16.4
 LINES = (VARIANTS + 2) / 3
 HEIGHT = 6.4 + 0.42 * LINES
 NEAR_CAP = LARGEST > 0.4 * CAP
+stats 'front.tsv' using ($1 / 1e6) nooutput name 'BYTES'
+stats 'front.tsv' using 2 nooutput name 'SECONDS'
+wide(least, most) = most > least ? most - least : 0.01 * abs(most) + 1e-9
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
     set multiplot
@@ -37,6 +40,7 @@ do for [FORMAT in 'pdf png svg'] {
     set lmargin at screen 0.085
     set rmargin at screen 0.53
     set xlabel 'artifact (million bytes)'
+    set xtics nomirror step_for(wide(BYTES_min, NEAR_CAP && CAP > LARGEST ? CAP / 1e6 : BYTES_max))
     set ylabel 'BPB of the decoded artifact'
     if (NEAR_CAP) {
         set arrow 1 from first CAP / 1e6, graph 0 to first CAP / 1e6, graph 1 nohead dashtype 2 linewidth 1.2 linecolor rgb '#404040'
@@ -56,6 +60,7 @@ do for [FORMAT in 'pdf png svg'] {
     set lmargin at screen 0.56
     set rmargin at screen 0.985
     set xlabel 'training (s)'
+    set xtics nomirror step_for(wide(SECONDS_min, SECONDS_max))
     plot 'front_means.tsv' using ($9 == 1 ? $4 : NaN):6 smooth unique with lines linewidth 1.0 dashtype 3 linecolor rgb '#9a9a9a', \
          for [v = 1:VARIANTS] 'front.tsv' index (v - 1) using 2:3 with points pointtype hollow(v) pointsize 0.45 linewidth 0.8 linecolor rgb colour(v), \
          for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using 4:6:5:7 with xyerrorbars pointtype shape(v) pointsize 0.8 linewidth 1.2 linecolor rgb colour(v)

@@ -157,9 +157,15 @@ static status looks_table(const struct analysis *a, const char *folder) {
             grid_integer(&g, (double)look->pairs);
             grid_number(&g, look->statistic, 3);
             grid_number(&g, look->boundary, 3);
-            grid_text(&g, a->table.rows[r].stopped == k ? "stopped" : "went on");
+            bool last = k + 1 == a->design.looks->count;
+            grid_text(&g, a->table.rows[r].stopped == k ? "stopped" : last ? "not crossed" : "went on");
         }
     return grid_write(&g, folder, "looks");
+}
+
+static bool is_shown(const struct analysis *a, const struct trace_figure *figure) {
+    int looks = a->design.looks ? a->design.looks->count : 0;
+    return !trace_of_look(figure) || (int)figure->place < looks;
 }
 
 /* What a number of a basis is made of, and the names of all that are. */
@@ -173,7 +179,7 @@ static status numbers_table(const struct analysis *a, const char *folder) {
     for (int basis = 0; basis < BASES; basis++) {
         struct text names = {0};
         for (size_t i = 0; i < trace_figure_count; i++)
-            if ((int)trace_figures[i].basis == basis && (!trace_of_look(&trace_figures[i]) || a->design.looks))
+            if ((int)trace_figures[i].basis == basis && is_shown(a, &trace_figures[i]))
                 text_add(&names, "%s%s", names.size ? ", " : "", trace_figures[i].name);
         if (names.size) {
             grid_text(&g, trace_basis_name((enum trace_basis)basis));

@@ -12,6 +12,15 @@ void figure_label(struct text *t, const char *name) {
     text_free(&brief);
 }
 
+void figure_row_label(struct text *t, const struct comparison *row) {
+    struct text label = {0};
+    if (row->late) text_add(&label, "late: ");
+    if (row->summary.failed) text_add(&label, "%zu failed: ", row->summary.failed);
+    text_add(&label, "%s", row->variant);
+    figure_label(t, text_of(&label));
+    text_free(&label);
+}
+
 void figure_value(struct text *t, double value) {
     if (isfinite(value))
         text_add(t, "\t%.10g", value);
@@ -51,7 +60,7 @@ status figure_slopes(const struct analysis *a, const char *folder, struct text *
         }
         text_add(&rows, "\n\n");
         text_add(&names, "%s", panels++ ? ", " : "");
-        figure_label(&names, a->table.rows[r].variant);
+        figure_row_label(&names, &a->table.rows[r]);
     }
     *any = panels > 0;
     text_add(settings, "PANELS = %d\n", panels);

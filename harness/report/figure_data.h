@@ -5,8 +5,9 @@
 
 enum { LABEL_CHARACTERS = 24, MOST_LINES = 100 }; /* lines: a figure draws that many seeds, the first ones */
 
-void figure_label(struct text *t, const char *name); /* a quoted, shortened name */
-void figure_value(struct text *t, double value);     /* tab and number; NaN when not finite */
+void figure_label(struct text *t, const char *name);                 /* a quoted, shortened name */
+void figure_row_label(struct text *t, const struct comparison *row); /* the same, saying what is late or has failed */
+void figure_value(struct text *t, double value);                     /* tab and number; NaN when not finite */
 void figure_range(struct text *t, const char *name, double least,
                   double most);                                            /* NAME_LEAST, NAME_MOST with a margin */
 status figure_write(struct text *t, const char *folder, const char *name); /* frees the text, also on failure */

@@ -216,16 +216,6 @@ static size_t characters(const char *label) {
     return n;
 }
 
-/* What is late or has failed is so in every figure. */
-static void add_row_label(struct text *t, const struct comparison *row) {
-    struct text label = {0};
-    if (row->late) text_add(&label, "late: ");
-    if (row->summary.failed) text_add(&label, "%zu failed: ", row->summary.failed);
-    text_add(&label, "%s", row->variant);
-    figure_label(t, text_of(&label));
-    text_free(&label);
-}
-
 static void add_names(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
     size_t longest = 0;
@@ -246,7 +236,7 @@ static void add_names(const struct analysis *a, struct text *t) {
     text_add(t, "ROWS = %d\narray ROW[%d] = [", a->table.count, a->table.count);
     for (int v = 0; v < a->table.count; v++) {
         text_add(t, "%s", v ? ", " : "");
-        add_row_label(t, &a->table.rows[v]);
+        figure_row_label(t, &a->table.rows[v]);
     }
     text_add(t, "]\n");
 }

@@ -54,6 +54,18 @@ YAML
     fails 2 "seeds: unknown key mots" hinge plan bad.yaml --db none.db
 }
 
+@test "a gate decides at the look at which a comparison stopped, and waits for the first" {
+    hinge run batch.yaml --db batch.db 2>&1
+    succeeds hinge gate batch --db batch.db --require "better better than none by 0.002"
+    [[ $output == *"of look "* ]]
+    fails 1 "does not hold" hinge gate batch --db batch.db --require "none better than better"
+    [ "$(hinge gate batch --db batch.db --require "better better than none" --json | json 'd["requirements"][0]["look"], d["requirements"][0]["missing"]')" = \
+        "($(hinge compare batch --db batch.db --json | json 'len(d["variants"][1]["looks"])'), 0)" ]
+    fails 2 "cannot tell" hinge gate batch --db batch.db --require "same better than none"
+    sqlite3 batch.db "UPDATE stages SET status = 'pending' WHERE seed = 2"
+    fails 2 "have not reached the first declared look" hinge gate batch --db batch.db --require "better better than none"
+}
+
 @test "looks with two jobs on the CPU train the same seeds to the same weights as with one" {
     cd "$OLDPWD"
     folder=$BATS_TEST_TMPDIR

@@ -3,7 +3,7 @@
  *
  * Counted work of a training: tokens x network_training_flops, plus Newton-Schulz on every Muon tensor of every step.
  * Of an evaluation: network_forward_flops for every token of every window. Of a quantisation: sampling, one forward
- * pass, the Hessians and GPTQ's updates. */
+ * pass, the Hessians and GPTQ's updates, and compression of what is stored. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,13 +12,20 @@
 #include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/suite_families.h"
+#include "kernels/clock.h"
 #include "kernels/rates.h"
 #include "model/quantize/quantize.h"
 
 static const double measure_seconds = 0.2;
 
-/* Reading, hashing and checking one stored weight. */
+/* Reading, hashing and checking one stored weight, or writing it. */
 static const double seconds_per_weight = 2e-8;
+
+/* What a stage takes beside its work: four transactions and a file or two, each of which waits for the disk. */
+static const double seconds_per_stage = 0.01;
+
+/* What a training leaves, each of the weights' size: weights, averaged ones, and a checkpoint of these and moments. */
+enum { COPIES_OF_A_TRAINING = 5 };
 
 struct variant_work {
     double work[STAGE_KINDS];  /* of one stage of a kind */
@@ -26,6 +33,7 @@ struct variant_work {
     double sampling;           /* part of the quantisation's: token by token */
     double calls[STAGE_KINDS]; /* of for_each, one stage of a kind */
     double parameters;
+    double stored; /* bytes that the artifact holds before compression */
 };
 
 /* --- counted operations ----------------------------------------------------------------------------------------------
@@ -108,6 +116,14 @@ static void count_calls(const struct network *net, double evaluated_tokens, doub
     calls[STAGE_QUANTISE] = sampling_work(net) > 0 ? groups * time / POSITIONS : 0;
 }
 
+static status stored_bytes(const struct network *net, double *bytes) {
+    struct quantized_model model;
+    TRY(quantized_model_allocate(&model, net));
+    *bytes = (double)quantized_model_bytes(&model);
+    quantized_model_free(&model);
+    return NULL;
+}
+
 static status count_variant(const struct plan *plan, int variant, const struct dataset *dataset,
                             struct variant_work *out) {
     struct network net;
@@ -121,8 +137,9 @@ static status count_variant(const struct plan *plan, int variant, const struct d
     out->work[STAGE_QUANTISE] = quantisation_work(&net);
     out->work[STAGE_EVALUATE] = evaluation_work(&net, dataset);
     count_calls(&net, evaluated_tokens(&net, dataset), out->calls);
+    status s = stored_bytes(&net, &out->stored);
     network_destroy(&net);
-    return NULL;
+    return s;
 }
 
 /* --- seconds ---------------------------------------------------------------------------------------------------------
@@ -155,6 +172,7 @@ static status predict(struct plan *plan, struct store *store, const struct share
         if (store)
             TRY(store_predict_seconds(store, stage->kind, plan->ops->name, share->lanes, stage->work, &stage->seconds));
         stage->measured = isfinite(stage->seconds);
+        stage->seconds += seconds_per_stage;
     }
     return NULL;
 }
@@ -163,10 +181,11 @@ static double work_seconds(enum stage_kind kind, const struct variant_work *w, c
                            const struct share *share) {
     switch (kind) {
     case STAGE_TRAIN:
-        return share->slower * ((w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer);
+        return share->slower * ((w->work[kind] - w->optimizing) / rates->training + w->optimizing / rates->optimizer) +
+               share->crowded * w->parameters * (1 / rates->initialised + COPIES_OF_A_TRAINING * seconds_per_weight);
     case STAGE_QUANTISE:
         return share->slower * (w->sampling / rates->decoding + (w->work[kind] - w->sampling) / rates->forward) +
-               share->crowded * w->parameters / rates->compressed;
+               share->crowded * w->stored / rates->compressed;
     case STAGE_EVALUATE:
         return share->slower * w->work[kind] / rates->forward + share->crowded * w->parameters * seconds_per_weight;
     default:
@@ -178,7 +197,7 @@ static double work_seconds(enum stage_kind kind, const struct variant_work *w, c
 static double seconds_of(enum stage_kind kind, const struct variant_work *w, const struct phase_rates *rates,
                          const struct share *share) {
     double waiting = share->lanes > 1 ? w->calls[kind] * rates->call_seconds : 0;
-    return work_seconds(kind, w, rates, share) + waiting;
+    return work_seconds(kind, w, rates, share) + waiting + seconds_per_stage;
 }
 
 /* What this machine, or its device, does now. */
@@ -189,6 +208,7 @@ struct rates_now {
 
 struct measuring {
     const struct plan *plan;
+    int jobs;
     size_t device_bytes; /* what the suite needs of a device's memory */
 };
 
@@ -200,15 +220,16 @@ static status measure_now(void *context, void *result) {
     if (plan->ops->device_memory && plan->ops->memory_left() < measuring->device_bytes)
         return status_new(STATUS_SYSTEM, "the suite does not fit the device");
     now->product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
-    return measure_phases(&plan->suite->variants[baseline].config, plan->ops, now->product, &now->phases);
+    return measure_phases(&plan->suite->variants[baseline].config, plan->ops, measuring->jobs, now->product,
+                          &now->phases);
 }
 
 /* Of a device that is not there, or that the suite does not fit, no speed is known. */
-static status measure_there(const struct plan *plan, size_t device_bytes, struct rates_now *now) {
-    struct measuring measuring = {plan, device_bytes};
+static status measure_there(const struct plan *plan, int jobs, size_t device_bytes, struct rates_now *now) {
+    struct measuring measuring = {plan, jobs, device_bytes};
     if (!plan->ops->device_memory) return measure_now(&measuring, now);
     status s = device_apart(plan->ops, measure_now, &measuring, now, sizeof *now);
-    if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, NAN, 0}};
+    if (s) *now = (struct rates_now){NAN, {NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0}};
     status_free(s);
     return NULL;
 }
@@ -221,7 +242,9 @@ static status measure_missing(struct plan *plan, const struct share *share, cons
         struct plan_stage *stage = &plan->stages[i];
         if (stage->measured) continue;
         if (e->measured) {
-            TRY(measure_there(plan, e->memory.device, &now));
+            double start = clock_seconds();
+            TRY(measure_there(plan, e->jobs, e->memory.device, &now));
+            e->seconds_timing = clock_seconds() - start;
             e->gflops = now.product / 1e9;
             e->efficiency = now.phases.training / now.product;
             e->slice_tokens = now.phases.tokens;
@@ -313,7 +336,10 @@ static status add_up(const struct plan *plan, struct plan_estimate *e) {
     count_stages(plan, e);
     judge_design(plan->suite, e);
     TRY(finish_time(plan, e->jobs, true, &e->seconds_total));
-    return finish_time(plan, e->jobs, false, &e->seconds_left);
+    TRY(finish_time(plan, e->jobs, false, &e->seconds_left));
+    e->seconds_total += e->seconds_timing;
+    e->seconds_left += e->seconds_timing;
+    return NULL;
 }
 
 status plan_estimate(struct plan *plan, struct store *store, int jobs, int devices, struct plan_estimate *out) {

@@ -40,6 +40,7 @@ struct probe {
     int32_t *ids;             /* a slice and its next token */
     int32_t *tokens;          /* the same on the host */
     real *logits[MOST_LANES]; /* on the host */
+    double drawing_seconds;   /* of the initial weights */
     size_t rows, cols;
 };
 
@@ -193,7 +194,9 @@ static status fill(struct probe *p) {
     for (int lane = 0; lane < p->lane_count; lane++)
         p->ops->upload(p->lanes, p->matrices[lane], values, count * sizeof *values);
     memset(values, 0, count * sizeof *values);
+    double start = clock_seconds();
     status s = parameters_initialise(&p->net.parameters, values, 1);
+    p->drawing_seconds = clock_seconds() - start;
     p->ops->upload(p->lanes, p->weights, values, total * sizeof *values);
     free(values);
     for (size_t i = 0; i < token_count(p); i++)
@@ -233,28 +236,54 @@ static unsigned next_number(uint32_t *state) {
     return *state >> 24;
 }
 
+struct sample {
+    unsigned char *bytes;
+    size_t count;
+    status failures[MOST_LANES];
+};
+
+static void compress(void *context, int piece, struct lane *lane) {
+    struct sample *sample = context;
+    unsigned char *out = NULL;
+    size_t size;
+    (void)lane;
+    sample->failures[piece] = xz_compress(sample->bytes, sample->count, &out, &size);
+    free(out);
+}
+
 /* Bytes of 63 values, most of them in the middle, as weights of 6 bits are stored. The match finder slows down with the
- * data's size, so the sample has the model's as far as that is quick. */
-static status measure_compression(size_t parameters, double *rate) {
-    size_t count = parameters < MOST_SAMPLE_BYTES ? parameters : MOST_SAMPLE_BYTES, size;
-    unsigned char *bytes = malloc(count), *out = NULL;
+ * data's size, so the sample has the model's as far as that is quick; and beside others that do the same. */
+static status measure_compression(struct probe *p, int jobs, double *rate) {
+    size_t parameters = p->net.parameters.elements;
+    struct sample sample = {.count = parameters < MOST_SAMPLE_BYTES ? parameters : MOST_SAMPLE_BYTES};
+    int copies = p->ops->device_memory ? 1 : jobs < p->lane_count ? jobs : p->lane_count;
     uint32_t state = 1;
-    if (!bytes) return status_new(STATUS_SYSTEM, "no memory to measure compression");
-    for (size_t i = 0; i < count; i++)
-        bytes[i] =
+    sample.bytes = malloc(sample.count);
+    if (!sample.bytes) return status_new(STATUS_SYSTEM, "no memory to measure compression");
+    for (size_t i = 0; i < sample.count; i++)
+        sample.bytes[i] =
             (unsigned char)((next_number(&state) + next_number(&state) + next_number(&state)) * 63 / (3 * 255 + 1));
     double start = clock_seconds();
-    status s = xz_compress(bytes, count, &out, &size);
-    *rate = (double)count / (clock_seconds() - start);
-    free(out);
-    free(bytes);
-    return s;
+    if (copies == 1)
+        compress(&sample, 0, NULL);
+    else
+        p->ops->for_each(p->lanes, p->lane_count, copies, compress, &sample);
+    *rate = (double)sample.count / (clock_seconds() - start);
+    free(sample.bytes);
+    status failed = sample.failures[0];
+    for (int i = 1; i < copies; i++)
+        if (failed)
+            status_free(sample.failures[i]);
+        else
+            failed = sample.failures[i];
+    return failed;
 }
 
 static void measure(struct probe *p, struct phase_rates *rates) {
     double tokens = (double)(p->sequences * p->time), low = (double)(p->rows < p->cols ? p->rows : p->cols),
            high = (double)(p->rows < p->cols ? p->cols : p->rows);
     rates->tokens = p->sequences * p->time;
+    rates->initialised = (double)p->net.parameters.elements / p->drawing_seconds;
     rates->training = rate_of(p, tokens * network_training_flops(&p->net, p->repeats_on, p->time), pass_training);
     rates->forward = rate_of(p, tokens * network_forward_flops(&p->net, p->repeats_on, p->time), pass_forward);
     rates->decoding =
@@ -263,7 +292,7 @@ static void measure(struct probe *p, struct phase_rates *rates) {
     rates->optimizer = p->rows ? rate_of(p, 4 * low * low * high + 2 * low * low * low, one_newton_schulz) : 1;
 }
 
-status measure_phases(const struct config *config, const struct backend *ops, double product_rate,
+status measure_phases(const struct config *config, const struct backend *ops, int jobs, double product_rate,
                       struct phase_rates *rates) {
     struct probe *p = calloc(1, sizeof *p);
     if (!p) return status_new(STATUS_SYSTEM, "no memory to measure a training step");
@@ -274,7 +303,7 @@ status measure_phases(const struct config *config, const struct backend *ops, do
     p->product_rate = product_rate;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);
-    size_t parameters = p->net.parameters.elements;
+    if (!s) s = measure_compression(p, jobs, &rates->compressed);
     release(p);
-    return s ? s : measure_compression(parameters, &rates->compressed);
+    return s;
 }

@@ -9,12 +9,13 @@ struct phase_rates {
     double forward;      /* evaluation, and calibration's passes */
     double optimizer;    /* Newton-Schulz of the largest matrix */
     double decoding;     /* sampling token by token */
-    double compressed;   /* bytes a second of the artifact's compression, on one core */
+    double compressed;   /* bytes a second of the artifact's compression, on one core beside `jobs` - 1 others */
+    double initialised;  /* initial weights drawn a second, on one core */
     double call_seconds; /* of a for_each over every lane that has nothing to do */
     size_t tokens;       /* of one lane's slice that was measured */
 };
 
 /* Windows are shortened, and slices made smaller, until a pass should take about a quarter of a second at
  * product_rate (FLOP/s); the whole takes a few of these. */
-status measure_phases(const struct config *config, const struct backend *ops, double product_rate,
+status measure_phases(const struct config *config, const struct backend *ops, int jobs, double product_rate,
                       struct phase_rates *rates);

@@ -86,6 +86,7 @@ struct plan_estimate {
     int stages[STAGE_KINDS], done[STAGE_KINDS]; /* by kind, each shared stage counted once */
     int jobs;                                   /* at a time */
     double seconds_total, seconds_left;         /* until the last of the jobs has ended */
+    double seconds_timing;                      /* of these, for timing every phase first; 0 when not needed */
     bool measured;                              /* every stage left is estimated from stored rates of like stages */
     double gflops;                              /* rate of products measured on this machine now; NAN when not needed */
     double efficiency;        /* share of it that a slice of the baseline's training reached; NAN when not needed */

@@ -22,8 +22,8 @@ enum { ROUNDS = 3, PATH = 512 };
 
 static const struct bench_row {
     const char *preset;
-    int steps;
-} rows[] = {{"tiny", 16}, {"demo", 8}, {"laptop", 4}, {"small", 1}};
+    int steps, jobs;
+} rows[] = {{"tiny", 16, 1}, {"tiny", 16, 2}, {"demo", 8, 1}, {"demo", 8, 2}, {"laptop", 4, 1}, {"small", 1, 1}};
 
 struct figures {
     double seconds, bytes;
@@ -44,20 +44,24 @@ static status write_suite(const struct bench_row *row, const char *path) {
 
 /* --- plan and run ------------------------------------------------------------------------------------------------- */
 
-static int start(const char *verb, const char *suite, const char *database, const char *flag, int out, pid_t *pid) {
+static int start(const char *verb, const char *suite, const char *database, int jobs, const char *flag, int out,
+                 pid_t *pid) {
+    char number[16];
+    snprintf(number, sizeof number, "%d", jobs);
     *pid = fork();
     if (*pid != 0) return *pid < 0 ? -1 : 0;
     int nowhere = open("/dev/null", O_WRONLY);
     dup2(out < 0 ? nowhere : out, STDOUT_FILENO);
     dup2(nowhere, STDERR_FILENO);
-    execl("build/hinge", "hinge", verb, suite, "--db", database, flag, (char *)NULL);
+    execl("build/hinge", "hinge", verb, suite, "--db", database, "--jobs", number, flag, (char *)NULL);
     _exit(127);
 }
 
-static status planned(const char *suite, const char *database, struct figures *out) {
+static status planned(const char *suite, const char *database, int jobs, struct figures *out) {
     int ends[2], code;
     pid_t pid;
-    if (pipe(ends) != 0 || start("plan", suite, database, "--json", ends[1], &pid) != 0) return status_errno("plan");
+    if (pipe(ends) != 0 || start("plan", suite, database, jobs, "--json", ends[1], &pid) != 0)
+        return status_errno("plan");
     close(ends[1]);
     FILE *stream = fdopen(ends[0], "r");
     json_error_t error;
@@ -70,12 +74,12 @@ static status planned(const char *suite, const char *database, struct figures *o
     return code == 0 ? NULL : status_new(STATUS_SYSTEM, "hinge plan %s failed", suite);
 }
 
-static status seen(const char *suite, const char *database, struct figures *out) {
+static status seen(const char *suite, const char *database, int jobs, struct figures *out) {
     int code;
     pid_t pid;
     struct rusage usage;
     double begin = clock_seconds();
-    if (start("run", suite, database, NULL, -1, &pid) != 0 || wait4(pid, &code, 0, &usage) < 0)
+    if (start("run", suite, database, jobs, NULL, -1, &pid) != 0 || wait4(pid, &code, 0, &usage) < 0)
         return status_errno("run");
     *out = (struct figures){clock_seconds() - begin, 1024.0 * (double)usage.ru_maxrss};
     return code == 0 ? NULL : status_new(STATUS_SYSTEM, "hinge run %s failed", suite);
@@ -103,8 +107,8 @@ static void print_row(const struct bench_row *row, const struct figures *plans, 
         columns[4][i] = runs[i].bytes / 1e6;
         columns[5][i] = runs[i].bytes / plans[i].bytes;
     }
-    printf("%-8s %5d %10.2f %10.2f %8.2f", row->preset, row->steps, median(columns[0]), median(columns[1]),
-           median(columns[2]));
+    printf("%-8s %5d %4d %10.2f %10.2f %8.2f", row->preset, row->steps, row->jobs, median(columns[0]),
+           median(columns[1]), median(columns[2]));
     printf(" %12.1f %10.1f %8.2f\n", median(columns[3]), median(columns[4]), median(columns[5]));
 }
 
@@ -114,9 +118,9 @@ static status bench(const struct bench_row *row, const char *folder) {
     snprintf(suite, sizeof suite, "%s/%s.yaml", folder, row->preset);
     TRY(write_suite(row, suite));
     for (int i = 0; i < ROUNDS; i++) {
-        snprintf(database, sizeof database, "%s/%s-%d/hinge.db", folder, row->preset, i);
-        TRY(planned(suite, database, &plans[i]));
-        TRY(seen(suite, database, &runs[i]));
+        snprintf(database, sizeof database, "%s/%s-%d-%d/hinge.db", folder, row->preset, row->jobs, i);
+        TRY(planned(suite, database, row->jobs, &plans[i]));
+        TRY(seen(suite, database, row->jobs, &runs[i]));
     }
     print_row(row, plans, runs);
     fflush(stdout);
@@ -133,8 +137,8 @@ static status bench_all(const char *folder, int argc, char **argv) {
     char presets[PATH_MAX], link[PATH];
     snprintf(link, sizeof link, "%s/presets", folder);
     if (!realpath("suites/presets", presets) || symlink(presets, link) != 0) return status_errno("%s", link);
-    printf("%-8s %5s %10s %10s %8s %12s %10s %8s\n", "preset", "steps", "plan s", "run s", "ratio", "plan MB", "run MB",
-           "ratio");
+    printf("%-8s %5s %4s %10s %10s %8s %12s %10s %8s\n", "preset", "steps", "jobs", "plan s", "run s", "ratio",
+           "plan MB", "run MB", "ratio");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (wanted(rows[i].preset, argc, argv)) TRY(bench(&rows[i], folder));
     return NULL;

@@ -11,13 +11,17 @@ setup_file() {
 
 teardown_file() { rm -rf "$FOLDER"; }
 
-# runs SUITE VARIANTS: all variants and two seeds of a suite at tiny; nothing fails, and compare has a row for each.
+# runs SUITE VARIANTS [FIGURE...]: all variants and two seeds of a suite at tiny; nothing fails. No two variants agree in
+# all of the figures: each does what it says.
 runs() {
     succeeds hinge run "$1" --scale tiny --jobs 2 --db "$FOLDER/hinge.db" --data "$FOLDER/data"
     local rows
     rows=$(hinge export runs "$1" --scale tiny --format json --db "$FOLDER/hinge.db")
     [ "$(json 'sum(r["bpb_artifact"] is not None and r["bpb_raw"] is not None for r in d)' <<<"$rows")" -eq $((2 * $2)) ]
     [ "$(json 'len({r["variant"] for r in d})' <<<"$rows")" -eq "$2" ]
+    local figures="${*:3}"
+    [ -z "$figures" ] ||
+        [ "$(json "len({tuple(r[f] for f in '$figures'.split()) for r in d})" <<<"$rows")" -eq $((2 * $2)) ]
 }
 
 @test "a submission is a folder with figures, a log for each seed, and a claim that its test carries" {
@@ -76,13 +80,13 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     hinge plan "$@" --scale laptop --db "$FOLDER/none.db" --data "$FOLDER/data" --json | json "d['estimate']['stages']['$kind']['all']"
 }
 
-@test "recurrence runs at tiny, the untied variant too" { runs recurrence 9; }
-@test "rope runs at tiny" { runs rope 9; }
-@test "architecture runs at tiny" { runs architecture 14; }
-@test "optimizer runs at tiny" { runs optimizer 9; }
-@test "quantization runs at tiny" { runs quantization 9; }
-@test "quantization-floor runs at tiny" { runs quantization-floor 4; }
-@test "quantization-bits runs at tiny" { runs quantization-bits 15; }
+@test "recurrence runs at tiny, the untied variant too" { runs recurrence 9 bpb_raw; }
+@test "rope runs at tiny" { runs rope 9 bpb_raw; }
+@test "architecture runs at tiny" { runs architecture 14 bpb_raw; }
+@test "optimizer runs at tiny" { runs optimizer 9 bpb_raw bpb_averaged; }
+@test "quantization runs at tiny" { runs quantization 9 bpb_artifact artifact_bytes; }
+@test "quantization-floor runs at tiny" { runs quantization-floor 4 bpb_artifact; }
+@test "quantization-bits runs at tiny" { runs quantization-bits 15 bpb_artifact artifact_bytes; }
 
 @test "the strategies of quantization share one training a seed" {
     [ "$(planned train quantization)" -eq 10 ] # ternary trains its own
@@ -104,6 +108,17 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     succeeds hinge list
     [ "$(awk 'length($0) > 80' <<<"$output" | wc -l)" -eq 0 ]
     grep -q 'does it matter when' <<<"$output"
+}
+
+@test "a plan for two jobs says so, and their runs overlap in its time" {
+    local flags=(rope --scale tiny --db "$FOLDER/none.db" --data "$FOLDER/data" --set run.backend=simulated)
+    succeeds hinge plan "${flags[@]}" --jobs 2
+    [[ $output == *"2 jobs at a time"* ]]
+    local one two
+    one=$(hinge plan "${flags[@]}" --json | json 'd["estimate"]["seconds_left"]')
+    two=$(hinge plan "${flags[@]}" -j 2 --json | json 'd["estimate"]["seconds_left"]')
+    [ "$(json "abs(d[0] - 2 * d[1]) < 1e-9 < d[1]" <<<"[$one, $two]")" = True ]
+    fails 2 "--jobs" hinge plan "${flags[@]}" --jobs 0
 }
 
 @test "the published suite is refused without its shards, with the command that registers them" {

@@ -429,6 +429,21 @@ static void in_sliding_windows_no_token_influences_a_score_before_its_own(void *
     }
 }
 
+/* Nor at its own score: over all values that token k could have, the probabilities that it is given add up to 1. */
+static void what_a_token_is_given_is_a_distribution_that_does_not_know_it(void **state) {
+    static const char *const strides[] = {NULL, "1", "3"}; /* NULL: test-time training */
+    (void)state;
+    for (size_t s = 0; s < sizeof strides / sizeof *strides; s++)
+        for (size_t k = 2; k <= EVALUATION_BLOCKS; k += 29) {
+            const uint16_t kept = tokens[k];
+            double sum = 0;
+            for (tokens[k] = 0; tokens[k] < VOCABULARY; tokens[k]++)
+                sum += exp(-run_token_by_token(strides[s]).blocks[k - 1].nll);
+            tokens[k] = kept;
+            expect_close(sum, 1, tolerance);
+        }
+}
+
 /* Two chunks of three windows each, SGD once in between, worked out with the network alone. */
 static double expected_after_sgd(double rate, double decay) {
     enum { CHUNK = 3 * TIME };
@@ -592,6 +607,7 @@ int main(void) {
         cmocka_unit_test(at_rate_0_it_is_standard_to_the_bit),
         cmocka_unit_test(no_token_influences_a_score_before_it_was_scored_itself),
         cmocka_unit_test(in_sliding_windows_no_token_influences_a_score_before_its_own),
+        cmocka_unit_test(what_a_token_is_given_is_a_distribution_that_does_not_know_it),
         cmocka_unit_test(sgd_is_a_step_along_the_mean_gradient_of_the_chunk),
         cmocka_unit_test(it_learns_and_leaves_the_weights_of_the_caller_alone),
         cmocka_unit_test(learning_gives_the_same_bits_on_any_number_of_lanes),

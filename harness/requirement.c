@@ -153,16 +153,18 @@ static void count_states(const struct results *results, int variant, struct judg
     }
 }
 
-/* Differences of the seeds that both have; values that are not finite are left out. */
+/* Differences of the seeds that both have; values that are not finite are left out, and times of two machines. */
 static status pair_up(const struct results *results, int variant, int baseline, const struct judgement *j, double *d,
                       size_t *n) {
+    const struct metric_row *row = metric_find(j->metric);
+    bool timed = row && row->timed;
     *n = 0;
     for (int i = 0; i < results->run_count; i++) {
         double x, y;
         if (results->runs[i].variant != variant || !in_look(results, j, results->runs[i].seed)) continue;
         int other = find_run(results, baseline, results->runs[i].seed);
         TRY(results_metric(results, i, j->metric, &x));
-        if (other < 0) continue;
+        if (other < 0 || (timed && strcmp(results->runs[i].node, results->runs[other].node) != 0)) continue;
         TRY(results_metric(results, other, j->metric, &y));
         if (isfinite(x - y)) d[(*n)++] = x - y;
     }

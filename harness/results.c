@@ -20,13 +20,13 @@ enum metric {
 
 /* In the order of enum metric. */
 const struct metric_row metric_rows[] = {
-    {"bpb.raw", "bits per byte", "of the weights as training left them", false},
-    {"bpb.averaged", "bits per byte", "of the averaged weights", false},
-    {"bpb.artifact", "bits per byte", "of the model read back from its artifact", false},
-    {"artifact_bytes", "bytes", "of the artifact's file", false},
-    {"train_seconds", "seconds", "of the training, summed over its steps", false},
-    {"tokens_per_second", "tokens/s", "of the training", true},
-    {"loss.final", "nats per token", "of the last step's batch", false},
+    {"bpb.raw", "bits per byte", "of the weights as training left them", false, false},
+    {"bpb.averaged", "bits per byte", "of the averaged weights", false, false},
+    {"bpb.artifact", "bits per byte", "of the model read back from its artifact", false, false},
+    {"artifact_bytes", "bytes", "of the artifact's file", false, false},
+    {"train_seconds", "seconds", "of the training, summed over its steps", false, true},
+    {"tokens_per_second", "tokens/s", "of the training", true, true},
+    {"loss.final", "nats per token", "of the last step's batch", false, false},
 };
 const size_t metric_row_count = sizeof metric_rows / sizeof *metric_rows;
 

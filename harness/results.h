@@ -98,6 +98,7 @@ void result_texts_free(struct result_text *texts, int count);
 struct metric_row {
     const char *name, *unit, *help;
     bool higher_is_better;
+    bool timed; /* comparable only between runs of one machine */
 };
 extern const struct metric_row metric_rows[];
 extern const size_t metric_row_count;

@@ -285,6 +285,23 @@ static void declared_looks_show_boundaries_path_and_where_it_stopped(void **stat
     results_free(&results);
 }
 
+static void times_are_compared_within_blocks_of_one_machine(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 3);
+    for (int s = 0; s < 3; s++) {
+        fixture_run(&results, 0, s)->train_seconds = 100.0 + s;
+        fixture_run(&results, 1, s)->train_seconds = s == 2 ? 900.0 : 110.0 + s;
+        snprintf(fixture_run(&results, 1, s)->node, sizeof results.runs->node, s == 2 ? "another" : "");
+    }
+    write_report(&results, in_scratch("blocks"), pdf);
+    char *csv = contents(in_scratch("blocks/test-data/timings.csv"));
+    assert_true(fabs(csv_field(csv, "recurrence", 5) - 10.0) < 1e-9);
+    free(csv);
+    results_free(&results);
+}
+
 static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
     (void)state;
     static const struct grid_column columns[] = {{"run", "r", "run"}};
@@ -556,6 +573,7 @@ int main(void) {
         cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
         cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
+        cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),

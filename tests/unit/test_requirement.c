@@ -133,6 +133,15 @@ static void smaller_and_faster_know_their_metric_and_its_direction(void **state)
     results_free(&results);
 }
 
+static void times_of_two_machines_are_not_compared(void **state) {
+    (void)state;
+    struct results results = make_results(clear);
+    for (int i = 0; i < 2 * SEEDS; i++) snprintf(results.runs[i].node, sizeof results.runs[i].node, "node %d", i % 2);
+    assert_int_equal(outcome_of(&results, "a faster than b by 50"), OUTCOME_CANNOT_TELL);
+    assert_int_equal(outcome_of(&results, "a smaller than b by 99"), OUTCOME_HOLDS);
+    results_free(&results);
+}
+
 static void runs_that_are_missing_or_failed_keep_it_from_holding(void **state) {
     (void)state;
     struct results results = make_results(clear);
@@ -165,6 +174,7 @@ int main(void) {
         cmocka_unit_test(noise_cannot_be_told),
         cmocka_unit_test(better_needs_the_two_sided_test_too),
         cmocka_unit_test(smaller_and_faster_know_their_metric_and_its_direction),
+        cmocka_unit_test(times_of_two_machines_are_not_compared),
         cmocka_unit_test(runs_that_are_missing_or_failed_keep_it_from_holding),
         cmocka_unit_test(unknown_names_are_refused),
     };

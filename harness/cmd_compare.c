@@ -142,7 +142,7 @@ static void print_design(const struct comparand *c, const struct comparison_tabl
     if (t->groups > 1) printf(", %d declared families", t->groups);
     printf("\n");
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
-    if (c->undeclared) printf("This differs from what the suite declares: exploratory.\n");
+    if (c->undeclared) printf("This differs from what the suite declares: late, and exploratory.\n");
     if (preliminary(c, t)) printf("Not all planned runs are done: preliminary.\n");
     print_caveats(&c->results);
 }

@@ -298,23 +298,25 @@ static status find_topic(const char *name, const struct topic **topic) {
                       near ? "; nearest is " : "", near ? near : "");
 }
 
-static status export_suite(struct store *store, const char *suite, const char *scale, const struct topic *topic,
-                           struct writer *writer) {
+static status export_suite(const struct invocation *in, struct store *store, const char *suite, const char *scale,
+                           const struct topic *topic, struct writer *writer) {
     struct results results = {0};
     TRY(store_load_results_at(store, suite, scale, topic->detail, &results));
+    note_peek(in, &results);
     for (int i = 0; i < results.run_count; i++)
         topic->export(writer, &(struct source){.results = &results, .run = &results.runs[i]});
     results_free(&results);
     return NULL;
 }
 
-static status export_all(struct store *store, const struct topic *topic, struct writer *writer) {
+static status export_all(const struct invocation *in, struct store *store, const struct topic *topic,
+                         struct writer *writer) {
     struct suite_summary *suites = NULL;
     int count = 0;
     TRY(store_list_suites(store, &suites, &count));
     status failed = NULL;
     for (int i = 0; i < count && !failed; i++)
-        failed = export_suite(store, suites[i].name, suites[i].scale, topic, writer);
+        failed = export_suite(in, store, suites[i].name, suites[i].scale, topic, writer);
     free(suites);
     return failed;
 }
@@ -325,8 +327,8 @@ static status export_rows(const struct invocation *in, const struct topic *topic
     if (in->count > 1) TRY(suite_name(in->arguments[1], name));
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     write_head(writer);
-    status failed =
-        *name ? export_suite(store, name, cli_text(in, "scale"), topic, writer) : export_all(store, topic, writer);
+    status failed = *name ? export_suite(in, store, name, cli_text(in, "scale"), topic, writer)
+                          : export_all(in, store, topic, writer);
     write_tail(writer);
     store_close(store);
     return failed;

@@ -32,12 +32,13 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
         hinge $verb noted --db noted.db >/dev/null
         hinge $verb noted --db noted.db --json >/dev/null
     done
+    hinge export runs noted --db noted.db --format csv >/dev/null
     run hinge gate noted --db noted.db --require "better better than none"
-    [[ $output == *"Read with: 5 peeks (first: compare at 6 of 8 runs)"* ]]
+    [[ $output == *"Read with: 6 peeks (first: compare at 6 of 8 runs)"* ]]
     hinge run noted.yaml --db noted.db 2>/dev/null
-    hinge compare noted --db noted.db | grep -q "Read with: 5 peeks"
+    hinge compare noted --db noted.db | grep -q "Read with: 6 peeks"
     verbs=$(hinge gate noted --db noted.db --require "better better than none" --json | json 'sorted(p["verb"] for p in d["caveats"]["peeks"])')
-    [ "$verbs" = "['calibrate', 'compare', 'gate', 'status', 'trace']" ]
+    [ "$verbs" = "['calibrate', 'compare', 'export', 'gate', 'status', 'trace']" ]
 }
 
 @test "figures of a database that cannot be written are shown, with a word about it" {

@@ -91,7 +91,7 @@ static status calibrate(const struct invocation *in, struct calibration *c) {
     c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
     TRY(collect(c));
     TRY(relabel(c->values, c->count, cli_given(in, "seeds") ? (size_t)cli_int(in, "seeds") : 0,
-                (size_t)cli_int(in, "relabellings"), c->results.design.alpha, c->results.design.seed, &c->rates));
+                (size_t)cli_int(in, "relabellings"), c->results.design.alpha, c->results.design.seed, NULL, &c->rates));
     if (cli_switch(in, "json")) return print_json(c);
     print_text(c);
     return NULL;

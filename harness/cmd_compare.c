@@ -373,7 +373,9 @@ static const struct flag_row flags[] = {
     {.name = "test",
      .type = FLAG_CHOICE,
      .value_name = "paired-t|sign-flip|wilcoxon|welch|mann-whitney",
-     .help = "paired-t unless declared"},
+     .help =
+         "paired-t unless declared; all cases are counted up to 20 pairs (sign-flip), 200 pairs (wilcoxon), 100 values "
+         "(mann-whitney)"},
     {.name = "looks",
      .type = FLAG_TEXT,
      .value_name = "N,N,...",

@@ -14,10 +14,13 @@ static size_t finished_values(const struct analysis *a, int variant, double *val
 }
 
 static status relabel_rows(struct analysis *a, double *values) {
+    bool wanted[TEST_KINDS] = {[TEST_PAIRED_T] = true, [TEST_SIGN_FLIP] = true};
+    wanted[a->design.test] = true;
     for (int r = 0; r < a->table.count && r < CALIBRATED_VARIANTS; r++) {
         size_t n = finished_values(a, analysis_variant(a, r), values);
         if (n < RELABEL_LEAST) continue;
-        TRY(relabel(values, n, 0, CALIBRATION_RELABELLINGS, a->design.alpha, a->design.seed, &a->calibrations[r]));
+        TRY(relabel(values, n, 0, CALIBRATION_RELABELLINGS, a->design.alpha, a->design.seed, wanted,
+                    &a->calibrations[r]));
     }
     return NULL;
 }

@@ -30,7 +30,7 @@ static double p_of(enum test_kind test, const double *x, const double *y, const 
     }
 }
 
-static void relabel_once(const double *values, const size_t *order, double alpha, uint64_t seed,
+static void relabel_once(const double *values, const size_t *order, double alpha, uint64_t seed, const bool *wanted,
                          struct relabelling *out) {
     double x[RELABEL_MOST_PAIRS], y[RELABEL_MOST_PAIRS], d[RELABEL_MOST_PAIRS];
     for (size_t i = 0; i < out->pairs; i++) {
@@ -39,7 +39,7 @@ static void relabel_once(const double *values, const size_t *order, double alpha
         d[i] = x[i] - y[i];
     }
     for (int test = 0; test < TEST_KINDS; test++)
-        out->rate[test] += p_of((enum test_kind)test, x, y, d, out->pairs, seed) < alpha;
+        if (!wanted || wanted[test]) out->rate[test] += p_of((enum test_kind)test, x, y, d, out->pairs, seed) < alpha;
 }
 
 /* Ways to make pairs of the values, but for the order of the pairs and the sign of their differences. */
@@ -51,7 +51,7 @@ static double pairings(size_t values, size_t pairs) {
 }
 
 status relabel(const double *values, size_t count, size_t pairs, size_t relabellings, double alpha, uint64_t seed,
-               struct relabelling *out) {
+               const bool *wanted, struct relabelling *out) {
     size_t most = count / 2 < RELABEL_MOST_PAIRS ? count / 2 : RELABEL_MOST_PAIRS;
     *out = (struct relabelling){.values = count, .pairs = pairs && pairs < most ? pairs : most, .count = relabellings};
     if (count < RELABEL_LEAST)
@@ -62,7 +62,7 @@ status relabel(const double *values, size_t count, size_t pairs, size_t relabell
     for (size_t i = 0; i < count; i++) order[i] = i;
     for (size_t k = 0; k < relabellings; k++) {
         shuffle(stream, k, order, count, 2 * out->pairs);
-        relabel_once(values, order, alpha, seed, out);
+        relabel_once(values, order, alpha, seed, wanted, out);
     }
     free(order);
     for (int test = 0; test < TEST_KINDS; test++) out->rate[test] /= (double)relabellings;

@@ -17,9 +17,10 @@ struct relabelling {
     double three_errors;         /* three standard errors of a rate that is alpha, over the pairings that differ */
 };
 
-/* pairs 0: as many as the values give, at most RELABEL_MOST_PAIRS. STATUS_DATA under RELABEL_LEAST values. */
+/* pairs 0: as many as the values give, at most RELABEL_MOST_PAIRS; wanted: of each test, NULL for all; the rate of
+ * others is 0. STATUS_DATA under RELABEL_LEAST values. */
 status relabel(const double *values, size_t count, size_t pairs, size_t relabellings, double alpha, uint64_t seed,
-               struct relabelling *out);
+               const bool *wanted, struct relabelling *out);
 
 /* Whether a rate is one that a test of level alpha may have. */
 bool relabel_as_promised(const struct relabelling *r, enum test_kind test, double alpha);

@@ -215,13 +215,16 @@ static status add_stages(const struct declaring *d) {
     return NULL;
 }
 
+/* Each statement inserts a row of VALUES: for INSERT ... SELECT, SQLite keeps a savepoint, which costs the more the
+ * longer the transaction is. */
 static status add_run(const struct declaring *d, const struct plan_run *run) {
     const struct suite_variant *v = &d->suite->variants[run->variant];
     char value[512];
     TRY(database_run(d->store->db,
-                     "INSERT OR IGNORE INTO runs (suite, variant, seed, key, late) SELECT ?1, v.id, ?2, ?3, "
-                     "max(v.late, s.late) FROM variants v, seeds s WHERE v.suite = ?1 AND v.name = ?4 AND "
-                     "s.suite = ?1 AND s.seed = ?2",
+                     "INSERT OR IGNORE INTO runs (suite, variant, seed, key, late) VALUES (?1, "
+                     "(SELECT id FROM variants WHERE suite = ?1 AND name = ?4), ?2, ?3, "
+                     "max((SELECT late FROM variants WHERE suite = ?1 AND name = ?4), "
+                     "(SELECT late FROM seeds WHERE suite = ?1 AND seed = ?2)))",
                      "iiss", d->id, run->seed, run->key, v->name));
     if (!database_changes(d->store->db)) return NULL; /* known from an earlier call */
     int64_t id = database_last_id(d->store->db);
@@ -229,8 +232,8 @@ static status add_run(const struct declaring *d, const struct plan_run *run) {
         TRY(database_run(d->store->db, "INSERT INTO run_options VALUES (?, ?, ?)", "iss", id, option_rows[i].key,
                          option_text(&option_rows[i], &v->config, value)));
     for (int part = 0; part < PART_COUNT; part++)
-        TRY(database_run(d->store->db, "INSERT INTO run_stages SELECT ?, ?, id FROM stages WHERE key = ?", "iis", id,
-                         (int64_t)part, d->plan->stages[run->stages[part]].key));
+        TRY(database_run(d->store->db, "INSERT INTO run_stages VALUES (?, ?, (SELECT id FROM stages WHERE key = ?))",
+                         "iis", id, (int64_t)part, d->plan->stages[run->stages[part]].key));
     return NULL;
 }
 

@@ -77,7 +77,7 @@ static void labels_that_mean_nothing_differ_as_often_as_alpha(void **state) {
     double values[40];
     struct relabelling r;
     for (int i = 0; i < 40; i++) values[i] = random_normal(random_stream(5, "test.relabel"), (uint64_t)i);
-    expect_good(relabel(values, 40, 0, 4000, 0.05, 1, &r));
+    expect_good(relabel(values, 40, 0, 4000, 0.05, 1, NULL, &r));
     assert_int_equal(r.pairs, RELABEL_MOST_PAIRS);
     for (int test = 0; test < TEST_KINDS; test++) {
         assert_true(relabel_as_promised(&r, (enum test_kind)test, 0.05));
@@ -89,10 +89,10 @@ static void few_values_have_few_pairings_and_a_coarse_rate(void **state) {
     (void)state;
     const double values[] = {1.0, 1.3, 0.9, 1.1, 1.4};
     struct relabelling r;
-    expect_good(relabel(values, 5, 0, 2000, 0.05, 1, &r));
+    expect_good(relabel(values, 5, 0, 2000, 0.05, 1, NULL, &r));
     assert_float_equal(r.three_errors, 3 * sqrt(0.05 * 0.95 / 15),
                        1e-12); /* one of five left out, three ways to pair */
-    expect_good(relabel(values, 4, 0, 2000, 0.05, 1, &r));
+    expect_good(relabel(values, 4, 0, 2000, 0.05, 1, NULL, &r));
     assert_float_equal(r.three_errors, 3 * sqrt(0.05 * 0.95 / 3), 1e-12);
 }
 
@@ -109,7 +109,7 @@ static void too_few_values_are_refused(void **state) {
     (void)state;
     const double three[] = {1, 2, 3};
     struct relabelling r;
-    status s = relabel(three, 3, 0, 100, 0.05, 1, &r);
+    status s = relabel(three, 3, 0, 100, 0.05, 1, NULL, &r);
     assert_non_null(s);
     assert_non_null(strstr(status_text(s), "at least 4"));
     status_free(s);

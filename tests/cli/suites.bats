@@ -65,6 +65,30 @@ runs() {
     [ "$(json 'd["bytes_code"]' <"$FOLDER/sources/submission.json")" -gt 500000 ]
 }
 
+@test "a variant that is better by far, seed for seed, meets the rule" {
+    ln -sfn "$PWD/suites/presets" "$FOLDER/presets"
+    cat >"$FOLDER/longer.yaml" <<'YAML'
+name: longer
+question: Does a longer training give a lower loss?
+preset: tiny
+seeds: [1, 2, 3]
+baseline: short
+metric: bpb.artifact
+test: {kind: paired-t, alpha: 0.05, correction: holm}
+set: {train.warmdown: 0, train.ema: 0, train.swa: off, quant.strategy: int8-rowwise}
+variants:
+  short: {train.steps: 1}
+  long: {train.steps: 24}
+YAML
+    succeeds hinge run "$FOLDER/longer.yaml" --jobs 2 --db "$FOLDER/longer.db" --data "$FOLDER/data"
+    local run
+    run=$(hinge export runs longer --format json --db "$FOLDER/longer.db" |
+        json '[r["run"] for r in d if r["variant"] == "long"][0]')
+    succeeds hinge submission "$run" -o "$FOLDER/better" --db "$FOLDER/longer.db"
+    grep -q '^\*\*The rule is met\.\*\* Over 3 seeds' "$FOLDER/better/README.md"
+    [ "$(json '0 < d["p_value"] < 0.01' <"$FOLDER/better/submission.json")" = True ]
+}
+
 @test "the published suites run at tiny on shards that were registered as fineweb" {
     hinge data prepare --text "$FOLDER/text.txt" --name made --data "$FOLDER/shards" >/dev/null
     hinge data add "$FOLDER/shards/made" --tokenizer "$FOLDER/shards/made/tokenizer.model" --name fineweb \

@@ -93,10 +93,10 @@ bool significance_warning(const struct prepared *prepared, char text[512]) {
     *text = 0;
     if (e->can_be_significant) return false;
     snprintf(text, 512,
-             "no difference can be significant: with %d seeds the smallest p of %s is %.3g, corrected (%s) over %d "
+             "no difference %scan be significant: with %d seeds the smallest p of %s is %.3g, corrected (%s) over %d "
              "comparisons at alpha %g",
-             prepared->suite.seed_count, test_name(design->test), e->attainable_p, correction_name(design->correction),
-             e->family, design->alpha);
+             e->family < prepared->suite.variant_count - 1 ? "of the largest family " : "", prepared->suite.seed_count,
+             test_name(design->test), e->attainable_p, correction_name(design->correction), e->family, design->alpha);
     if (e->needed_seeds) text_append(text, 512, "; %zu seeds are needed", e->needed_seeds);
     return true;
 }

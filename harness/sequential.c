@@ -29,7 +29,7 @@ static status work_batch(const struct runner_request *request, size_t seeds, con
     part.plan = &batch;
     status failure = work(&part, context);
     free(batch.runs);
-    return failure; /* cppcheck-suppress returnDanglingLifetime ; a status does not point into the request */
+    return failure;
 }
 
 static void close_decided(const struct suite *suite, const struct comparison_table *table, struct open_variants *v) {

@@ -272,6 +272,7 @@ static status quantise_all(struct job *job, quantize_progress progress, void *co
     for (int i = 0; i < model->count; i++) store_floats(job, &model->tensors[i]);
     status s = quantise_rounded(job, progress, context);
     if (!s) join_notes(model, rooms.notes);
+    job->rooms = NULL;
     rooms_destroy(&rooms);
     return s;
 }
@@ -291,6 +292,7 @@ static status calibrate_and_quantise(struct job *job, const struct dataset *data
     }
     double middle = clock_seconds();
     status s = quantise_all(job, progress, context);
+    job->calibration = NULL;
     calibration_free(&calibration);
     model->calibration_seconds = middle - start;
     model->quantise_seconds = clock_seconds() - middle;

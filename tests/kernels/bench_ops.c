@@ -188,6 +188,7 @@ int main(int argc, char **argv) {
     print_head(&rates);
     time_rows(sequence_cases, sequence_case_count, word, &rates, list);
     time_rows(pointwise_cases, pointwise_case_count, word, &rates, list);
+    time_rows(weight_cases, weight_case_count, word, &rates, list);
     json_t *report =
         json_pack("{s:f, s:f, s:i, s:f, s:o}", "product_flops", rates.product, "product_flops_all_lanes",
                   rates.product_all_lanes, "lanes", rates.lanes, "memory_bytes", rates.memory, "ops", list);

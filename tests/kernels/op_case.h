@@ -55,5 +55,7 @@ void op_run_end(struct op_run *run);
 
 extern const struct op_case sequence_cases[]; /* attention, Mamba: tests/kernels/sequence_cases.c */
 extern const size_t sequence_case_count;
-extern const struct op_case pointwise_cases[]; /* everything else: tests/kernels/pointwise_cases.c */
+extern const struct op_case pointwise_cases[]; /* activations: tests/kernels/pointwise_cases.c */
 extern const size_t pointwise_case_count;
+extern const struct op_case weight_cases[]; /* tests/kernels/weight_cases.c */
+extern const size_t weight_case_count;

@@ -240,8 +240,8 @@ static void every_op_has_a_case(void **state) {
     for (size_t i = 0; i < op_row_count; i++) {
         const char *name = op_rows[i].name;
         if (!has_case(name, sequence_cases, sequence_case_count) &&
-            !has_case(name, pointwise_cases, pointwise_case_count))
-            fail_msg("op %s has no row in sequence_cases or pointwise_cases", name);
+            !has_case(name, pointwise_cases, pointwise_case_count) && !has_case(name, weight_cases, weight_case_count))
+            fail_msg("op %s has no row in sequence_cases, pointwise_cases or weight_cases", name);
     }
 }
 
@@ -263,12 +263,13 @@ static size_t add_tests(struct CMUnitTest *tests, const struct op_case *cases, s
 }
 
 int main(void) {
-    size_t most = 1 + sequence_case_count + pointwise_case_count, count = 0;
+    size_t most = 1 + sequence_case_count + pointwise_case_count + weight_case_count, count = 0;
     struct CMUnitTest *tests = calloc(most, sizeof *tests);
     if (!tests) abort();
     tests[count++] = (struct CMUnitTest){.name = "every op has a case", .test_func = every_op_has_a_case};
     count += add_tests(tests + count, sequence_cases, sequence_case_count);
     count += add_tests(tests + count, pointwise_cases, pointwise_case_count);
+    count += add_tests(tests + count, weight_cases, weight_case_count);
     int failed = _cmocka_run_group_tests("ops", tests, count, NULL, NULL);
     for (size_t i = 1; i < count; i++) free((void *)tests[i].name);
     free(tests);

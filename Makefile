@@ -190,7 +190,7 @@ $(BUILD)/%.o: %.cu
 $(BUILD)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
-	@$(CXX) $(filter-out -fsanitize% -O1,$(CUFLAGS)) -O2 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
+	@$(CXX) $(filter-out -fsanitize% -O1 -fno-omit-frame-pointer,$(CUFLAGS)) -O3 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
 	    -MMD -MP -c -o $@ $<
 else
 $(BUILD)/%.o: %.cu

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include <utility>
+
 #include "tests/cuda_emulator/machine.h"
 
 enum { COPYING = (1 << 22) - 1 }; /* the clock of a copy_16 under way: nobody is after it */
@@ -28,7 +30,7 @@ static int thread_of(access_stamp s) { return (int)(s >> 22 & 1023); }
 static int clock_of(access_stamp s) { return (int)(s & COPYING); }
 
 /* The stamp's access is over for the thread; what earlier blocks did to their own shared memory does not count. */
-static bool is_before(access_stamp s, int thread, bool shared) {
+static inline bool is_before(access_stamp s, int thread, bool shared) {
     if (block_of(s) < machine.first_block || (shared && block_of(s) != machine.block)) return true;
     if (block_of(s) != machine.block) return false;
     int other = thread_of(s), clock = clock_of(s);
@@ -83,7 +85,7 @@ static access_cell *new_cells(size_t bytes, int granule) {
 
 void access_begin(access_shadow *shadow, size_t bytes) {
     *shadow = {};
-    if (checked) *shadow = {new_cells(bytes, 4), bytes, 4, false};
+    if (checked) *shadow = {new_cells(bytes, 4), bytes, bytes, 4, false};
 }
 
 void access_end(access_shadow *shadow) {
@@ -96,8 +98,8 @@ static void split_for(access_shadow *shadow, size_t offset, size_t bytes) {
     int granule = shadow->granule;
     while ((offset | bytes) % (size_t)granule) granule /= 2;
     if (granule == shadow->granule) return;
-    access_cell *cells = new_cells(shadow->bytes, granule);
-    size_t count = (shadow->bytes + (size_t)granule - 1) / (size_t)granule, parts = (size_t)(shadow->granule / granule);
+    access_cell *cells = new_cells(shadow->room, granule);
+    size_t count = (shadow->room + (size_t)granule - 1) / (size_t)granule, parts = (size_t)(shadow->granule / granule);
     for (size_t i = 0; i < count; i++) cells[i] = shadow->cells[i / parts];
     free(shadow->cells);
     shadow->cells = cells;
@@ -109,7 +111,7 @@ void access_host_writes(access_shadow *shadow, size_t offset, size_t bytes, bool
     if (!shadow->cells) return;
     if (bytes == shadow->bytes) {
         free(shadow->cells);
-        *shadow = {new_cells(bytes, 4), bytes, 4, written};
+        *shadow = {new_cells(bytes, 4), bytes, bytes, 4, written};
         return;
     }
     split_for(shadow, offset, bytes);
@@ -143,7 +145,9 @@ static struct {
     const char *base;
     size_t bytes;
 } arguments;
-static allocation *last_used;
+/* Those that the launch used lately, the last one first. */
+enum { RECENT = 4 };
+static allocation *recent[RECENT];
 
 struct place {
     access_shadow *shadow;
@@ -194,34 +198,52 @@ static void keep_reader(access_cell *cell, access_stamp now, bool shared) {
     if (alike) cell->read[1] = now;
 }
 
-static void check_cell(access_cell *cell, const place *where, size_t bytes, access_kind kind, int thread) {
-    access_stamp now = stamp_of(thread, kind == ACCESS_COPY_BEGINS ? COPYING : clocks[thread]);
-    if (kind == ACCESS_COPY_ENDS) {
-        cell->write = now;
-        return;
-    }
-    if (kind == ACCESS_READ) {
-        bool written =
-            where->shared ? block_of(cell->write) == machine.block : cell->write || where->shadow->all_written;
-        if (!written)
-            fault(where, bytes, kind, thread, "nothing has written it%s", where->shared ? " in this block" : "");
-    }
+static void check_write(const access_cell *cell, const place *where, size_t bytes, access_kind kind, int thread) {
     if (cell->write && !is_before(cell->write, thread, where->shared))
         fault_of_race(where, bytes, kind, thread, cell->write, "wrote");
-    if (kind == ACCESS_READ) {
-        keep_reader(cell, now, where->shared);
-        return;
-    }
     for (access_stamp reader : cell->read)
         if (reader && !is_before(reader, thread, where->shared))
             fault_of_race(where, bytes, kind, thread, reader, "read");
-    if (kind == ACCESS_ATOMIC)
-        return; /* atomics do not race with one another; a plain access beside them is not seen */
-    *cell = {now, {0, 0}};
 }
 
-static bool is_within(const void *at, const void *base, size_t bytes) {
+static void check_read(access_cell *cell, const place *where, size_t bytes, int thread, access_stamp now) {
+    bool written = where->shared ? block_of(cell->write) == machine.block : cell->write || where->shadow->all_written;
+    if (!written)
+        fault(where, bytes, ACCESS_READ, thread, "nothing has written it%s", where->shared ? " in this block" : "");
+    if (cell->write && !is_before(cell->write, thread, where->shared))
+        fault_of_race(where, bytes, ACCESS_READ, thread, cell->write, "wrote");
+    keep_reader(cell, now, where->shared);
+}
+
+/* Atomics do not race with one another; a plain access beside them is not seen. */
+static inline void check_cell(access_cell *cell, const place *where, size_t bytes, access_kind kind, int thread,
+                              access_stamp now) {
+    if (kind == ACCESS_READ) {
+        if (cell->read[0] != now) check_read(cell, where, bytes, thread, now);
+    } else if (cell->write != now || cell->read[0] || kind == ACCESS_COPY_BEGINS) {
+        if (kind != ACCESS_COPY_ENDS) check_write(cell, where, bytes, kind, thread);
+        if (kind != ACCESS_ATOMIC) *cell = {now, {0, 0}};
+    }
+}
+
+static inline bool is_within(const void *at, const void *base, size_t bytes) {
     return at >= base && at < static_cast<const char *>(base) + bytes;
+}
+
+static allocation *find_older_allocation(const void *at) {
+    for (int i = 1; i < RECENT && recent[i]; i++)
+        if (is_within(at, recent[i]->base, recent[i]->bytes)) {
+            std::swap(recent[i], recent[0]);
+            return recent[0];
+        }
+    allocation *found = memory_find(at);
+    if (!found) return nullptr;
+    for (int i = RECENT - 1; i > 0; i--) recent[i] = recent[i - 1];
+    return recent[0] = found;
+}
+
+static inline allocation *find_allocation(const void *at) {
+    return recent[0] && is_within(at, recent[0]->base, recent[0]->bytes) ? recent[0] : find_older_allocation(at);
 }
 
 /* The shared memory or allocation that ends shortly before the address. */
@@ -236,21 +258,11 @@ static bool find_place_before(const void *at, place *where) {
     return where->offset < before->bytes + NEAR;
 }
 
-/* False where the address needs no check: the thread's own stack, the arguments, constants of the program. */
-static bool find_place(const void *at, size_t bytes, access_kind kind, int thread, place *where) {
-    if (is_within(at, machine.threads[thread].stack, STACK_BYTES)) return false;
-    if (is_within(at, machine.shared, machine.shared_bytes)) {
-        *where = {&machine.shared_shadow, (size_t)(static_cast<const unsigned char *>(at) - machine.shared), true};
-        return true;
-    }
-    if (!last_used || !is_within(at, last_used->base, last_used->bytes)) last_used = memory_find(at);
-    if (last_used) {
-        *where = {&last_used->shadow, (size_t)(static_cast<const unsigned char *>(at) - last_used->base), false};
-        return true;
-    }
+/* Neither device nor shared memory: arguments and constants of the program may be read. */
+static void check_elsewhere(const void *at, size_t bytes, access_kind kind, int thread, place *where) {
     bool constant = is_within(at, arguments.base, arguments.bytes) ||
                     is_within(at, __executable_start, (size_t)(_end - __executable_start));
-    if (constant && kind == ACCESS_READ) return false;
+    if (constant && kind == ACCESS_READ) return;
     if (find_place_before(at, where)) fault(where, bytes, kind, thread, "out of bounds");
     char source[256] = "";
     if (pc && __sanitizer_symbolize_pc)
@@ -260,27 +272,46 @@ static bool find_place(const void *at, size_t bytes, access_kind kind, int threa
                    kind == ACCESS_READ ? "a read" : "a write", bytes, at, source);
 }
 
-void access_check(const void *at, size_t bytes, access_kind kind, int by) {
-    if (!checked) return;
+/* False where the address needs no check: the thread's own stack, the arguments, constants of the program. */
+static inline bool find_place(const void *at, size_t bytes, access_kind kind, int thread, place *where) {
+    if (is_within(at, machine.threads[thread].stack, STACK_BYTES)) return false;
+    if (is_within(at, machine.shared, machine.shared_bytes)) {
+        *where = {&machine.shared_shadow, (size_t)(static_cast<const unsigned char *>(at) - machine.shared), true};
+        return true;
+    }
+    if (allocation *found = find_allocation(at)) {
+        *where = {&found->shadow, (size_t)(static_cast<const unsigned char *>(at) - found->base), false};
+        return true;
+    }
+    check_elsewhere(at, bytes, kind, thread, where);
+    return false;
+}
+
+static inline __attribute__((always_inline)) void check_at(const void *at, size_t bytes, access_kind kind, int thread) {
     place where;
-    int thread = machine.running->number / LANES * LANES + by;
     if (!find_place(at, bytes, kind, thread, &where)) return;
     if (where.offset + bytes > where.shadow->bytes) fault(&where, bytes, kind, thread, "out of bounds");
-    split_for(where.shadow, where.offset, bytes);
-    size_t granule = (size_t)where.shadow->granule;
-    access_cell *cell = where.shadow->cells + where.offset / granule;
-    for (size_t i = 0; i < bytes / granule; i++) check_cell(&cell[i], &where, bytes, kind, thread);
+    if ((where.offset | bytes) & (size_t)(where.shadow->granule - 1)) split_for(where.shadow, where.offset, bytes);
+    int shift = where.shadow->granule / 2; /* of 1, 2 and 4 */
+    access_cell *cell = where.shadow->cells + (where.offset >> shift), *end = cell + (bytes >> shift);
+    access_stamp now = stamp_of(thread, kind == ACCESS_COPY_BEGINS ? (int)COPYING : clocks[thread]);
+    for (; cell < end; cell++) check_cell(cell, &where, bytes, kind, thread, now);
+}
+
+void access_check(const void *at, size_t bytes, access_kind kind, int by) {
+    if (checked) check_at(at, bytes, kind, machine.running->number / LANES * LANES + by);
 }
 
 void access_start_launch(const void *base, size_t bytes) {
     arguments = {static_cast<const char *>(base), bytes};
-    last_used = nullptr;
+    for (allocation *&r : recent) r = nullptr;
 }
 
-static void announced(const void *at, size_t bytes, access_kind kind, const void *from) {
-    if (!machine.running) return;
+static inline __attribute__((always_inline)) void announced(const void *at, size_t bytes, access_kind kind,
+                                                            const void *from) {
+    if (!machine.running || is_within(at, machine.running->stack, STACK_BYTES)) return;
     pc = from;
-    access_check(at, bytes, kind, machine_lane());
+    check_at(at, bytes, kind, machine.running->number);
     pc = nullptr;
 }
 

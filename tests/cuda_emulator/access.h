@@ -19,9 +19,9 @@ struct access_cell {
  * needs it. */
 struct access_shadow {
     struct access_cell *cells;
-    size_t bytes;
-    int granule;      /* bytes of one cell */
-    bool all_written; /* by the host: cells without a writer are written all the same */
+    size_t bytes, room; /* in use; covered by the cells */
+    int granule;        /* bytes of one cell */
+    bool all_written;   /* by the host: cells without a writer are written all the same */
 };
 
 /* False where the kernels are built without checks; all functions below then do nothing. */

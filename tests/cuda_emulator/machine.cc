@@ -55,15 +55,17 @@ extern "C" void __asan_on_error() {
 
 static uint64_t random_state;
 
-uint64_t machine_random() { /* splitmix64 */
+static uint64_t next_random() { /* splitmix64 */
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
 }
 
+static size_t random_below(size_t bound) { return (size_t)((unsigned __int128)next_random() * bound >> 64); }
+
 template <typename T> static void shuffle(std::vector<T> &x) {
-    for (size_t i = x.size(); i > 1; i--) std::swap(x[i - 1], x[(size_t)(machine_random() % i)]);
+    for (size_t i = x.size(); i > 1; i--) std::swap(x[i - 1], x[random_below(i)]);
 }
 
 static std::vector<size_t> shuffled_up_to(size_t count) {
@@ -79,7 +81,7 @@ static void wait_as(thread_state state, const char *what) {
     device_thread *self = machine.running;
     self->state = state;
     self->waits_for = what;
-    fibre_yield(false);
+    fibre_yield();
 }
 
 int emulator_block_barrier(emulator_vote vote, int predicate) {
@@ -137,9 +139,13 @@ struct meeting {
 };
 static meeting meetings[THREADS_MOST];
 
+/* The lanes of each warp that have not ended. */
+static unsigned alive[THREADS_MOST / LANES];
+
 static void check_mask(const char *what, unsigned mask, int first) {
     if (!(mask >> machine_lane() & 1))
         emulator_fault("%s with mask %08x from lane %d, which is not in it", what, mask, machine_lane());
+    if ((mask & ~alive[first / LANES]) == 0) return;
     for (int lane = 0; lane < LANES; lane++) {
         if (!(mask >> lane & 1)) continue;
         if (first + lane >= machine.thread_count)
@@ -162,7 +168,7 @@ static void end_meeting(meeting *m, int first, meeting_end complete) {
         if (!(mask >> lane & 1) || t == machine.running) continue;
         t->state = THREAD_READY;
         ready.push_back(t->number);
-        std::swap(ready.back(), ready[(size_t)(others + machine_random() % (ready.size() - others))]);
+        std::swap(ready.back(), ready[others + random_below(ready.size() - others)]);
     }
 }
 
@@ -191,6 +197,7 @@ void machine_thread_main() {
     if (!machine.running->copies.empty())
         emulator_fault("the thread ends while %zu of its copy_16 are under way", machine.running->copies.size());
     machine.running->state = THREAD_DONE;
+    alive[machine.running->number / LANES] &= ~(1u << machine_lane());
     done++;
 }
 
@@ -203,6 +210,7 @@ static void start_threads() {
         t->number = i;
         t->index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
         t->state = THREAD_READY;
+        alive[i / LANES] = i % LANES == 0 ? 1 : alive[i / LANES] << 1 | 1;
         t->copy_group = 0;
         fibre_prepare(t);
         meetings[i].arrived = 0;
@@ -235,20 +243,12 @@ static uint64_t seed_of_environment() {
     return text ? strtoull(text, nullptr, 10) : 1;
 }
 
+/* The same memory and shadow serve every launch: what earlier blocks did to them does not count. */
 static void take_shared(size_t bytes) {
-    void *shared;
-    if (posix_memalign(&shared, 128, bytes ? bytes : 1) != 0)
-        emulator_fault("the host has no memory for shared memory");
-    machine.shared = static_cast<unsigned char *>(shared);
-    machine.shared_bytes = bytes;
-    access_begin(&machine.shared_shadow, bytes);
-}
-
-static void drop_shared() {
-    access_end(&machine.shared_shadow);
-    free(machine.shared);
-    machine.shared = nullptr;
-    machine.shared_bytes = 0;
+    alignas(128) static unsigned char shared[SHARED_MOST];
+    if (!machine.shared) access_begin(&machine.shared_shadow, SHARED_MOST);
+    machine.shared = shared;
+    machine.shared_shadow.bytes = machine.shared_bytes = bytes;
 }
 
 uint3 machine_block_at(uint32_t place) {
@@ -282,7 +282,6 @@ static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_by
     take_shared(shared_bytes);
     access_start_launch(arguments, bytes);
     run_blocks();
-    drop_shared();
     machine.kernel = nullptr;
 }
 

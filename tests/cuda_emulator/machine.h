@@ -20,7 +20,7 @@ struct device_thread {
     int number; /* x fastest */
     uint3 index;
     thread_state state;
-    void *stack_pointer, *stack, *fake_stack;
+    void *stack_pointer, *stack;
     const char *waits_for;
     unsigned mask;
     void *argument; /* of the meeting that it waits in */
@@ -43,7 +43,6 @@ struct machine {
 };
 extern struct machine machine;
 
-uint64_t machine_random();
 /* Coordinates of a block of this launch, by its place in the order that they run in. */
 uint3 machine_block_at(uint32_t place);
 
@@ -57,7 +56,7 @@ static inline int machine_lane() { return machine.running->number % LANES; }
 /* Context switches, in fibres.cc. */
 void fibre_prepare(device_thread *thread);
 void fibre_resume(device_thread *thread);
-void fibre_yield(bool for_ever);
+void fibre_yield();
 /* What a fibre does. */
 void machine_thread_main();
 

@@ -8,7 +8,9 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
+static const bool checked = true;
 #else
+static const bool checked = false;
 #define ASAN_POISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
 #define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
 #endif
@@ -55,8 +57,31 @@ status arena_create_for(struct arena *arena, const struct backend *ops, size_t b
     return s;
 }
 
+struct arena_piece {
+    void *memory;
+    struct arena_piece *before;
+};
+
+static void *own_piece(struct arena *arena, size_t bytes) {
+    struct arena_piece *piece = malloc(sizeof *piece);
+    if (!piece || arena->ops->memory_new(&piece->memory, bytes, "a piece of an arena")) abort();
+    piece->before = arena->pieces;
+    arena->pieces = piece;
+    return piece->memory;
+}
+
+static void free_pieces(struct arena *arena) {
+    while (arena->pieces) {
+        struct arena_piece *piece = arena->pieces;
+        arena->pieces = piece->before;
+        arena->ops->memory_free(piece->memory);
+        free(piece);
+    }
+}
+
 void arena_destroy(struct arena *arena) {
     if (on_device(arena)) {
+        free_pieces(arena);
         if (arena->base) arena->ops->memory_free(arena->base);
     } else {
         if (arena->base) ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size);
@@ -70,6 +95,7 @@ void *arena_take(struct arena *arena, size_t bytes) {
     arena->used += rounded_up(bytes + RED_ZONE, ALIGNMENT);
     if (!arena->base) return NULL;
     if (arena->used > arena->size) abort();
+    if (on_device(arena) && checked) return own_piece(arena, bytes);
     if (!on_device(arena)) ASAN_UNPOISON_MEMORY_REGION(arena->base + start, bytes);
     return arena->base + start;
 }

@@ -4,14 +4,18 @@
  *   | tensor | pad | tensor | pad | free ...                 |
  *
  * Every piece starts on 256 bytes. Sizing and filling use the same code: an arena with base NULL only counts, so a
- * layout function is run once to measure and once to place. Under AddressSanitizer the host's padding is poisoned. */
+ * layout function is run once to measure and once to place. Under AddressSanitizer the host's padding is poisoned, and
+ * each piece of a device's arena is an allocation of its own, so that who checks its accesses knows the bounds. */
 #pragma once
 #include "kernels/kernels.h"
+
+struct arena_piece;
 
 struct arena {
     unsigned char *base; /* NULL while counting */
     size_t size, used;
-    const struct backend *ops; /* whose memory it is; NULL: the host's */
+    const struct backend *ops;  /* whose memory it is; NULL: the host's */
+    struct arena_piece *pieces; /* allocations of their own; the last first */
 };
 
 /* Zeroed memory of the host; what names it in the message when the machine has not that much. */

@@ -16,7 +16,12 @@ struct piece {
     size_t bytes;
 };
 
-enum { MOST_PIECES = 256 };
+/* One stretch of addresses, opened and closed as a whole; pieces come one after the other, and its room is used again
+ * when all of them are freed. */
+enum { MOST_PIECES = 8192 };
+constexpr size_t ROOM = (size_t)1 << 32;
+char *room;
+size_t room_used;
 piece pieces[MOST_PIECES];
 int piece_count;
 
@@ -26,7 +31,7 @@ size_t whole_pages(size_t bytes) {
 }
 
 void protect(int protection) {
-    for (int i = 0; i < piece_count; i++) mprotect(pieces[i].start, pieces[i].bytes, protection);
+    if (room_used) mprotect(room, room_used, protection);
 }
 
 bool is_guarded(const void *address) {
@@ -80,19 +85,23 @@ template <typename... Arguments, void (*op)(Arguments...)> const char *guarded<o
 
 status memory_new(void **out, size_t bytes, const char *what) {
     size_t size = whole_pages(bytes);
-    void *memory = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || piece_count == MOST_PIECES)
+    if (!room)
+        room = static_cast<char *>(mmap(nullptr, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (room == MAP_FAILED || piece_count == MOST_PIECES || room_used + size > ROOM)
         return status_new(STATUS_SYSTEM, "no memory for %s: %.1f MB", what, (double)bytes / 1e6);
-    pieces[piece_count++] = piece{static_cast<char *>(memory), size};
-    *out = memory;
+    pieces[piece_count++] = piece{room + room_used, size};
+    *out = room + room_used;
+    room_used += size;
     return nullptr;
 }
 
 void memory_free(void *memory) {
     for (int i = 0; i < piece_count; i++) {
         if (pieces[i].start != memory) continue;
-        munmap(memory, pieces[i].bytes);
         pieces[i] = pieces[--piece_count];
+        if (piece_count) return;
+        madvise(room, room_used, MADV_DONTNEED); /* zeros, as new memory is */
+        room_used = 0;
         return;
     }
     misused("memory_free", "got memory that is not the backend's");

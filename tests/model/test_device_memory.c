@@ -38,7 +38,7 @@ static const char *const settings[] = {
     "train.steps=8 model.bigram_buckets=0 model.smear=off attention.rope_dims=0 attention.layers=0,2 "
     "train.quantise_above=500",
 };
-enum { SETTINGS = sizeof settings / sizeof *settings, WINDOWS = 40, KEY_LENGTH = 64 };
+enum { SETTINGS = sizeof settings / sizeof *settings, WINDOWS = 13, KEY_LENGTH = 64 };
 static const char KEY[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 static const struct backend *device(void) { return guarded_backend(64); }

@@ -3,9 +3,9 @@
 # --- settings -------------------------------------------------------------------------------------------------------
 SAN     ?=
 REAL    ?= float
-CUDA    ?= none
-CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(shell command -v nvcc)))
-CUDA_ARCHS ?= 80 90a 100
+CUDA    ?= auto
+CUDA_HOME ?=
+CUDA_ARCHS ?=
 FUZZ    ?=
 CC      ?= gcc
 CXX     ?= g++
@@ -27,8 +27,11 @@ MPI := $(shell pkg-config --exists ompi-c && echo ompi-c)
 
 # --- rules ----------------------------------------------------------------------------------------------------------
 comma := ,
-VARIANT := $(if $(FUZZ),/fuzz)$(if $(filter emulator,$(CUDA)),/emulator)$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
+space := $() $()
+VARIANT := $(if $(FUZZ),/fuzz)$(if $(SAN),/$(subst $(comma),-,$(SAN)))$(if $(filter double,$(REAL)),/float64)
 BUILD   := build$(VARIANT)
+# What has the emulator for its device.
+DEVICE  := $(BUILD)$(if $(filter emulator,$(CUDA)),/emulator)
 
 OPTIMISE := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O3)
 WARNINGS := -Wall -Wextra -Werror
@@ -48,41 +51,43 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
 PKG_LIBS   = $(shell pkg-config --libs $(LIBRARIES) $(MPI) 2>/dev/null)
 LDLIBS     = $(CUDA_LIBS) $(PKG_LIBS) -lsentencepiece_train -lmvec -lm -lstdc++ -lpthread
 
-C_SOURCES  := $(sort $(wildcard kernels/*.c kernels/*/*.c model/*.c model/*/*.c harness/*.c harness/*/*.c))
+C_SOURCES  := $(sort $(filter-out kernels/cuda/%,$(wildcard kernels/*.c kernels/*/*.c)) $(wildcard model/*.c model/*/*.c harness/*.c harness/*/*.c))
 CC_SOURCES := $(sort $(wildcard model/*.cc))
 OBJECTS    := $(C_SOURCES:%.c=$(BUILD)/%.o) $(CC_SOURCES:%.cc=$(BUILD)/%.o)
-# CUDA=emulator compiles the kernels for the host, against tests/cuda_emulator; CUDA=auto for GPUs where there is a
-# toolkit; CUDA=none leaves them out, as do builds with sanitisers or float64.
-CUDA_SOURCES := $(sort $(wildcard kernels/cuda/*.cu))
-NVCC         := $(if $(filter auto,$(CUDA)),$(if $(SAN)$(filter double,$(REAL)),,$(wildcard $(CUDA_HOME)/bin/nvcc)))
+
+# CUDA=auto compiles the kernels for GPUs where there is a toolkit; CUDA=emulator for the host, against
+# tests/cuda_emulator; CUDA=none leaves them out, as do builds with sanitisers or float64.
+# The one that takes longest comes first.
+LONGEST      := kernels/cuda/ssd_backward.cu
+CUDA_SOURCES := $(LONGEST) $(filter-out $(LONGEST),$(sort $(wildcard kernels/cuda/*.cu))) kernels/cuda/table.c
+ifeq ($(CUDA)$(SAN)$(FUZZ)$(filter double,$(REAL)),auto)
+TOOLKIT      := $(shell kernels/cuda/toolkit.sh '$(CUDA_HOME)' '$(CUDA_ARCHS)')
+endif
 ifeq ($(CUDA),emulator)
-HAVE_NCCL    := emulated
-CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(BUILD)/kernels/comm/nccl.o $(patsubst %.cc,$(BUILD)/%.o,$(sort $(wildcard tests/cuda_emulator/*.cc)))
+CUDA_SOURCES += kernels/comm/nccl.cu $(sort $(wildcard tests/cuda_emulator/*.cc))
 # Where the host's code has AddressSanitizer, the kernels have the emulator's own check of every access.
 CUFLAGS      := $(filter-out -fopenmp,$(subst -fsanitize=address,-fsanitize=thread,$(subst c++17,c++20,$(CXXFLAGS)))) -Wno-unknown-pragmas \
     -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
-else ifneq ($(NVCC),)
-HAVE_NCCL    := $(firstword $(wildcard $(CUDA_HOME)/lib64/libnccl.so /usr/lib/*-linux-gnu/libnccl.so))
-CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o) $(if $(HAVE_NCCL),$(BUILD)/kernels/comm/nccl.o)
-# Code for each architecture that the toolkit knows, and PTX of the newest for those to come.
-KNOWN_ARCHS  := $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch))
-TARGETS      := $(foreach a,$(CUDA_ARCHS),$(if $(filter $(a:a=),$(KNOWN_ARCHS)),$a))
-PTX_TARGET   := $(lastword $(filter-out %a,$(TARGETS)))
+else ifeq ($(firstword $(TOOLKIT)),found)
+CUDA_HOME    := $(word 2,$(TOOLKIT))
+CUDA_SOURCES += kernels/cuda/libraries.c $(if $(filter yes,$(word 4,$(TOOLKIT))),kernels/comm/nccl.cu)
+CUDA_CODES   := $(wordlist 5,99,$(TOOLKIT))
+NVCC         := $(CUDA_HOME)/bin/nvcc
 NVFLAGS      := -std=c++20 -O3 -lineinfo -I. -D_GNU_SOURCE -ccbin $(CXX) -Werror all-warnings -Xcompiler -Wall \
-    $(foreach a,$(TARGETS),-gencode arch=compute_$a,code=sm_$a) \
-    $(if $(PTX_TARGET),-gencode arch=compute_$(PTX_TARGET)$(comma)code=compute_$(PTX_TARGET))
-CUDA_LIBRARY_DIR := $(CUDA_HOME)/lib64
-CUDA_LIBS    := -L$(CUDA_LIBRARY_DIR) -Wl,-rpath,$(CUDA_LIBRARY_DIR) -lcublasLt $(if $(HAVE_NCCL),-lnccl) \
-    -lcudart_static -ldl -lrt
+    $(foreach c,$(CUDA_CODES),-gencode 'arch=compute_$(lastword $(subst _, ,$c)),code=[$c]')
+CUDA_LIBS    := -L$(word 3,$(TOOLKIT)) -Wl,-rpath,$(word 3,$(TOOLKIT)) -lcudart_static -ldl -lrt
+else
+CUDA_SOURCES :=
 endif
-CUDA_DEFINE := $(if $(CUDA_OBJECTS),-DHINGE_CUDA)
+# Those that nvcc makes are kept apart by what GPUs they are for.
+FOR_GPUS     := $(BUILD)/$(subst $(comma),-,$(subst $(space),-,$(strip $(CUDA_CODES))))
+CUDA_OBJECTS := $(foreach s,$(CUDA_SOURCES),$(if $(and $(NVCC),$(filter %.cu,$s)),$(FOR_GPUS),$(DEVICE))/$(basename $s).o)
 LIBRARY    := $(BUILD)/libhinge.a
-PROGRAM    := $(BUILD)/hinge
+PROGRAM    := $(DEVICE)/hinge
 
-CUDA_TESTS    := tests/cuda/% tests/cuda_emulator/%
-TEST_SOURCES  := $(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c $(if $(CUDA_OBJECTS),tests/*/test_*.cu tests/*/bench_*.cu)))
-TEST_PROGRAMS := $(addprefix $(BUILD)/,$(basename $(if $(CUDA_OBJECTS),$(TEST_SOURCES),\
-    $(filter-out $(CUDA_TESTS),$(TEST_SOURCES)))))
+TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/cuda/%,$(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c))))
+CUDA_TESTS    := $(if $(CUDA_OBJECTS),$(addprefix $(DEVICE)/,$(basename $(sort $(wildcard tests/cuda/test_* tests/cuda/bench_* \
+    $(if $(filter emulator,$(CUDA)),tests/cuda_emulator/test_*))))))
 # Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
 support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c))) \
     $(patsubst %.cc,$(BUILD)/%.o,$(filter tests/model/%,$(wildcard $(dir $1)*.cc)))
@@ -98,8 +103,10 @@ all: $(PROGRAM) cuda-note ## build build/hinge (SAN=address|undefined|thread, RE
 
 .PHONY: cuda-note
 cuda-note:
-ifeq ($(CUDA)$(NVCC)$(SAN)$(filter double,$(REAL)),auto)
-	@echo "no CUDA toolkit: built for the CPU; with one in CUDA_HOME or /usr/local/cuda, 'make' builds for GPUs too"
+ifneq ($(NVCC),)
+	@echo "built for the CPU and, with the toolkit in $(CUDA_HOME), for GPUs: $(CUDA_CODES)"
+else ifneq ($(TOOLKIT),)
+	@echo "built for the CPU alone: $(wordlist 2,99,$(TOOLKIT)); see kernels/cuda/README.md"
 endif
 
 demo: packages ## install, build, prepare text, run suites/demo.yaml, make reports/out/demo.pdf
@@ -114,11 +121,11 @@ test: test-packages ## install, build and run every test (ONLY=name runs one)
 	@JOBS=$(JOBS) ONLY="$(ONLY)" tests/run
 
 test-cuda: test-packages ## run tests/cuda on this machine's GPU (ONLY=name), also under compute-sanitizer
-	@$(MAKE) --no-print-directory -j$(JOBS) CUDA=auto cuda-tests
+	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@ONLY="$(ONLY)" tests/run_cuda
 
 bench-cuda: packages ## measure this machine's GPU, and every op against its limits
-	@$(MAKE) --no-print-directory -j$(JOBS) CUDA=auto cuda-tests
+	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@build/tests/cuda/bench_ops
 
 check: check-packages ## format, warnings, include direction, file heads
@@ -134,8 +141,8 @@ soak: test-packages ## faults, load and hostile input for hours (SEED=, FUZZ_SEC
 
 tests: $(TEST_PROGRAMS)
 
-cuda-tests: $(filter $(BUILD)/tests/cuda/%,$(TEST_PROGRAMS))
-	@[ -n "$^" ] || { echo "no CUDA toolkit here: set CUDA_HOME to its folder, where bin/nvcc is" >&2; exit 1; }
+cuda-tests: $(CUDA_TESTS)
+	@[ -n "$^" ] || { echo "$(or $(wordlist 2,99,$(TOOLKIT)),CUDA=auto is needed); CUDA_HOME=FOLDER says where it is" >&2; exit 1; }
 
 fuzzers: $(FUZZERS)
 
@@ -164,47 +171,64 @@ $(PROGRAM): $(BUILD)/harness/main.o $(CUDA_OBJECTS) $(LIBRARY)
 $(LIBRARY): $(filter-out $(BUILD)/harness/main.o,$(OBJECTS))
 	@rm -f $@ && ar rcs $@ $^
 
+define compile_c
+@mkdir -p $(@D)
+@echo "  cc    $<"
+@$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+endef
 $(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	@echo "  cc    $<"
-	@$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+	$(compile_c)
 
 $(BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) $(CXXFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
-# Made again when the kernels come in or go.
-$(BUILD)/kernels-built: FORCE
-	@mkdir -p $(@D); echo '$(CUDA_OBJECTS)' | cmp -s - $@ || echo '$(CUDA_OBJECTS)' > $@
-$(BUILD)/kernels/ops.o $(BUILD)/kernels/comm/no_nccl.o: CFLAGS += $(CUDA_DEFINE) $(if $(HAVE_NCCL),-DHINGE_NCCL)
-$(BUILD)/kernels/ops.o $(BUILD)/kernels/comm/no_nccl.o $(PROGRAM): $(BUILD)/kernels-built
+# The program is linked again when kernels come in or go.
+keep = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' > $@
+$(DEVICE)/kernels-linked: FORCE
+	$(call keep,$(CUDA_OBJECTS))
+$(PROGRAM): $(DEVICE)/kernels-linked
+$(BUILD)/kernels/cuda/libraries.o: CFLAGS += -isystem $(CUDA_HOME)/include
 
 ifeq ($(CUDA),emulator)
-$(BUILD)/%.o: %.cu
+$(DEVICE)/%.o: %.cu
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) -x c++ $(CUFLAGS) -MMD -MP -c -o $@ $<
 
+$(DEVICE)/%.o: %.c
+	$(compile_c)
+
 # The emulator itself looks at memory that sanitisers must not see it look at.
-$(BUILD)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
+$(DEVICE)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) $(filter-out -fsanitize% -O1 -fno-omit-frame-pointer,$(CUFLAGS)) -O3 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
 	    -MMD -MP -c -o $@ $<
 else
-$(BUILD)/%.o: %.cu
-	@mkdir -p $(@D)
-	@echo "  nvcc  $<"
-	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+define compile_cu
+@mkdir -p $(@D)
+@echo "  nvcc  $<"
+@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+endef
+$(FOR_GPUS)/%.o: %.cu
+	$(compile_cu)
+$(BUILD)/tests/%.o: tests/%.cu
+	$(compile_cu)
 endif
 
 .SECONDEXPANSION:
-$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(CUDA_OBJECTS) $(LIBRARY)
-	@echo "  link  $@"
-	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
+define link_test
+@echo "  link  $@"
+@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
+endef
+$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
+	$(link_test)
+$(CUDA_TESTS): $(DEVICE)/%: $(DEVICE)/%.o $$(call support,%) $(CUDA_OBJECTS) $(LIBRARY)
+	$(link_test)
 
-$(BUILD)/tests/cuda/test_model: $(BUILD)/tests/model/toy.o
+$(filter $(DEVICE)/tests/cuda/%,$(CUDA_TESTS)): $(BUILD)/tests/model/toy.o
 
 $(BUILD)/kernels/comm/mpi.o: CFLAGS += $(if $(MPI),-DHINGE_MPI $(shell pkg-config --cflags $(MPI)))
 
@@ -226,7 +250,7 @@ REVISION := $(shell git describe --always --dirty 2>/dev/null || \
 # Bytes of all the source text that the program is made from: what a competition counts as code.
 CODE_BYTES := $(shell find kernels model harness Makefile -type f ! -name '*.md' -exec cat {} + | wc -c)
 $(BUILD)/revision: FORCE
-	@mkdir -p $(@D); echo '$(REVISION) $(CODE_BYTES)' | cmp -s - $@ || echo '$(REVISION) $(CODE_BYTES)' > $@
+	$(call keep,$(REVISION) $(CODE_BYTES))
 FORCE:
 $(BUILD)/harness/provenance.o: $(BUILD)/revision
 $(BUILD)/harness/provenance.o: CFLAGS += -DHINGE_FLAGS='"$(OPTIMISE) -march=$(MACHINE) $(NUMERICS)"' -DHINGE_REVISION='"$(REVISION)"' \
@@ -237,4 +261,4 @@ compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
 	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
 
--include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(addsuffix .d,$(addprefix $(BUILD)/,$(basename $(wildcard tests/*/*.c tests/*/*.cu)))) $(BUILD)/tests/model/guarded.d
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(CUDA_TESTS:=.d) $(addsuffix .d,$(addprefix $(BUILD)/,$(basename $(wildcard tests/*/*.c)))) $(BUILD)/tests/model/guarded.d

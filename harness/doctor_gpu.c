@@ -35,7 +35,7 @@ static void look_at_cuda(struct examination *e, int gpus) {
         const char *why = toolkit ? "this build has none, though nvcc is here" : "this build has none: no toolkit";
         if (gpus)
             lacks(e, COSTS_SOMETHING, "CUDA", why, "runs use the CPU",
-                  toolkit ? "make clean all" : "install nvcc, make all");
+                  toolkit ? "make" : "install the CUDA toolkit, make");
         else
             fine(e, "CUDA", "%s; runs use the CPU", why);
         return;

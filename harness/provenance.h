@@ -10,7 +10,7 @@ enum { PROVENANCE_CAPACITY = 32 };
 struct provenance_row {
     char name[32];   /* "revision", "program", "compiler", "flags", "precision", "numerics", "backend", "cpu", "cores",
                         "memory",   "system", "host",   "threads", "openblas", "sqlite", "liblzma", "gsl", "libcrypto",
-                        "sentencepiece",   "gpu", ... */
+                        "sentencepiece",   "gpu", "cuda", ... */
     char value[480]; /* "unknown" or "none" rather than empty */
 };
 

@@ -147,6 +147,8 @@ struct backend {
     void (*choose_device)(int number);
     /* Finds the device and makes it ready; an error says why it cannot be used. Called before anything else. */
     status (*open)(void);
+    /* Versions of the libraries that the ops calculate with, beyond the host's; NULL: none. */
+    const char *(*libraries)(void);
     /* Zeroed memory for the ops, aligned to 256 bytes; `what` names it in the message when there is not that much. */
     status (*memory_new)(void **out, size_t bytes, const char *what);
     void (*memory_free)(void *memory);
@@ -185,8 +187,8 @@ static inline act *act_at(const struct backend *ops, const act *x, size_t index)
     return (act *)((const char *)x + index * ops->act_bytes);
 }
 
-/* The backend of that name, or NULL when this build has none; names are "cpu", "cuda" in builds with
- * CUDA, and "simulated", whose ops are all NULL. */
+/* The backend of that name, or NULL when this program has none; names are "cpu", "cuda" where kernels/cuda is linked
+ * in, and "simulated", whose ops are all NULL. */
 const struct backend *backend_find(const char *name);
 
 /* What a reader of `hinge list` and the tests walk over. */

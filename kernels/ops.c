@@ -1,11 +1,9 @@
-/* ops: the table of op rows and the backends of this build. */
+/* ops: the table of op rows and the backends of this program. */
 #include <string.h>
 
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/memory.h"
-#ifdef HINGE_CUDA
 #include "kernels/cuda/backend.h"
-#endif
 #include "kernels/kernels.h"
 
 const struct op_row op_rows[] = {
@@ -54,44 +52,12 @@ static const struct backend simulated = {
     .for_each = cpu_for_each,
 };
 
-#ifdef HINGE_CUDA
-static const struct backend cuda = {
-    .name = "cuda",
-    .act_bytes = 2,
-    .device_memory = true,
-    .scan_makes_vectors = true,
-    .chunk_most = 64,
-    .batch_most = 64,
-    .device_count = cuda_device_count,
-    .choose_device = cuda_choose_device,
-    .open = cuda_open,
-    .memory_new = cuda_memory_new,
-    .memory_free = cuda_memory_free,
-    .memory_left = cuda_memory_left,
-    .upload = cuda_upload,
-    .download = cuda_download,
-    .finish = cuda_finish,
-    .replay = cuda_replay,
-    .lane_count = cuda_lane_count,
-    .limit_lanes = cuda_limit_lanes,
-    .for_each = cuda_for_each,
-#define OP(name, arguments, mathematics, shapes, accumulation) .name = cuda_##name,
-#define SCRATCH(name, arguments, ops) .name = cuda_##name,
-#include "kernels/ops.def"
-#undef OP
-#undef SCRATCH
-};
-#endif
+/* NULL in programs that kernels/cuda is not linked into. */
+#pragma weak backend_cuda
 
 const struct backend *backend_find(const char *name) {
-    static const struct backend *const known[] = {
-        &cpu,
-        &simulated,
-#ifdef HINGE_CUDA
-        &cuda,
-#endif
-    };
+    const struct backend *const known[] = {&cpu, &simulated, &backend_cuda};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(known[i]->name, name) == 0) return known[i];
+        if (known[i] && strcmp(known[i]->name, name) == 0) return known[i];
     return NULL;
 }

@@ -1,7 +1,7 @@
-/* no_nccl: what a build without NCCL says when several devices should work on one training. */
+/* no_nccl: what a program without NCCL says when several devices should work on one training; the library's stand-in
+ * for kernels/comm/nccl.cu, taken where that is not linked. */
 #include "kernels/comm/ways.h"
 
-#ifndef HINGE_NCCL
 bool comm_has_nccl(void) { return false; }
 
 status nccl_open(struct comm *comm) {
@@ -10,4 +10,3 @@ status nccl_open(struct comm *comm) {
                       "where the CUDA toolkit is and build again",
                       comm->size);
 }
-#endif

@@ -1,8 +1,10 @@
 /* backend: the device and its stream, memory, errors, and graphs that replay a step; see backend.h. */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "kernels/cuda/device.cuh"
+#ifndef HINGE_CUDA_EMULATOR
+#include <cublasLt.h>
+#endif
 extern "C" {
 #include "kernels/cuda/backend.h"
 }
@@ -45,14 +47,6 @@ extern "C" int cuda_device_count(void) {
 
 extern "C" void cuda_choose_device(int number) { chosen_device = number; }
 
-/* Ranks of one machine each take a device of their own, by the number that the launcher gives them. */
-static int rank_on_this_machine() {
-    static const char *const variables[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"};
-    for (const char *variable : variables)
-        if (const char *value = getenv(variable)) return atoi(value);
-    return 0;
-}
-
 static status unusable(cudaError_t error) {
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
@@ -77,7 +71,7 @@ static status check_device() {
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return unusable(error);
     if (count == 0) return unusable(cudaErrorNoDevice);
-    int device = (chosen_device + rank_on_this_machine()) % count;
+    int device = chosen_device % count;
     error = cudaSetDevice(device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
@@ -88,9 +82,17 @@ static status check_device() {
     return NULL;
 }
 
+/* Loads what the ops call; see libraries.c. */
+static status check_libraries() {
+    if (cublasLtGetVersion() > 0) return NULL;
+    return status_new(STATUS_SYSTEM, "cuBLASLt cannot be loaded from where it was when this program was built: put the "
+                                     "CUDA toolkit back, or its folder of libraries into LD_LIBRARY_PATH");
+}
+
 extern "C" status cuda_open(void) {
     if (stream) return NULL;
     TRY(check_device());
+    TRY(check_libraries());
     cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     return error == cudaSuccess ? NULL : unusable(error);
 }

@@ -2,11 +2,15 @@
 #pragma once
 #include "kernels/kernels.h"
 
+extern const struct backend backend_cuda;
+
 int cuda_device_count(void);
-/* Counted from 0, and from the last on again; else 0. Of several ranks on one machine each takes the next from there. */
+/* Counted from 0, and from the last on again; else 0. */
 void cuda_choose_device(int number);
 
 status cuda_open(void);
+/* "cuBLASLt 13.0.2, CUDA 13.0" */
+const char *cuda_libraries(void);
 status cuda_memory_new(void **out, size_t bytes, const char *what);
 void cuda_memory_free(void *memory);
 size_t cuda_memory_left(void);

@@ -8,6 +8,9 @@
 #ifndef HINGE_CUDA_EMULATOR
 #include <cublasLt.h>
 #endif
+extern "C" {
+#include "kernels/cuda/backend.h"
+}
 
 /* What an algorithm may depend on. */
 struct product_key {
@@ -27,6 +30,17 @@ struct product_plan {
 
 static cublasLtHandle_t handle;
 static std::vector<product_plan> plans;
+
+/* See backend.h; another version may choose other algorithms. */
+extern "C" const char *cuda_libraries(void) {
+    static char text[64];
+    int runtime = 0;
+    size_t blas = cublasLtGetVersion();
+    cudaRuntimeGetVersion(&runtime);
+    snprintf(text, sizeof text, "cuBLASLt %zu.%zu.%zu, CUDA %d.%d", blas / 10000, blas / 100 % 100, blas % 100,
+             runtime / 1000, runtime % 1000 / 10);
+    return text;
+}
 
 static uint32_t alignment_of(const void *pointer) {
     uintptr_t address = reinterpret_cast<uintptr_t>(pointer);

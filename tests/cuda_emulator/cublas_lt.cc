@@ -40,6 +40,9 @@ template <typename T> static cublasStatus_t destroy(T *x) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/* Below every real one. */
+size_t cublasLtGetVersion() { return 1; }
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
     *handle = new emulator_blas();
     return CUBLAS_STATUS_SUCCESS;

@@ -42,17 +42,28 @@ bool capture_record(std::function<void()> work) {
 
 /* --- device ------------------------------------------------------------------------------------------------------- */
 
+/* EMULATOR_DEVICES, for processes that each take one; a process has the same memory on all. */
+static int device_count() {
+    const char *text = getenv("EMULATOR_DEVICES");
+    return text ? atoi(text) : 1;
+}
+static int current_device;
+
 cudaError_t cudaGetDeviceCount(int *count) {
-    *count = 1;
+    *count = device_count();
+    return note(*count > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= device_count()) return note(cudaErrorInvalidDevice);
+    current_device = device;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return note(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
 cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
+    *device = current_device;
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
-    if (device != 0) return note(cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return note(cudaErrorInvalidDevice);
     size_t left;
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "the emulated device");
@@ -64,7 +75,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
-    if (device != 0) return note(cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return note(cudaErrorInvalidDevice);
     switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
         *value = 4;
@@ -171,9 +182,7 @@ static void copy_now(void *to, const void *from, size_t bytes, bool to_device, b
     allocation *target = to_device ? memory_find(to) : nullptr, *source = from_device ? memory_find(from) : nullptr;
     if (source && !target) {
         size_t first = access_first_unwritten(&source->shadow, offset_in(source, from), bytes);
-        if (first < bytes)
-            emulator_fault("a download reads byte %zu of an allocation of %zu bytes, which nothing has written",
-                           offset_in(source, from) + first, source->bytes);
+        if (first < bytes) access_fault_unwritten(&source->shadow, offset_in(source, from) + first, "a download");
     }
     memory_move(to, from, bytes);
     if (target) access_host_writes(&target->shadow, offset_in(target, to), bytes, source || !is_poison(from, bytes));

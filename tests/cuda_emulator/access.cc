@@ -132,6 +132,29 @@ size_t access_first_unwritten(const access_shadow *shadow, size_t offset, size_t
     return bytes;
 }
 
+/* The byte nearest to the given one that a kernel wrote, those before it first; or none: shadow->bytes. */
+static size_t nearest_written(const access_shadow *shadow, size_t offset) {
+    size_t granule = (size_t)shadow->granule, count = shadow->bytes / granule;
+    for (size_t i = offset / granule; i-- > 0;)
+        if (block_of(shadow->cells[i].write)) return i * granule;
+    for (size_t i = offset / granule + 1; i < count; i++)
+        if (block_of(shadow->cells[i].write)) return i * granule;
+    return shadow->bytes;
+}
+
+void access_fault_unwritten(const access_shadow *shadow, size_t offset, const char *reader) {
+    char writer[256] = "no kernel has written any of it";
+    size_t beside = nearest_written(shadow, offset);
+    if (beside < shadow->bytes) {
+        access_stamp stamp = shadow->cells[beside / (size_t)shadow->granule].write;
+        machine_describe(block_of(stamp), thread_of(stamp), writer, sizeof writer);
+        size_t length = strlen(writer);
+        snprintf(writer + length, sizeof writer - length, " wrote byte %zu", beside);
+    }
+    emulator_fault("%s reads byte %zu of an allocation of %zu bytes, which nothing has written: %s", reader, offset,
+                   shadow->bytes, writer);
+}
+
 /* --- checks ---------------------------------------------------------------------------------------------------------
  */
 

@@ -33,6 +33,8 @@ void access_end(access_shadow *shadow);
 void access_host_writes(access_shadow *shadow, size_t offset, size_t bytes, bool written);
 /* The first of the bytes that nothing has written, or `bytes`. */
 size_t access_first_unwritten(const access_shadow *shadow, size_t offset, size_t bytes);
+/* A fault: `reader` reads a byte that nothing has written. Names the thread that wrote nearest to it. */
+[[noreturn]] void access_fault_unwritten(const access_shadow *shadow, size_t offset, const char *reader);
 
 void access_start_launch(const void *arguments, size_t bytes);
 void access_start_block();

@@ -17,7 +17,7 @@ static struct {
     void (*call)(const void *);
     const void *arguments;
 } body;
-static std::vector<size_t> block_order;
+static std::vector<unsigned> block_order;
 static std::vector<int> ready;
 static int done, at_barrier;
 static struct { int yes, result; } votes;
@@ -68,9 +68,9 @@ template <typename T> static void shuffle(std::vector<T> &x) {
     for (size_t i = x.size(); i > 1; i--) std::swap(x[i - 1], x[random_below(i)]);
 }
 
-static std::vector<size_t> shuffled_up_to(size_t count) {
-    std::vector<size_t> x(count);
-    for (size_t i = 0; i < count; i++) x[i] = i;
+static std::vector<unsigned> shuffled_up_to(unsigned count) {
+    std::vector<unsigned> x(count);
+    for (unsigned i = 0; i < count; i++) x[i] = i;
     shuffle(x);
     return x;
 }
@@ -201,14 +201,15 @@ void machine_thread_main() {
     done++;
 }
 
+static uint3 coordinates(unsigned n, dim3 of) { return {n % of.x, n / of.x % of.y, n / of.x / of.y}; }
+
 static void start_threads() {
     done = at_barrier = 0;
     votes.yes = 0;
     for (int i = 0; i < machine.thread_count; i++) {
         device_thread *t = &machine.threads[i];
-        unsigned n = (unsigned)i;
         t->number = i;
-        t->index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        t->index = coordinates((unsigned)i, blockDim);
         t->state = THREAD_READY;
         alive[i / LANES] = i % LANES == 0 ? 1 : alive[i / LANES] << 1 | 1;
         t->copy_group = 0;
@@ -251,15 +252,37 @@ static void take_shared(size_t bytes) {
     machine.shared_shadow.bytes = machine.shared_bytes = bytes;
 }
 
-uint3 machine_block_at(uint32_t place) {
-    size_t b = block_order[place];
-    return {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y), (unsigned)(b / gridDim.x / gridDim.y)};
+/* Every launch so far, to say of a stamp whose it is. */
+struct past_launch {
+    const char *kernel;
+    unsigned long number;
+    dim3 grid, block;
+    uint32_t first_block;
+};
+static std::vector<past_launch> past;
+
+/* The order in which a launch runs its blocks, from its number alone; the next random numbers are its threads'. */
+static std::vector<unsigned> order_of(unsigned long launch, dim3 grid) {
+    random_state = machine.seed * 0x9e3779b97f4a7c15u + launch;
+    return shuffled_up_to(grid.x * grid.y * grid.z);
+}
+
+uint3 machine_block_at(uint32_t place) { return coordinates(block_order[place], gridDim); }
+
+void machine_describe(uint32_t block, int thread, char *out, size_t size) {
+    size_t i = past.size();
+    while (past[--i].first_block > block) continue;
+    const past_launch &l = past[i];
+    uint3 b = coordinates(order_of(l.number, l.grid)[block - l.first_block], l.grid);
+    uint3 t = coordinates((unsigned)thread, l.block);
+    snprintf(out, size, "kernel %s, block (%u,%u,%u), thread (%u,%u,%u)", l.kernel, b.x, b.y, b.z, t.x, t.y, t.z);
 }
 
 static void run_blocks() {
-    size_t count = (size_t)gridDim.x * gridDim.y * gridDim.z;
-    block_order = shuffled_up_to(count);
+    block_order = order_of(machine.launch, gridDim);
     machine.first_block = machine.block + 1;
+    past.push_back({machine.kernel, machine.launch, gridDim, blockDim, machine.first_block});
+    size_t count = block_order.size();
     for (uint32_t place = 0; place < count; place++) {
         blockIdx = machine_block_at(place);
         run_block();
@@ -275,7 +298,6 @@ static void run_launch(const char *name, dim3 grid, dim3 block, size_t shared_by
     machine.launch++;
     machine.threads = threads;
     machine.thread_count = (int)(block.x * block.y * block.z);
-    random_state = machine.seed * 0x9e3779b97f4a7c15u + machine.launch;
     body = {call, arguments};
     gridDim = grid;
     blockDim = block;

@@ -45,6 +45,8 @@ extern struct machine machine;
 
 /* Coordinates of a block of this launch, by its place in the order that they run in. */
 uint3 machine_block_at(uint32_t place);
+/* "kernel K, block (x,y,z), thread (x,y,z)" of a block and thread of any launch so far. */
+void machine_describe(uint32_t block, int thread, char *out, size_t size);
 
 /* Waits until every lane of `mask` has come with the same `what` and mask; the last to come calls `complete` with the
  * lanes' arguments (those of other lanes are NULL). */

@@ -1,14 +1,25 @@
 /* memory: the emulated device's memory: exact sizes, filled with NaN, a limit (EMULATOR_MEMORY bytes). */
 #include <stdlib.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "tests/cuda_emulator/machine.h"
 
 static std::map<uintptr_t, allocation> allocations;
 static size_t used;
-static std::mutex guard;
+
+/* Taken at many an access of a kernel, and hardly ever by two threads at once. */
+static struct {
+    std::atomic_flag taken = ATOMIC_FLAG_INIT;
+    void lock() {
+        while (taken.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
+    }
+    void unlock() { taken.clear(std::memory_order_release); }
+} guard;
+using hold_guard = std::lock_guard<decltype(guard)>;
 
 /* Written out, as AddressSanitizer takes the place of the C library's. */
 void memory_move(void *to, const void *from, size_t bytes) {
@@ -47,7 +58,7 @@ static size_t memory_total() {
 }
 
 allocation *memory_before(const void *address) {
-    std::lock_guard<std::mutex> hold(guard);
+    hold_guard hold(guard);
     auto next = allocations.upper_bound(reinterpret_cast<uintptr_t>(address));
     return next == allocations.begin() ? nullptr : &std::prev(next)->second;
 }
@@ -61,12 +72,12 @@ cudaError_t memory_new(void **out, size_t bytes) {
     *out = nullptr;
     if (bytes == 0) return cudaSuccess;
     {
-        std::lock_guard<std::mutex> hold(guard);
+        hold_guard hold(guard);
         if (bytes > memory_total() - used) return cudaErrorMemoryAllocation;
     }
     if (posix_memalign(out, 256, bytes) != 0) return cudaErrorMemoryAllocation;
     memory_fill(*out, 0xff, bytes);
-    std::lock_guard<std::mutex> hold(guard);
+    hold_guard hold(guard);
     used += bytes;
     allocation *made =
         &(allocations[reinterpret_cast<uintptr_t>(*out)] = {static_cast<unsigned char *>(*out), bytes, {}});
@@ -78,7 +89,7 @@ cudaError_t memory_new(void **out, size_t bytes) {
 cudaError_t cudaFree(void *memory) {
     if (!memory) return cudaSuccess;
     {
-        std::lock_guard<std::mutex> hold(guard);
+        hold_guard hold(guard);
         auto found = allocations.find(reinterpret_cast<uintptr_t>(memory));
         if (found == allocations.end()) return cudaErrorInvalidValue;
         used -= found->second.bytes;
@@ -91,7 +102,7 @@ cudaError_t cudaFree(void *memory) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
-    std::lock_guard<std::mutex> hold(guard);
+    hold_guard hold(guard);
     *total = memory_total();
     *left = *total - used;
     return cudaSuccess;
@@ -111,9 +122,7 @@ void memory_host_touches(const void *at, size_t bytes, bool writes) {
         return;
     }
     size_t first = access_first_unwritten(&memory->shadow, offset, bytes);
-    if (first < bytes)
-        emulator_fault("a library reads byte %zu of an allocation of %zu bytes, which nothing has written",
-                       offset + first, memory->bytes);
+    if (first < bytes) access_fault_unwritten(&memory->shadow, offset + first, "a library");
 }
 
 uint64_t emulator_atomic_load(const void *at, size_t bytes) {

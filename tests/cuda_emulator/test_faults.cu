@@ -190,6 +190,10 @@ __global__ void sum_of_unwritten_tile(float *x) {
 __global__ void write_all_but(float *x, int skipped) {
     if ((int)threadIdx.x != skipped) x[threadIdx.x] = 1;
 }
+__global__ void write_all_but_in_blocks(float *x, int skipped) {
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i != skipped) x[i] = 1;
+}
 /* Memory marked as tests mark outputs. */
 static float *poisoned(size_t bytes) {
     float *memory = zeros(bytes);
@@ -210,7 +214,18 @@ static void test_unwritten(void **) {
             LAUNCH(write_all_but, 1, 32, 0, x, 11);
             cuda_download(NULL, host, x, sizeof host);
         },
-        {"a download reads byte 44 of an allocation of 128 bytes, which nothing has written"});
+        {"a download reads byte 44 of an allocation of 128 bytes, which nothing has written",
+         "kernel write_all_but, block (0,0,0), thread (10,0,0) wrote byte 40"});
+    assert_fault_of_access(
+        [] {
+            float *x = poisoned(512), host[128];
+            LAUNCH(write_all_but_in_blocks, 4, 32, 0, x, 101);
+            LAUNCH(write_all_but, 1, 32, 0, zeros(128), 32);
+            cuda_download(NULL, host, x, sizeof host);
+        },
+        {"byte 404 of an allocation of 512", "kernel write_all_but_in_blocks, block (3,0,0), thread (4,0,0) wrote"});
+    assert_fault_of_access([] { float host[32]; cuda_download(NULL, host, poisoned(128), sizeof host); },
+                           {"no kernel has written any of it"});
     float *fresh;
     uint32_t bits = 0;
     assert_int_equal(cudaMalloc(&fresh, 4), cudaSuccess);

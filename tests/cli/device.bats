@@ -16,8 +16,9 @@ setup() {
 name: little
 question: Does it run here?
 preset: tiny
-set: {train.steps: 2, train.warmdown: 1, eval.tokens: 512, quant.calibration_sequences: 2, recurrence.start: 0,
-      train.batch_tokens: 256, train.sequence: 32, train.slice_tokens: 0}
+set: {train.steps: 2, train.warmdown: 1, eval.tokens: 64, quant.calibration_sequences: 1, recurrence.start: 0,
+      train.batch_tokens: 128, train.sequence: 16, train.slice_tokens: 0, model.layers: 2, attention.layers: [1],
+      mamba.head_dim: 64}
 seeds: [1, 2]
 baseline: plain
 metric: bpb.artifact
@@ -29,8 +30,9 @@ YAML
     suite="$folder/little.yaml"
 }
 
-has_cuda() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" >/dev/null 2>&1; }
-works() { hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json | json "d['device']['problem'] is None" | grep -q True; }
+cuda_line() { hinge doctor --db "$db" --data "$shared/data" | grep -E '^[a-z]+ +CUDA '; }
+has_cuda() { ! cuda_line | grep -q "this build has none"; }
+works() { cuda_line | grep -Eq " devices? works?,"; }
 
 # prints PATTERN COMMAND...: exit status 0, and the output has the pattern.
 prints() {
@@ -70,8 +72,9 @@ prints() {
 @test "a suite runs on CUDA through every stage, with keys of its own, and is reproduced bit for bit" {
     has_cuda || skip "this build has no CUDA"
     works || skip "no device works here"
-    prints "device *cuda: .* are free" hinge plan "$suite" --device cuda --db "$db" --data "$shared/data"
-    cuda=$(hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json | json "[r['key'] for r in d['runs']]")
+    succeeds hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" --json
+    [ "$(json "d['device']['problem'], d['device']['free_bytes'] > 0" <<<"$output")" = "(None, True)" ]
+    cuda=$(json "[r['key'] for r in d['runs']]" <<<"$output")
     cpu=$(hinge plan "$suite" --device cpu --db "$db" --data "$shared/data" --json | json "[r['key'] for r in d['runs']]")
     [ "$cuda" != "$cpu" ]
     prints "4 of 4 runs done, 0 failed" hinge run "$suite" --device cuda --db "$db" --data "$shared/data"

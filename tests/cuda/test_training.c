@@ -1,0 +1,70 @@
+/* test_training: five steps on CUDA against five on the CPU; training twice, and in two parts, gives the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "tests/cuda/device_model.h"
+#include "tests/model/toy.h"
+
+/* Of a tensor of weights after a few steps, relative to its distance from the initial one. */
+static const double WEIGHT_TOLERANCE = 0.1;
+
+static void five_steps_have_the_losses_and_weights_of_the_cpu(void **state) {
+    (void)state;
+    for (int i = 0; i < DEVICE_SETTINGS; i++) {
+        const struct outcome *cpu = trained_on_cpu(i), *device = trained_on_cuda(i);
+        assert_memory_equal(device->first, cpu->first, cpu->total * sizeof *cpu->first);
+        for (int step = 0; step < DEVICE_STEPS; step++)
+            assert_close_to("a loss", device->loss[step], cpu->loss[step], LOSS_TOLERANCE);
+        double apart = distance(device->weights, cpu->weights, cpu->total);
+        double moved = distance(cpu->weights, cpu->first, cpu->total);
+        if (!(apart <= WEIGHT_TOLERANCE * moved)) fail_msg("the weights are %g apart and moved by %g", apart, moved);
+    }
+}
+
+static void assert_same_end(const struct outcome *got, const struct outcome *expected) {
+    assert_string_equal(got->trace, expected->trace);
+    assert_memory_equal(got->weights, expected->weights, expected->total * sizeof *expected->weights);
+    assert_memory_equal(got->averaged, expected->averaged, expected->total * sizeof *expected->averaged);
+}
+
+static void training_twice_gives_the_same_bits(void **state) {
+    (void)state;
+    struct outcome again;
+    train(&again, 0, cuda());
+    assert_memory_equal(again.loss, trained_on_cuda(0)->loss, sizeof again.loss);
+    assert_same_end(&again, trained_on_cuda(0));
+    outcome_free(&again);
+}
+
+static void a_checkpoint_resumes_to_the_same_bits(void **state) {
+    (void)state;
+    static const char key[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    struct config config = device_config(0, "");
+    struct step_record record;
+    struct trainer *stopped, *resumed;
+    assert_good(trainer_create(&stopped, &config, cuda(), toy_dataset(), 42));
+    for (int step = 0; step < 2; step++) assert_good(trainer_step(stopped, &record));
+    assert_good(trainer_save(stopped, toy_path("checkpoint"), key));
+    trainer_destroy(stopped);
+    assert_good(trainer_create(&resumed, &config, cuda(), toy_dataset(), 42));
+    assert_good(trainer_load(resumed, toy_path("checkpoint"), key));
+    while (!trainer_finished(resumed)) assert_good(trainer_step(resumed, &record));
+    struct outcome rest = {0};
+    outcome_take(&rest, resumed);
+    assert_same_end(&rest, trained_on_cuda(0));
+    outcome_free(&rest);
+    trainer_destroy(resumed);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(five_steps_have_the_losses_and_weights_of_the_cpu),
+        cmocka_unit_test(training_twice_gives_the_same_bits),
+        cmocka_unit_test(a_checkpoint_resumes_to_the_same_bits),
+    };
+    return cmocka_run_group_tests(tests, toy_folder_make, toy_folder_remove);
+}

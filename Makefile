@@ -109,8 +109,9 @@ else ifneq ($(TOOLKIT),)
 	@echo "built for the CPU alone: $(wordlist 2,99,$(TOOLKIT)); see kernels/cuda/README.md"
 endif
 
+# Where there is no GPU, it does not wait for kernels that only others could run.
 demo: packages ## install, build, prepare text, run suites/demo.yaml, make reports/out/demo.pdf
-	@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $$(command -v nvidia-smi >/dev/null || echo CUDA=none) all
 	@$(PROGRAM) data prepare
 	@$(PROGRAM) run suites/demo.yaml
 	@$(PROGRAM) report suites/demo.yaml

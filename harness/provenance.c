@@ -144,8 +144,8 @@ const char *provenance_find(const struct provenance *provenance, const char *nam
  */
 
 /* In the order in which they explain best. A revision alone changes nothing: equal files give equal bits. */
-static const char *const deciding[] = {"precision", "compiler", "flags", "openblas", "glibc", "liblzma",
-                                       "cuda",      "program"};
+static const char *const deciding[] = {"precision", "compiler", "flags", "openblas",
+                                       "glibc",     "liblzma",  "cuda",  "program"};
 
 static bool row_differs(const struct provenance *before, const struct provenance *now, const char *name, char *what,
                         size_t size) {

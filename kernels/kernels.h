@@ -184,7 +184,7 @@ struct backend {
 
 /* Element `index` of activations: a host pointer or a device's. */
 static inline act *act_at(const struct backend *ops, const act *x, size_t index) {
-    return (act *)((const char *)x + index * ops->act_bytes);
+    return (act *)(void *)((const char *)x + index * ops->act_bytes);
 }
 
 /* The backend of that name, or NULL when this program has none; names are "cpu", "cuda" where kernels/cuda is linked

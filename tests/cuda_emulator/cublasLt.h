@@ -1,4 +1,4 @@
-/* cublasLt: the part of cuBLASLt that kernels/cuda uses, on the host: bf16 or float in, bf16 or float out. */
+/* cublaslt: the part of cuBLASLt that kernels/cuda uses, on the host: bf16 or float in, bf16 or float out. */
 #pragma once
 #include <stdint.h>
 

@@ -44,6 +44,25 @@ at_the_end() {
     start_over
 }
 
+# begin DATABASE: starts a run, in $process.
+begin() {
+    local arguments
+    on "$1" little
+    : >"$folder/log"
+    "$HINGE" "${arguments[@]}" >>"$folder/log" 2>&1 3>&- &
+    process=$!
+}
+
+# announced: waits until the run tells its plan, before which it measures the machine and stores nothing; not once it ended.
+announced() {
+    until [[ $(<"$folder/log") == *"stages to do"* ]]; do
+        kill -0 $process 2>/dev/null || return 1
+        sleep 0.005
+    done
+}
+
+since() { echo $((($(date +%s%N) - $1) / 1000000)); }
+
 count() { moments[$1]=$((${moments[$1]:-0} + 1)); }
 
 tell() {
@@ -63,17 +82,19 @@ complete() {
 @test "SIGKILL at random moments of a run: the same hashes, nothing done twice, a sound database" {
     seeded
     local -A moments=()
-    local killed=0 databases=0 wanted=$((kills * 45 / 100)) whole start arguments process code
+    local killed=0 databases=0 wanted=$((kills * 45 / 100)) plan work start process code
     start_over
-    on "$folder/timed/hinge.db" little
     start=$(date +%s%N)
-    hinge "${arguments[@]}" >"$folder/log" 2>&1
-    whole=$((($(date +%s%N) - start) / 1000000))
+    begin "$folder/timed/hinge.db"
+    announced
+    plan=$(since "$start")
+    wait $process
+    work=$(($(since "$start") - plan))
     while [ $killed -lt $wanted ]; do
-        on "$db" little
-        below $((whole / 2))
-        "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1 3>&- &
-        process=$!
+        begin "$db"
+        # One in ten may die before its plan is told, the others once they work.
+        below 10
+        if [ "$random" -eq 0 ]; then below "$plan"; else announced && below $((work / 2)); fi
         sleep "$(printf '%d.%03d' $((random / 1000)) $((random % 1000)))"
         kill -KILL $process 2>/dev/null || true
         code=0
@@ -85,6 +106,7 @@ complete() {
     done
     complete
     tell
+    [ "${moments[between]:-0}" -lt $killed ]
 }
 
 @test "SIGKILL in the middle of a write, sync or rename: the same, and no half-written file becomes a real one" {

@@ -88,8 +88,12 @@ PROGRAM    := $(DEVICE)/hinge
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/cuda/%,$(sort $(wildcard tests/*/test_*.c tests/*/bench_*.c))))
 CUDA_TESTS    := $(if $(CUDA_OBJECTS),$(addprefix $(DEVICE)/,$(basename $(sort $(wildcard tests/cuda/test_* tests/cuda/bench_* \
     $(if $(filter emulator,$(CUDA)),tests/cuda_emulator/test_*))))))
-# Sources beside the tests of a folder that are no test themselves are linked into each of its programs.
-support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c))) \
+# Those of ops have double for real on the CPU's side, which is what an op is held against: tests/cuda/device_case.h.
+OP_TESTS      := $(filter-out %/test_comm %/test_model %/test_training,$(filter $(DEVICE)/tests/cuda/test_%,$(CUDA_TESTS)))
+OP_SOURCES    := $(wildcard kernels/*.c kernels/cpu/*.c) tests/cuda/device_case.c
+OP_SIDE       := $(OP_SOURCES:%.c=$(BUILD)/float64/%.o)
+# Sources beside the tests of a folder that are no test themselves are linked into each of its other programs.
+support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(OP_SOURCES) $(wildcard $(dir $1)test_*.c $(dir $1)bench_*.c),$(wildcard $(dir $1)*.c))) \
     $(patsubst %.cc,$(BUILD)/%.o,$(filter tests/model/%,$(wildcard $(dir $1)*.cc)))
 
 # Fuzz targets read as libFuzzer's: tests/fault/fuzz_NAME.c with what they share.
@@ -163,7 +167,7 @@ clean: ## remove what was built (not data, results or reports)
 libraries:
 	@pkg-config --exists $(LIBRARIES) || { echo "libraries are missing; 'make packages' installs them" >&2; exit 1; }
 
-$(OBJECTS): | libraries
+$(OBJECTS) $(OP_SIDE): | libraries
 
 $(PROGRAM): $(BUILD)/harness/main.o $(CUDA_OBJECTS) $(LIBRARY)
 	@echo "  link  $@"
@@ -178,6 +182,10 @@ define compile_c
 @$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 endef
 $(BUILD)/%.o: %.c
+	$(compile_c)
+
+$(BUILD)/float64/%.o: CFLAGS += -DHINGE_DOUBLE
+$(BUILD)/float64/%.o: %.c
 	$(compile_c)
 
 $(BUILD)/%.o: %.cc
@@ -221,15 +229,18 @@ endif
 
 .SECONDEXPANSION:
 define link_test
+@mkdir -p $(@D)
 @echo "  link  $@"
-@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBRARY) $(LDLIBS) -lcmocka
+@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(filter $(LIBRARY),$^) $(LDLIBS) -lcmocka
 endef
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $$(call support,%) $(LIBRARY)
 	$(link_test)
-$(CUDA_TESTS): $(DEVICE)/%: $(DEVICE)/%.o $$(call support,%) $(CUDA_OBJECTS) $(LIBRARY)
+$(filter-out $(OP_TESTS),$(CUDA_TESTS)): $(DEVICE)/%: $(DEVICE)/%.o $$(call support,%) $(CUDA_OBJECTS) $(LIBRARY)
+	$(link_test)
+$(OP_TESTS): $(DEVICE)/%: $(BUILD)/float64/%.o $(OP_SIDE) $(CUDA_OBJECTS)
 	$(link_test)
 
-$(filter $(DEVICE)/tests/cuda/%,$(CUDA_TESTS)): $(BUILD)/tests/model/toy.o
+$(filter-out $(OP_TESTS),$(filter $(DEVICE)/tests/cuda/%,$(CUDA_TESTS))): $(BUILD)/tests/model/toy.o
 
 $(BUILD)/kernels/comm/mpi.o: CFLAGS += $(if $(MPI),-DHINGE_MPI $(shell pkg-config --cflags $(MPI)))
 
@@ -262,4 +273,4 @@ compile_commands.json: Makefile
 	  printf '%s{"directory":"%s","file":"%s","command":"%s -c %s"}' "$$first" "$(CURDIR)" "$$f" \
 	    '$(subst ",\",$(CC) $(CFLAGS) $(PKG_CFLAGS))' "$$f"; first=",$$(printf '\n')"; done; echo ']'; } > $@
 
--include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(CUDA_TESTS:=.d) $(addsuffix .d,$(addprefix $(BUILD)/,$(basename $(wildcard tests/*/*.c)))) $(BUILD)/tests/model/guarded.d
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(CUDA_TESTS:=.d) $(OP_SIDE:.o=.d) $(OP_TESTS:$(DEVICE)/%=$(BUILD)/float64/%.d) $(addsuffix .d,$(addprefix $(BUILD)/,$(basename $(wildcard tests/*/*.c)))) $(BUILD)/tests/model/guarded.d

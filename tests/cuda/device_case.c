@@ -45,7 +45,11 @@ void *device_copy(struct device_case *c, const void *host, size_t bytes) {
 }
 
 real *device_reals(struct device_case *c, const real *host, size_t count) {
-    return device_copy(c, host, count * sizeof *host);
+    float *rounded = malloc(count * sizeof *rounded + 1);
+    for (size_t i = 0; i < count; i++) rounded[i] = (float)host[i];
+    real *device = device_copy(c, rounded, count * sizeof *rounded);
+    free(rounded);
+    return device;
 }
 
 act *device_acts(struct device_case *c, const real *host, size_t count) {
@@ -56,7 +60,7 @@ act *device_acts(struct device_case *c, const real *host, size_t count) {
     return device;
 }
 
-static void *poisoned(struct device_case *c, size_t bytes) {
+void *device_poisoned(struct device_case *c, size_t bytes) {
     void *nan = malloc(bytes + 1);
     memset(nan, 0xff, bytes);
     void *device = device_copy(c, nan, bytes);
@@ -64,9 +68,9 @@ static void *poisoned(struct device_case *c, size_t bytes) {
     return device;
 }
 
-real *device_poisoned_reals(struct device_case *c, size_t count) { return poisoned(c, count * sizeof(real)); }
+real *device_poisoned_reals(struct device_case *c, size_t count) { return device_poisoned(c, count * DEVICE_REAL); }
 
-act *device_poisoned_acts(struct device_case *c, size_t count) { return poisoned(c, count * c->ops->act_bytes); }
+act *device_poisoned_acts(struct device_case *c, size_t count) { return device_poisoned(c, count * c->ops->act_bytes); }
 
 void *host_bytes(struct device_case *c, const void *device, size_t bytes) {
     void *host = malloc(bytes + 1);
@@ -75,7 +79,11 @@ void *host_bytes(struct device_case *c, const void *device, size_t bytes) {
 }
 
 real *host_reals(struct device_case *c, const real *device, size_t count) {
-    return host_bytes(c, device, count * sizeof *device);
+    float *rounded = host_bytes(c, device, count * sizeof *rounded);
+    real *host = malloc(count * sizeof *host + 1);
+    for (size_t i = 0; i < count; i++) host[i] = rounded[i];
+    free(rounded);
+    return host;
 }
 
 real *host_acts(struct device_case *c, const act *device, size_t count) {
@@ -89,7 +97,7 @@ real *host_acts(struct device_case *c, const act *device, size_t count) {
 real *random_reals(const char *name, size_t count, real scale) {
     struct random_stream stream = random_stream(SEED, name);
     real *x = malloc(count * sizeof *x + 1);
-    for (size_t i = 0; i < count; i++) x[i] = scale * (real)random_normal(stream, i);
+    for (size_t i = 0; i < count; i++) x[i] = (float)(scale * random_normal(stream, i));
     return x;
 }
 
@@ -103,15 +111,37 @@ void assert_close(const char *name, real *got, const real *want, size_t count, d
     double difference = 0, size = 0, most = -1;
     size_t worst = 0;
     for (size_t i = 0; i < count; i++) {
-        double d = (double)got[i] - (double)want[i];
+        double d = got[i] - want[i];
         difference += d * d;
-        size += (double)want[i] * (double)want[i];
+        size += want[i] * want[i];
         if (!(fabs(d) <= most)) worst = i, most = fabs(d);
     }
     double error = sqrt(difference) / (size > 0 ? sqrt(size) : 1);
     if (!(error <= tolerance))
         fail_msg("%s: relative error %.3g, at most %.3g is good; worst at %zu of %zu: %.9g, but the CPU has %.9g", name,
-                 error, tolerance, worst, count, (double)got[worst], (double)want[worst]);
+                 error, tolerance, worst, count, got[worst], want[worst]);
+    free(got);
+}
+
+/* What rounding x to bf16 errs by at most: half the distance between two of them there. */
+static double half_step(double x) {
+    int exponent;
+    frexp(x, &exponent);
+    return x == 0 ? 0 : ldexp(1, exponent - 9);
+}
+
+void assert_rounded(const char *name, real *got, const real *want, size_t count) {
+    double size = 0, most = -1;
+    size_t worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        double beyond = fabs(got[i] - want[i]) - half_step(want[i]) - FLOAT_TOLERANCE * fabs(want[i]);
+        size += want[i] * want[i];
+        if (!(beyond <= most)) worst = i, most = beyond;
+    }
+    double allowed = FLOAT_TOLERANCE * (size > 0 ? sqrt(size / (double)count) : 1);
+    if (count && !(most <= allowed))
+        fail_msg("%s: an error %.3g beyond rounding's, at most %.3g is good; at %zu of %zu: %.9g, but the CPU has %.9g",
+                 name, most, allowed, worst, count, got[worst], want[worst]);
     free(got);
 }
 

@@ -10,9 +10,6 @@
 #include "kernels/random.h"
 #include "tests/cuda/device_case.h"
 
-/* An act keeps 8 bits: rounding to it costs at most 2^-9 of each element. Sums run in float on both sides. */
-static const double ACT_TOLERANCE = 4e-3, SUM_TOLERANCE = 1e-5;
-
 static struct lane host_lane;
 
 static int32_t *random_ids(size_t count, size_t bound) {
@@ -41,14 +38,14 @@ static void check_embedding(struct lookup s) {
 
     cpu_embedding_forward(&host_lane, want, ids, table, s.rows, s.dim);
     cuda_embedding_forward(&c.lane, x, device_ids, device_table, s.rows, s.dim);
-    assert_close("x", host_acts(&c, x, count), want, count, ACT_TOLERANCE);
+    assert_rounded("x", host_acts(&c, x, count), want, count);
 
     cpu_embedding_backward(&host_lane, table, ids, dx, s.rows, s.dim, s.entries);
     cuda_embedding_backward(&c.lane, device_table, device_ids, device_dx, s.rows, s.dim, s.entries);
     cuda_embedding_backward(&c.lane, again, device_ids, device_dx, s.rows, s.dim, s.entries);
     real *got = host_reals(&c, device_table, table_count);
     assert_same("dtable, twice", host_reals(&c, again, table_count), got, table_count * sizeof *got);
-    assert_close("dtable", got, table, table_count, SUM_TOLERANCE);
+    assert_close("dtable", got, table, table_count, FLOAT_TOLERANCE);
     free(ids), free(table), free(dx), free(want);
     case_end(&c);
 }
@@ -102,15 +99,15 @@ static void check_smear(size_t batch, size_t time, size_t dim) {
 
     cpu_smear_forward(&host_lane, want, x, gate, batch, time, dim);
     cuda_smear_forward(&c.lane, y, device_x, device_gate, batch, time, dim);
-    assert_close("y", host_acts(&c, y, count), want, count, ACT_TOLERANCE);
+    assert_rounded("y", host_acts(&c, y, count), want, count);
 
     cpu_smear_backward(&host_lane, want, dgate, dy, x, gate, batch, time, dim);
     cuda_smear_backward(&c.lane, dx, sums, device_dy, device_x, device_gate, batch, time, dim);
     cuda_smear_backward(&c.lane, dx, again, device_dy, device_x, device_gate, batch, time, dim);
-    assert_close("dx", host_acts(&c, dx, count), want, count, ACT_TOLERANCE);
+    assert_rounded("dx", host_acts(&c, dx, count), want, count);
     real *got = host_reals(&c, sums, dim);
     assert_same("dgate, twice", host_reals(&c, again, dim), got, dim * sizeof *got);
-    assert_close("dgate", got, dgate, dim, SUM_TOLERANCE);
+    assert_close("dgate", got, dgate, dim, FLOAT_TOLERANCE);
     free(x), free(dy), free(gate), free(want), free(dgate);
     case_end(&c);
 }

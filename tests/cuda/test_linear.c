@@ -10,9 +10,6 @@
 
 #include "tests/cuda/device_case.h"
 
-/* An act keeps 8 bits: rounding to it costs at most 2^-9 of each element. Sums run in float on both sides. */
-static const double ACT_TOLERANCE = 4e-3;
-
 struct linear_shape {
     size_t rows, out, in;
 };
@@ -53,9 +50,9 @@ static void check_forward(struct linear_case *c) {
     real *want = malloc(s.rows * s.out * sizeof *want);
     cpu_linear_forward(&host_lane, want, c->x, c->rounded, s.rows, s.out, s.in);
     cuda_linear_forward(&c->device.lane, y, c->device_x, c->device_w, s.rows, s.out, s.in);
-    assert_close("y", host_acts(&c->device, y, s.rows * s.out), want, s.rows * s.out, ACT_TOLERANCE);
+    assert_rounded("y", host_acts(&c->device, y, s.rows * s.out), want, s.rows * s.out);
     cuda_head_forward(&c->device.lane, logits, c->device_x, c->device_w, s.rows, s.out, s.in);
-    assert_close("logits", host_reals(&c->device, logits, s.rows * s.out), want, s.rows * s.out, 1e-5);
+    assert_close("logits", host_reals(&c->device, logits, s.rows * s.out), want, s.rows * s.out, FLOAT_TOLERANCE);
     free(want);
 }
 
@@ -66,7 +63,7 @@ static void check_backward_input(struct linear_case *c, bool accumulate) {
         accumulate ? device_acts(&c->device, want, s.rows * s.in) : device_poisoned_acts(&c->device, s.rows * s.in);
     cpu_linear_backward_input(&host_lane, want, c->dy, c->rounded, s.rows, s.out, s.in, accumulate);
     cuda_linear_backward_input(&c->device.lane, dx, c->device_dy, c->device_w, s.rows, s.out, s.in, accumulate);
-    assert_close("dx", host_acts(&c->device, dx, s.rows * s.in), want, s.rows * s.in, ACT_TOLERANCE);
+    assert_rounded("dx", host_acts(&c->device, dx, s.rows * s.in), want, s.rows * s.in);
     free(want);
 }
 
@@ -79,7 +76,7 @@ static void check_backward_weight(struct linear_case *c) {
     cuda_linear_backward_weight(&c->device.lane, again, c->device_dy, c->device_x, s.rows, s.out, s.in);
     real *first = host_reals(&c->device, dw, s.out * s.in);
     assert_same("dw, twice", host_reals(&c->device, again, s.out * s.in), first, s.out * s.in * sizeof *first);
-    assert_close("dw", first, want, s.out * s.in, 1e-5);
+    assert_close("dw", first, want, s.out * s.in, FLOAT_TOLERANCE);
     free(want);
 }
 
@@ -98,7 +95,7 @@ static void linear_agrees_with_the_cpu(void **state) {
 
 enum { BATCH = 3 };
 
-/* The largest relative error that five steps of bf16 products leave against float32. */
+/* The largest relative error that five steps of bf16 products leave. */
 static const double ORTHOGONAL_TOLERANCE = 3e-2;
 
 static void check_newton_schulz(size_t rows, size_t cols) {

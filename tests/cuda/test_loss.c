@@ -10,9 +10,6 @@
 
 #include "tests/cuda/device_case.h"
 
-/* An act keeps 8 bits: rounding to it costs at most 2^-9 of each element. */
-static const double ACT_TOLERANCE = 4e-3;
-
 struct loss_shape {
     size_t rows, vocab;
     real size; /* of the logits */
@@ -30,10 +27,6 @@ static void check_nll(const double *got, const double *want, const struct loss_s
             fail_msg("nll of row %zu: %.9g, but the CPU has %.9g", r, got[r], want[r]);
 }
 
-static double *poisoned_doubles(struct device_case *c, size_t count) {
-    return (void *)device_poisoned_reals(c, count * sizeof(double) / sizeof(real));
-}
-
 static void check_loss(struct loss_shape s) {
     struct device_case c;
     size_t count = s.rows * s.vocab, bytes = s.rows * sizeof(double);
@@ -45,7 +38,7 @@ static void check_loss(struct loss_shape s) {
     for (size_t r = 0; r < s.rows; r++) targets[r] = (int32_t)((5 * r + 3) % s.vocab);
     const real *device_logits = device_reals(&c, logits, count);
     real *device_log_sum = device_poisoned_reals(&c, s.rows);
-    double *device_nll = poisoned_doubles(&c, s.rows), *again = poisoned_doubles(&c, s.rows);
+    double *device_nll = device_poisoned(&c, bytes), *again = device_poisoned(&c, bytes);
     int32_t *device_targets = device_copy(&c, targets, s.rows * sizeof *targets);
     act *gradient = device_poisoned_acts(&c, count);
 
@@ -63,7 +56,7 @@ static void check_loss(struct loss_shape s) {
         cpu_cross_entropy_backward(&host_lane, dlogits, logits, log_sum, targets, 0.25, s.rows, s.vocab, s.cap);
         cuda_cross_entropy_backward(&c.lane, gradient, device_logits, device_log_sum, device_targets, 0.25, s.rows,
                                     s.vocab, s.cap);
-        assert_close("dlogits", host_acts(&c, gradient, count), dlogits, count, ACT_TOLERANCE);
+        assert_rounded("dlogits", host_acts(&c, gradient, count), dlogits, count);
     }
     free(logits), free(log_sum), free(dlogits), free(nll), free(targets);
     case_end(&c);
@@ -71,9 +64,9 @@ static void check_loss(struct loss_shape s) {
 
 static void cross_entropy_agrees_with_the_cpu(void **state) {
     (void)state;
-    const struct loss_shape shapes[] = {{70, 1024, 3, 30, 1}, {5, 37, 3, 30, 1},        {3, 9, 3, 2, 1},
-                                        {9, 1028, 3, 30, 1},  {20, 100, 3, 30, 1},      {7, 19, 3, 30, 0.8},
-                                        {7, 64, 1e6f, 30, 1}, {7, 64, 1e4f, 1000, 0.05}};
+    const struct loss_shape shapes[] = {{70, 1024, 3, 30, 1}, {5, 37, 3, 30, 1},       {3, 9, 3, 2, 1},
+                                        {9, 1028, 3, 30, 1},  {20, 100, 3, 30, 1},     {7, 19, 3, 30, 0.8},
+                                        {7, 64, 1e6, 30, 1},  {7, 64, 1e4, 1000, 0.05}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_loss(shapes[i]);
 }
 
@@ -83,7 +76,7 @@ static void equal_logits_cost_the_logarithm_of_their_number(void **state) {
     case_begin(&c, 0);
     const real logits[1024] = {0};
     const int32_t target = 1023;
-    double *nll = poisoned_doubles(&c, 1), *got;
+    double *nll = device_poisoned(&c, sizeof *nll), *got;
     cuda_cross_entropy_forward(&c.lane, nll, device_poisoned_reals(&c, 1), device_reals(&c, logits, 1024),
                                device_copy(&c, &target, sizeof target), 1, 1024, 30, 1);
     got = host_bytes(&c, nll, sizeof *nll);
@@ -100,7 +93,7 @@ static void a_logit_that_is_not_a_number_makes_its_row_not_a_number(void **state
     real *logits = random_reals("logits", ROWS * VOCAB, 1);
     logits[VOCAB + 17] = (real)NAN;
     const int32_t targets[ROWS] = {0, 1, 2};
-    double *nll = poisoned_doubles(&c, ROWS), *got;
+    double *nll = device_poisoned(&c, ROWS * sizeof *nll), *got;
     cuda_cross_entropy_forward(&c.lane, nll, device_poisoned_reals(&c, ROWS), device_reals(&c, logits, ROWS * VOCAB),
                                device_copy(&c, targets, sizeof targets), ROWS, VOCAB, 30, 1);
     got = host_bytes(&c, nll, ROWS * sizeof *nll);
@@ -130,7 +123,7 @@ static void check_sum(size_t count) {
     case_begin(&c, cuda_tensor_scratch(count));
     double *x = malloc(count * sizeof *x + 1), want = 10, start[2] = {10, 10};
     real *values = random_reals("x", count, 1);
-    for (size_t i = 0; i < count; i++) x[i] = (double)values[i];
+    for (size_t i = 0; i < count; i++) x[i] = values[i];
     double *sums = device_copy(&c, start, sizeof start), *device_x = device_copy(&c, x, count * sizeof *x);
     cpu_sum_in_order(&host_lane, &want, x, count);
     for (int i = 0; i < 2; i++) cuda_sum_in_order(&c.lane, sums + i, device_x, count);

@@ -11,14 +11,11 @@
 
 #include "tests/cuda/device_case.h"
 
-/* An act keeps 8 bits: rounding to it costs at most 2^-9 of each element. */
-static const double ACT_TOLERANCE = 4e-3;
 /* The tensor cores are given B, C, x, the states and the chunk's matrices rounded to acts on the way. */
 static const double SCAN_TOLERANCE = 8e-3;
-/* Sums over all tokens of parts of both signs: what each part errs by counts against what is left of them. */
-static const double SUM_TOLERANCE = 4e-2;
-/* Float on both sides, with other orders and other forms of exp and tanh. */
-static const double REAL_TOLERANCE = 1e-5;
+/* Sums over all tokens of parts of both signs: what each part errs by counts against what is left of them. With B and C
+ * rounded to acts and nothing else, float64 has 2.1e-2 for ddt_bias of the third shape, and 3e-3 for the other sums. */
+static const double DT_BIAS_TOLERANCE = 4e-2;
 
 static const struct mamba_shape shapes[] = {
     {.batch = 1, .time = 20, .heads = 2, .head_dim = 16, .state = 16, .groups = 1, .angles = 4, .chunk = 8},
@@ -76,7 +73,7 @@ static real *acts_of(struct mamba_case *c, const char *name, size_t count, real 
 
 static real *shifted(struct mamba_case *c, const char *name, size_t count, real scale, real mean) {
     real *x = own(c, random_reals(name, count, scale));
-    for (size_t i = 0; i < count; i++) x[i] += mean;
+    for (size_t i = 0; i < count; i++) x[i] = (float)(x[i] + mean);
     return x;
 }
 
@@ -179,7 +176,7 @@ static void close_steps(struct mamba_case *c, const char *name, const real *got,
     for (size_t b = 0; b < batch; b++)
         for (size_t t = 0; t < time; t++)
             for (size_t i = 0; i < each; i++) turned[(b * each + i) * time + t] = want[(b * time + t) * each + i];
-    close_reals(c, name, got, turned, batch * time * each, REAL_TOLERANCE);
+    close_reals(c, name, got, turned, batch * time * each, FLOAT_TOLERANCE);
 }
 
 static act *run_forward(struct mamba_case *c, struct mamba_tape *tape) {
@@ -251,6 +248,9 @@ static void phases_stay_right_over_thousands_of_tokens(void **state) {
  * ------------------------------------------------------------------------------------------------------------ */
 
 static const char *const gradient_names[] = {"ddt_bias", "db_bias", "dc_bias", "db_norm", "dc_norm", "dd"};
+
+static const double gradient_tolerances[] = {DT_BIAS_TOLERANCE, SCAN_TOLERANCE, SCAN_TOLERANCE,
+                                             SCAN_TOLERANCE,    SCAN_TOLERANCE, FLOAT_TOLERANCE};
 
 static void gradient_counts(const struct mamba_shape *s, size_t counts[6]) {
     size_t each[] = {s->heads, s->heads * s->state, s->heads * s->state, s->state, s->state, s->heads};
@@ -333,7 +333,8 @@ static void check_backward(struct mamba_case *c) {
     struct gradients again = run_backward(c, &tape, device_dy, dproj, want);
     want_backward(c, dproj, dy, want);
     check_columns(c, got.dproj, dproj);
-    for (int i = 0; i < 6; i++) close_reals(c, gradient_names[i], got.small[i], want[i], counts[i], SUM_TOLERANCE);
+    for (int i = 0; i < 6; i++)
+        close_reals(c, gradient_names[i], got.small[i], want[i], counts[i], gradient_tolerances[i]);
     same_acts(c, "dproj", again.dproj, got.dproj, c->n.rows * c->n.width);
     for (int i = 0; i < 6; i++) same_reals(c, gradient_names[i], again.small[i], got.small[i], counts[i]);
 }
@@ -362,11 +363,11 @@ static void check_decode(struct mamba_case *c) {
         act *row = device_acts(d, c->proj + t * rows, rows);
         cpu_mamba_decode(&c->host, out, &want, c->proj + t * rows, &c->weights, &one);
         cuda_mamba_decode(&d->lane, device_out, &got, row, &c->device_weights, &one);
-        close_acts(c, "out", device_out, out, inner, ACT_TOLERANCE);
+        assert_rounded("out", host_acts(d, device_out, inner), out, inner);
     }
-    close_reals(c, "s", got.s, want.s, states, REAL_TOLERANCE);
-    close_reals(c, "phase", got.phase, want.phase, pairs, REAL_TOLERANCE);
-    close_reals(c, "b before", got.b_before, want.b_before, vectors, REAL_TOLERANCE);
+    close_reals(c, "s", got.s, want.s, states, FLOAT_TOLERANCE);
+    close_reals(c, "phase", got.phase, want.phase, pairs, FLOAT_TOLERANCE);
+    close_reals(c, "b before", got.b_before, want.b_before, vectors, FLOAT_TOLERANCE);
     close_reals(c, "x before", got.x_before, want.x_before, inner, 0);
 }
 

@@ -1,5 +1,5 @@
 /* test_quantize: weights as the forward pass sees them, integer rows, Hessians, GPTQ and RoPE's table on CUDA against
- * the CPU's: the same scales and the same integers. */
+ * the CPU's: the same scales and the same integers, one of which would already be far above FLOAT_TOLERANCE. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,7 +23,7 @@ static void check_ternary(size_t count, real size) {
     real *out = device_poisoned_reals(&c, count), *again = device_reals(&c, dw, count);
     cpu_ternarize(&host_lane, effective, w, count);
     cuda_ternarize(&c.lane, out, device_w, count);
-    assert_same("ternary weights", host_reals(&c, out, count), effective, bytes);
+    assert_close("ternary weights", host_reals(&c, out, count), effective, count, FLOAT_TOLERANCE);
     cpu_ternarize_backward(&host_lane, dw, w, effective, count);
     cuda_ternarize_backward(&c.lane, device_dw, device_w, out, count);
     cuda_ternarize_backward(&c.lane, again, device_w, out, count);
@@ -36,20 +36,20 @@ static void check_ternary(size_t count, real size) {
 
 static void ternary_weights_are_the_cpus(void **state) {
     (void)state;
-    check_ternary(91, (real)0.3);
-    check_ternary(9000, (real)0.05);
-    check_ternary(64, (real)1e-7); /* the least scale */
+    check_ternary(91, 0.3);
+    check_ternary(9000, 0.05);
+    check_ternary(64, 1e-7); /* the least scale */
 }
 
 static void check_fake(size_t rows, size_t cols, int qmax, bool floor_scale) {
     struct device_case c;
     case_begin(&c, 0);
     size_t count = rows * cols, bytes = count * sizeof(real);
-    real *w = random_reals("w", count, (real)0.05), *want = malloc(bytes), *out = device_poisoned_reals(&c, count);
+    real *w = random_reals("w", count, 0.05), *want = malloc(bytes), *out = device_poisoned_reals(&c, count);
     memset(w, 0, cols * sizeof *w); /* a row of zeros stays */
     cpu_fake_quantize_rows(&host_lane, want, w, rows, cols, qmax, floor_scale);
     cuda_fake_quantize_rows(&c.lane, out, device_reals(&c, w, count), rows, cols, qmax, floor_scale);
-    assert_same("fake-quantised rows", host_reals(&c, out, count), want, bytes);
+    assert_close("fake-quantised rows", host_reals(&c, out, count), want, count, FLOAT_TOLERANCE);
     free(w), free(want);
     case_end(&c);
 }
@@ -90,9 +90,9 @@ static void check_rows(struct quantisation s) {
 static void integer_rows_and_their_scales_are_the_cpus(void **state) {
     (void)state;
     const struct quantisation cases[] = {
-        {7, 13, 0, 31, 100, false, 0.05f},  {7, 45, 32, 127, 99.9, false, 0.05f}, {9, 130, 0, 31, 99.9, false, 0.05f},
-        {3, 64, 64, 7, 50, false, 0.05f},   {4, 33, 8, 15, 0, false, 0.05f},      {5, 40, 0, 31, 99.5, true, 0.05f},
-        {2, 9, 0, 127, 100, false, 1e-12f}, {2, 9, 0, 127, 100, false, 1e12f},    {2, 1, 0, 31, 99.9, false, 1},
+        {7, 13, 0, 31, 100, false, 0.05},  {7, 45, 32, 127, 99.9, false, 0.05}, {9, 130, 0, 31, 99.9, false, 0.05},
+        {3, 64, 64, 7, 50, false, 0.05},   {4, 33, 8, 15, 0, false, 0.05},      {5, 40, 0, 31, 99.5, true, 0.05},
+        {2, 9, 0, 127, 100, false, 1e-12}, {2, 9, 0, 127, 100, false, 1e12},    {2, 1, 0, 31, 99.9, false, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_rows(cases[i]);
 }
@@ -116,7 +116,7 @@ static void check_hessian(size_t rows, size_t cols) {
     cuda_hessian_accumulate(&c.lane, h, device_acts(&c, x, rows * cols), rows, cols);
     double *got = host_bytes(&c, h, bytes);
     for (size_t i = 0; i < count; i++)
-        if (!(fabs(got[i] - want[i]) <= 1e-5 * sqrt((double)rows) * (1 + fabs(want[i]))))
+        if (!(fabs(got[i] - want[i]) <= 1e-6 * sqrt((double)rows) * (1 + fabs(want[i]))))
             fail_msg("h at %zu, %zu: %.9g, but the CPU has %.9g", i / cols, i % cols, got[i], want[i]);
     free(x), free(want), free(got);
     case_end(&c);
@@ -141,7 +141,7 @@ static void check_gptq(struct gptq_case s) {
     case_begin(&c, cuda_gptq_scratch(s.rows, s.cols));
     size_t count = s.rows * s.cols, width = s.group ? s.group : s.cols, h_bytes = s.cols * s.cols * sizeof(double);
     size_t scale_bytes = s.rows * ((s.cols + width - 1) / width) * sizeof(uint16_t);
-    real *w = random_reals("w", count, (real)0.05);
+    real *w = random_reals("w", count, 0.05);
     double *h = random_hessian("samples", s.samples, s.cols);
     for (size_t i = 0; i < s.cols; i++) {
         if (!s.samples) h[i * s.cols + i] = -1;

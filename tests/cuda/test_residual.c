@@ -19,8 +19,8 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 static struct lane host_lane;
 
 /* Ops with their norm round once where a warp keeps the row; else single ops follow each other and round between. An
- * act keeps 8 bits: a rounding costs at most 2^-8 of an element. */
-static const double BETWEEN_TOLERANCE = 4e-3;
+ * act keeps 8 bits: a rounding costs at most 2^-8 of an element, and two of them 8e-3. */
+static const double BETWEEN_TOLERANCE = 8e-3;
 static bool rounds_once(struct shape s) { return s.dim % 8 == 0 && s.dim <= 1024; }
 
 static void assert_acts(const char *name, real *got, const real *want, struct shape s) {

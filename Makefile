@@ -129,9 +129,10 @@ test-cuda: test-packages ## run tests/cuda on this machine's GPU (ONLY=name), al
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@ONLY="$(ONLY)" tests/run_cuda
 
-bench-cuda: packages ## measure this machine's GPU, and every op against its limits
+bench-cuda: packages ## measure this machine's GPU, and every op and a training step against its limits
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@build/tests/cuda/bench_ops
+	@build/tests/cuda/bench_step
 
 check: check-packages ## format, warnings, include direction, file heads
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests compile_commands.json

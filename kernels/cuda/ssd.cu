@@ -18,7 +18,7 @@ template <int P, int N> struct forward_tiles {
     tile_row<N> b[BUFFERS][TILE], c[BUFFERS][TILE];
     tile_row<P> x[BUFFERS][TILE];
     tile_row<N> state[2][P];
-    tile_row<P> y[TILE];
+    tile_row<TILE> weighed[TILE]; /* G o weights */
     vector_parameters<N> b_parameters, c_parameters;
     tile_weights weights;
 };
@@ -40,46 +40,59 @@ __device__ static inline void fetch(forward_tiles<P, N> *m, int buffer, const st
     copy_commit();
 }
 
-/* y = diag(r) C H'^T + (G o weights) x: the warp's 16 tokens from `row` on, all P channels. */
+/* The warp's blocks of y = diag(r) C H'^T and of G o weights, which goes to `weighed`. */
 template <int P, int N>
-__device__ static inline void tile_outputs(float (&y)[P / 8][4], const tile_row<N> *b, const tile_row<N> *c,
-                                           const tile_row<P> *x, const tile_row<N> *entering, const tile_weights &w,
-                                           int row, int channels, int state) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8, block = row / 16;
-    float g[TILE / 8][4];
+__device__ static inline void tile_scores(float (&y)[OWN<P>][4], forward_tiles<P, N> *m, const tile_row<N> *b,
+                                          const tile_row<N> *c, const tile_row<N> *entering, int row, int channels,
+                                          int state) {
+    int upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    const tile_weights &w = m->weights;
+    column_blocks earlier = own_columns(row + 16); /* tokens up to the warp's own */
+    float g[OWN<TILE>][4];
     clear_rows(g);
     clear_rows(y);
     for (int k = 0; k < state; k += 16) {
         uint32_t a[4];
         load_a(a, c, row, k);
-        multiply(g, a, b, k, {0, block + 1}); /* tokens up to the warp's own */
-        multiply(y, a, entering, k, blocks_of(channels));
+        multiply(g, a, b, k, earlier);
+        multiply(y, a, entering, k, own_columns(channels));
     }
     scale_rows(y, w.r[upper], w.r[lower]);
 #pragma unroll
-    for (int i = 0; i < TILE / 16; i++) {
-        if (i > block) continue;
-#pragma unroll
-        for (int j = 2 * i; j < 2 * i + 2; j++) {
-            int from = 8 * j + lane % 4 * 2;
-            g[j][0] *= token_weight(w, upper, from), g[j][1] *= token_weight(w, upper, from + 1);
-            g[j][2] *= token_weight(w, lower, from), g[j][3] *= token_weight(w, lower, from + 1);
-        }
-        uint32_t a[4];
-        pack_a(a, g, i);
-        multiply_across(y, a, x, 16 * i, 0, blocks_of(channels));
+    for (int i = 0; i < OWN<TILE>; i++) {
+        if (!earlier.wanted(i / 2)) continue;
+        int from = earlier.pair(i);
+        g[i][0] *= token_weight(w, upper, from), g[i][1] *= token_weight(w, upper, from + 1);
+        g[i][2] *= token_weight(w, lower, from), g[i][3] *= token_weight(w, lower, from + 1);
     }
+    write_rows(m->weighed, row, g, earlier);
+}
+
+/* y += (G o weights) x + d x, to global memory by way of the rows of c, which nobody reads any more. */
+template <int P, int N>
+__device__ static inline void tile_outputs(float (&y)[OWN<P>][4], forward_tiles<P, N> *m, tile_row<N> *c,
+                                           const tile_row<P> *x, float d, bf16 *to, size_t stride, int row, int length,
+                                           int channels) {
+    column_blocks columns = own_columns(channels);
+#pragma unroll 1
+    for (int k = 0; k <= row; k += 16) {
+        uint32_t a[4];
+        load_a(a, m->weighed, row, k);
+        multiply_across(y, a, x, k, columns);
+    }
+    add_rows(y, d, x, row, columns);
+    write_rows(c, row, y, columns);
+    store_rows<OWN<P>>(to, stride, c, row, length - row, columns);
 }
 
 /* Grid: sequences x heads, slices of P channels. tape.states: (batch, heads, chunks, head_dim, state). */
-template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS) ssd_forward_tiles(bf16 *y, scan_tensors a) {
+template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_forward_tiles(bf16 *y, scan_tensors a) {
     using tiles = forward_tiles<P, N>;
     tiles *m = shared_memory<tiles>();
     const mamba_shape &s = a.s;
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)P;
     size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
-    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, warp = (int)threadIdx.x / WARP,
-        row = 16 * warp;
+    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, row = place_of_warp().row;
     head_view v = view_head(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
@@ -90,9 +103,8 @@ template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS) ssd_forwa
 
     load_parameters(&m->b_parameters, a.weights.b_norm, v.b_bias, v.state);
     load_parameters(&m->c_parameters, a.weights.c_norm, v.c_bias, v.state);
-    state_part<P, N> carried;
-    carried.write(m->state[0]);
-    carried.store(states, s.state, m->state[0], channels, v.state);
+    state_part<P, N> carried(v.state);
+    carried.write(m->state[0], states, channels);
     fetch(m, 0, lay_out_steps(lines, v.angles), v, 0, channels);
     for (int i = 0; i < v.tiles; i++) {
         int length = tile_length(v, i), buffer = i % tiles::BUFFERS;
@@ -101,26 +113,22 @@ template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS) ssd_forwa
         copy_wait<0>();
         __syncthreads(); /* this tile and its state are there; nobody reads the tile before any more */
         make_rotations(turn, steps, v.angles);
-        if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
+        if (threadIdx.x / WARP == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
         __syncthreads();
         make_vectors(b, b, steps.inv_b, m->b_parameters, turn, v.angles, length);
         make_vectors(c, c, steps.inv_c, m->c_parameters, turn, v.angles, length);
         if (tiles::BUFFERS == 2 && i + 1 < v.tiles)
             fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, i + 1, channels);
         __syncthreads();
-        if (row < length) {
-            float out[P / 8][4];
-            tile_outputs<P, N>(out, b, c, m->x[buffer], m->state[i % 2], m->weights, row, channels, v.state);
-            add_rows(out, a.weights.d[head], m->x[buffer], row);
-            write_rows(m->y, row, 0, out);
-            store_rows<P>(y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, &m->y[row], length - row,
-                          channels);
-        }
+        float out[OWN<P>][4];
+        if (row < length) tile_scores<P, N>(out, m, b, c, m->state[i % 2], row, channels, v.state);
+        __syncthreads();
+        if (row < length)
+            tile_outputs<P, N>(out, m, c, m->x[buffer], a.weights.d[head],
+                               y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, row, length, channels);
         if (i + 1 == v.tiles) break;
-        carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length, v.state);
-        tile_row<N> *leaving = m->state[(i + 1) % 2];
-        carried.write(leaving);
-        carried.store(states + (size_t)(i + 1) * state_size, s.state, leaving, channels, v.state);
+        carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length);
+        carried.write(m->state[(i + 1) % 2], states + (size_t)(i + 1) * state_size, channels);
         if (tiles::BUFFERS == 1) {
             __syncthreads();
             fetch(m, 0, lay_out_steps(lines, v.angles), v, i + 1, channels);

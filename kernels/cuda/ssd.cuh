@@ -3,12 +3,14 @@
  *
  * A tile is one chunk of at most 64 tokens; a longer chunk (its length changes rounding only) is cut into tiles. Tokens
  * and columns that a tile does not have are zeros, so every product is of whole 16 x 16 blocks, and blocks of zeros
- * are left out. A block has four warps; warp w owns rows 16w .. 16w+15 of each product, whole rows: a product's result
- * is then, rounded, an operand of the next one without leaving the registers. */
+ * are left out. A product of 64 rows is made by four bands of 16 rows, each by PARTS warps that take its blocks of 16
+ * columns in turn: work that a triangle or the rotated columns bring to one side is then shared. Two parts, because
+ * the scan waits for its own instructions: 16 warps on an SM have half as many each as 8 had, and 128 registers. Loops
+ * over a tile's rows, angles or steps are not unrolled, for the addresses would take registers from the sums. */
 #pragma once
 #include "kernels/cuda/tensor_core.cuh"
 
-static constexpr int TILE = 64, SSD_WARPS = 4, SSD_THREADS = SSD_WARPS * WARP;
+static constexpr int TILE = 64, BANDS = TILE / 16, PARTS = 2, SSD_WARPS = BANDS * PARTS, SSD_THREADS = SSD_WARPS * WARP;
 static constexpr int PAD = 8; /* bf16 behind each row of a tile: eight rows then lie in eight different sets of banks */
 
 /* A row of a tile in shared memory. */
@@ -17,6 +19,31 @@ template <int WIDTH> struct alignas(16) tile_row {
     __device__ bf16 &operator[](int column) { return at[column]; }
     __device__ const bf16 &operator[](int column) const { return at[column]; }
 };
+
+/* Where this warp works: rows row .. row+15, blocks part, part + PARTS, .. of 16 columns. */
+struct warp_place {
+    int row, part;
+};
+__device__ static inline warp_place place_of_warp() {
+    int warp = (int)threadIdx.x / WARP;
+    return {warp % BANDS * 16, warp / BANDS};
+}
+
+/* The columns of a product that an accumulator holds: block i of 16 begins at first + i step; those outside of
+ * from .. to-1 are not wanted. */
+struct column_blocks {
+    int first, step, from, to;
+    __device__ int at(int i) const { return first + i * step; }
+    __device__ bool wanted(int i) const { return at(i) >= from && at(i) < to; }
+    /* Of this lane's pair in the 8-column fragment i. */
+    __device__ int pair(int i) const { return at(i / 2) + i % 2 * 8 + (int)threadIdx.x % 4 * 2; }
+};
+__device__ static inline column_blocks own_columns(int from, int to) {
+    return {place_of_warp().part * 16, PARTS * 16, from, to};
+}
+__device__ static inline column_blocks own_columns(int columns) { return own_columns(0, columns); }
+/* Fragments of 8 columns that a warp has of COLUMNS. */
+template <int COLUMNS> static constexpr int OWN = COLUMNS / 8 / PARTS;
 
 /* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are fast_exp2. */
 static const float LOG2_E = 1.44269504f;
@@ -34,6 +61,7 @@ template <int ROWS, int COLUMNS>
 __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *from, size_t stride, int rows,
                                         int columns) {
     if (sixteen_bytes(from, stride, columns)) {
+#pragma unroll 1
         for (int i = (int)threadIdx.x; i < ROWS * COLUMNS / 8; i += SSD_THREADS) {
             int row = i / (COLUMNS / 8), column = i % (COLUMNS / 8) * 8;
             bool wanted = row < rows && column < columns;
@@ -41,34 +69,38 @@ __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *fro
         }
         return;
     }
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < ROWS * COLUMNS; i += SSD_THREADS) {
         int row = i / COLUMNS, column = i % COLUMNS;
         tile[row][column] = row < rows && column < columns ? from[(size_t)row * stride + column] : bf16{0};
     }
 }
 
-/* A warp's 16 rows of COLUMNS elements, which it has just written, to global memory. */
-template <int COLUMNS, int WIDTH>
-__device__ static inline void store_rows(bf16 *to, size_t stride, const tile_row<WIDTH> *tile, int rows, int columns) {
+/* A warp's blocks of its 16 rows, which it has just written from row `row` on, to global memory: `to` is that row's
+ * column 0, and has `rows` rows. */
+template <int FRAGMENTS, int WIDTH>
+__device__ static inline void store_rows(bf16 *to, size_t stride, const tile_row<WIDTH> *tile, int row, int rows,
+                                         column_blocks columns) {
     int lane = (int)threadIdx.x % WARP;
     __syncwarp();
-    if (sixteen_bytes(to, stride, columns)) {
-        for (int i = lane; i < 16 * COLUMNS / 8; i += WARP) {
-            int row = i / (COLUMNS / 8), column = i % (COLUMNS / 8) * 8;
-            if (row < rows && column < columns)
-                *reinterpret_cast<uint4 *>(to + (size_t)row * stride + column) =
-                    *reinterpret_cast<const uint4 *>(&tile[row][column]);
+    if (sixteen_bytes(to, stride, columns.to)) {
+#pragma unroll
+        for (int i = 0; i < FRAGMENTS / 2; i++) {
+            int column = columns.at(i) + lane % 2 * 8, at = lane / 2;
+            if (at < rows && column < columns.to)
+                *reinterpret_cast<uint4 *>(to + (size_t)at * stride + column) =
+                    *reinterpret_cast<const uint4 *>(&tile[row + at][column]);
         }
     } else {
-        for (int i = lane; i < 16 * COLUMNS; i += WARP) {
-            int row = i / COLUMNS, column = i % COLUMNS;
-            if (row < rows && column < columns) to[(size_t)row * stride + column] = tile[row][column];
+        for (int i = lane; i < FRAGMENTS * 8 * 16; i += WARP) {
+            int at = i / 16 % 16, column = columns.at(i / 256) + i % 16;
+            if (at < rows && column < columns.to) to[(size_t)at * stride + column] = tile[row + at][column];
         }
     }
     __syncwarp();
 }
 
-/* --- a warp's products: accumulators hold 16 rows, as d fragments of COLUMNS/8 tiles --------------------------------
+/* --- a warp's products: accumulators hold 16 rows, as d fragments of 8 columns ------------------------------------
  */
 
 template <int COLUMNS> __device__ static inline void clear_rows(float (&acc)[COLUMNS][4]) {
@@ -97,49 +129,34 @@ __device__ static inline void load_a_across(uint32_t (&a)[4], const tile_row<WID
     ldmatrix_x4_trans(a, &tile[k + lane % 8 + quarter / 2 * 8][row + quarter % 2 * 8]);
 }
 
-/* Which pairs of 8 columns of a product are wanted: first .. last-1, of 16 columns each. */
-struct column_blocks {
-    int first, last;
-};
-__device__ static inline column_blocks blocks_of(int columns) { return {0, (columns + 15) / 16}; }
-
 /* acc += a tile^T[k.., :], the tile stored (column, k): its rows are the product's columns. */
 template <int COLUMNS, int WIDTH>
 __device__ static inline void multiply(float (&acc)[COLUMNS][4], const uint32_t (&a)[4], const tile_row<WIDTH> *tile,
-                                       int k, column_blocks wanted) {
+                                       int k, column_blocks columns) {
     int lane = (int)threadIdx.x % WARP, quarter = lane / 8;
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; i++) {
-        if (i < wanted.first || i >= wanted.last) continue;
+        if (!columns.wanted(i)) continue;
         uint32_t b[4];
-        ldmatrix_x4(b, &tile[i * 16 + lane % 8 + quarter / 2 * 8][k + quarter % 2 * 8]);
+        ldmatrix_x4(b, &tile[columns.at(i) + lane % 8 + quarter / 2 * 8][k + quarter % 2 * 8]);
         mma_m16n8k16(acc[2 * i], a, {b[0], b[1]});
         mma_m16n8k16(acc[2 * i + 1], a, {b[2], b[3]});
     }
 }
 
-/* acc += a tile[k.., from..], the tile stored (k, column). */
+/* acc += a tile[k.., :], the tile stored (k, column). */
 template <int COLUMNS, int WIDTH>
 __device__ static inline void multiply_across(float (&acc)[COLUMNS][4], const uint32_t (&a)[4],
-                                              const tile_row<WIDTH> *tile, int k, int from, column_blocks wanted) {
+                                              const tile_row<WIDTH> *tile, int k, column_blocks columns) {
     int lane = (int)threadIdx.x % WARP, quarter = lane / 8;
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; i++) {
-        if (i < wanted.first || i >= wanted.last) continue;
+        if (!columns.wanted(i)) continue;
         uint32_t b[4];
-        ldmatrix_x4_trans(b, &tile[k + lane % 8 + quarter % 2 * 8][from + i * 16 + quarter / 2 * 8]);
+        ldmatrix_x4_trans(b, &tile[k + lane % 8 + quarter % 2 * 8][columns.at(i) + quarter / 2 * 8]);
         mma_m16n8k16(acc[2 * i], a, {b[0], b[1]});
         mma_m16n8k16(acc[2 * i + 1], a, {b[2], b[3]});
     }
-}
-
-/* Columns 16 block .. 16 block + 15 of an accumulator as an a fragment. */
-template <int COLUMNS>
-__device__ static inline void pack_a(uint32_t (&a)[4], const float (&acc)[COLUMNS][4], int block) {
-    a[0] = pack_bf16(acc[2 * block][0], acc[2 * block][1]);
-    a[1] = pack_bf16(acc[2 * block][2], acc[2 * block][3]);
-    a[2] = pack_bf16(acc[2 * block + 1][0], acc[2 * block + 1][1]);
-    a[3] = pack_bf16(acc[2 * block + 1][2], acc[2 * block + 1][3]);
 }
 
 /* Two neighbouring elements of a tile. */
@@ -147,31 +164,32 @@ template <int WIDTH> __device__ static inline uint32_t pair_at(const tile_row<WI
     return *reinterpret_cast<const uint32_t *>(&tile[row][column]);
 }
 
-/* The accumulator, rounded, to 16 rows of a tile from `row` and `column` on. */
+/* The accumulator, rounded, to 16 rows of a tile from `row` on. */
 template <int COLUMNS, int WIDTH>
-__device__ static inline void write_rows(tile_row<WIDTH> *tile, int row, int column, const float (&acc)[COLUMNS][4]) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4;
-    column += lane % 4 * 2;
+__device__ static inline void write_rows(tile_row<WIDTH> *tile, int row, const float (&acc)[COLUMNS][4],
+                                         column_blocks columns) {
+    int upper = row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
-        *reinterpret_cast<uint32_t *>(&tile[upper][column + 8 * i]) = pack_bf16(acc[i][0], acc[i][1]);
-        *reinterpret_cast<uint32_t *>(&tile[upper + 8][column + 8 * i]) = pack_bf16(acc[i][2], acc[i][3]);
+        *reinterpret_cast<uint32_t *>(&tile[upper][columns.pair(i)]) = pack_bf16(acc[i][0], acc[i][1]);
+        *reinterpret_cast<uint32_t *>(&tile[upper + 8][columns.pair(i)]) = pack_bf16(acc[i][2], acc[i][3]);
     }
 }
 
 /* acc += factor times the same rows of a tile. */
 template <int COLUMNS, int WIDTH>
-__device__ static inline void add_rows(float (&acc)[COLUMNS][4], float factor, const tile_row<WIDTH> *tile, int row) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4;
+__device__ static inline void add_rows(float (&acc)[COLUMNS][4], float factor, const tile_row<WIDTH> *tile, int row,
+                                       column_blocks columns) {
+    int upper = row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
-        uint32_t a = pair_at(tile, upper, 8 * i + lane % 4 * 2), b = pair_at(tile, upper + 8, 8 * i + lane % 4 * 2);
+        uint32_t a = pair_at(tile, upper, columns.pair(i)), b = pair_at(tile, upper + 8, columns.pair(i));
         acc[i][0] += factor * low_half(a), acc[i][1] += factor * high_half(a);
         acc[i][2] += factor * low_half(b), acc[i][3] += factor * high_half(b);
     }
 }
 
-/* The dot product of each row of acc with the same row of a tile, in all four lanes of the row. */
+/* The dot product of each row of acc with the same columns of a tile's row, in all four lanes of the row. */
 struct two_rows {
     float upper, lower;
 };
@@ -180,13 +198,13 @@ __device__ static inline float sum_of_four(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 template <int COLUMNS, int WIDTH>
-__device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const tile_row<WIDTH> *tile, int row) {
-    int lane = (int)threadIdx.x % WARP, at = row + lane / 4;
+__device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const tile_row<WIDTH> *tile, int row,
+                                           column_blocks columns) {
+    int at = row + (int)threadIdx.x % WARP / 4;
     two_rows sum = {0, 0};
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
-        uint32_t upper = pair_at(tile, at, 8 * i + lane % 4 * 2);
-        uint32_t lower = pair_at(tile, at + 8, 8 * i + lane % 4 * 2);
+        uint32_t upper = pair_at(tile, at, columns.pair(i)), lower = pair_at(tile, at + 8, columns.pair(i));
         sum.upper += acc[i][0] * low_half(upper) + acc[i][1] * high_half(upper);
         sum.lower += acc[i][2] * low_half(lower) + acc[i][3] * high_half(lower);
     }
@@ -220,8 +238,9 @@ __device__ static inline float token_weight(const tile_weights &w, int to, int f
     return token_weight(w, to, from, token_decay(w, to, from));
 }
 
-/* Sums of each column over the warp's 16 rows, in a fixed order, to to[0 .. 8 COLUMNS - 1]; sum holds this lane's two
- * rows already added. Lanes share the columns as they add: each step halves a lane's columns and doubles its rows. */
+/* Sums of each column over the warp's 16 rows, in a fixed order, to to[column]; sum holds this lane's two rows already
+ * added, of the fragments from `fragment` on. Lanes share the columns as they add: each step halves a lane's columns
+ * and doubles its rows. */
 template <int HALF, int COUNT> __device__ static inline int share_half(float (&sum)[COUNT], int bit) {
     bool upper = threadIdx.x & bit;
 #pragma unroll
@@ -231,23 +250,26 @@ template <int HALF, int COUNT> __device__ static inline int share_half(float (&s
     }
     return upper ? HALF : 0;
 }
-template <int COUNT> __device__ static inline void share_columns(float *to, float (&sum)[COUNT]) {
+template <int COUNT>
+__device__ static inline void share_columns(float *to, float (&sum)[COUNT], int fragment, column_blocks columns) {
     int first = share_half<COUNT / 2>(sum, 16);
     first += share_half<COUNT / 4>(sum, 8);
     first += share_half<COUNT / 8>(sum, 4);
 #pragma unroll
-    for (int i = 0; i < COUNT / 8; i++) to[(first + i) / 2 * 8 + (int)threadIdx.x % 4 * 2 + (first + i) % 2] = sum[i];
+    for (int i = 0; i < COUNT / 8; i++) to[columns.pair(fragment + (first + i) / 2) + (first + i) % 2] = sum[i];
 }
-template <int COLUMNS> __device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS][4]) {
+template <int COLUMNS>
+__device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS][4], column_blocks columns) {
+    constexpr int AT_ONCE = COLUMNS < 8 ? COLUMNS : 8; /* for the registers */
 #pragma unroll
-    for (int first = 0; first < COLUMNS; first += 8) { /* 64 columns at a time, for the registers */
-        float sum[16];
+    for (int first = 0; first < COLUMNS; first += AT_ONCE) {
+        float sum[2 * AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < AT_ONCE; i++) {
             sum[2 * i] = acc[first + i][0] + acc[first + i][2];
             sum[2 * i + 1] = acc[first + i][1] + acc[first + i][3];
         }
-        share_columns(to + 8 * first, sum);
+        share_columns(to, sum, first, columns);
     }
 }
 
@@ -255,18 +277,20 @@ template <int COLUMNS> __device__ static inline void sum_columns(float *to, cons
  */
 
 template <int P, int N> struct state_part {
-    static constexpr int ROW_WARPS = P / 16, COLUMNS = N * ROW_WARPS / SSD_WARPS;
-    float value[COLUMNS / 8][4];
-    int row, column; /* where this warp's 16 x COLUMNS begin */
+    static constexpr int ROW_WARPS = P / 16, COLUMN_WARPS = SSD_WARPS / ROW_WARPS, FRAGMENTS = N / 8 / COLUMN_WARPS;
+    float value[FRAGMENTS][4];
+    int row;
+    column_blocks columns; /* this warp's, of the first `state` */
 
-    __device__ state_part() {
+    __device__ state_part(int state) {
         int warp = (int)threadIdx.x / WARP;
-        row = warp % ROW_WARPS * 16, column = warp / ROW_WARPS * COLUMNS;
+        row = warp % ROW_WARPS * 16;
+        columns = {warp / ROW_WARPS * 16, COLUMN_WARPS * 16, 0, state};
         clear_rows(value);
     }
-    /* value = factor value + (diag(weight) rows)^T matrix; of the first `columns` columns. */
+    /* value = factor value + (diag(weight) rows)^T matrix. */
     __device__ void advance(float factor, const tile_row<P> *rows, const float *weight, const tile_row<N> *matrix,
-                            int length, int columns) {
+                            int length) {
         int lane = (int)threadIdx.x % WARP;
         scale_rows(value, factor, factor);
         for (int k = 0; k < length; k += 16) {
@@ -277,16 +301,14 @@ template <int P, int N> struct state_part {
             a[1] = pack_bf16(low_half(a[1]) * w[0], high_half(a[1]) * w[1]);
             a[2] = pack_bf16(low_half(a[2]) * w[8], high_half(a[2]) * w[9]);
             a[3] = pack_bf16(low_half(a[3]) * w[8], high_half(a[3]) * w[9]);
-            multiply_across(value, a, matrix, k, column, blocks_of(columns - column));
+            multiply_across(value, a, matrix, k, columns);
         }
     }
-    /* Rounded, into a tile (P, N). */
-    __device__ void write(tile_row<N> *tile) const { write_rows(tile, row, column, value); }
-    /* The tile's part of this warp to global memory, which has `rows` x `columns`. */
-    __device__ void store(bf16 *to, size_t stride, const tile_row<N> *tile, int rows, int columns) const {
-        const bf16 *from = &tile[row][column];
-        store_rows<COLUMNS>(to + (size_t)row * stride + column, stride, reinterpret_cast<const tile_row<N> *>(from),
-                            rows - row, columns - column);
+    /* Rounded, into a tile (P, N), and from there to global memory, which has `rows` rows of `state`. */
+    __device__ void write(tile_row<N> *tile, bf16 *to, int rows) const {
+        write_rows(tile, row, value, columns);
+        store_rows<FRAGMENTS>(to + (size_t)row * (size_t)columns.to, (size_t)columns.to, tile, row, rows - row,
+                              columns);
     }
 };
 

@@ -1,9 +1,9 @@
 /* ssd_backward: gradients of the scan and of the vectors that it makes; see ssd_backward.cuh.
  *
  * After ssd_carry, which leaves the gradient of the state behind every tile, a block has one tile of one group and
- * walks the group's heads: B and C of the group are read once, and their gradients, summed over the heads, never leave
- * the registers (a state of more than 64: the lane's scratch) before the norm's backward pass has made them those of
- * proj's columns. At last ssd_backward_joins gives each tile's first token what the tile before found for it, and sums
+ * walks the group's heads, fetching each one's operands while it ends the one before. The gradients of B and C, summed
+ * over the heads, never leave the registers (a state of more than 64: the lane's scratch) before the norm's backward
+ * pass has made them those of proj's columns. At last ssd_backward_joins gives each tile's first token what the tile before found for it, and sums
  * the weights' gradients over tiles.
  *
  * Published preset, a call: ssd_carry 69 us. The tiles: 52 GFLOP without the blocks above the diagonals (66 us); x, dy,
@@ -16,11 +16,11 @@
 
 template <int N> struct group_sum {
     static constexpr bool HELD = N <= 64;
-    float held[HELD ? N / 8 : 1][4];
+    float held[HELD ? OWN<N> : 1][4];
 
-    __device__ void add(const float (&acc)[N / 8][4], float4 *room, bool first) {
+    __device__ void add(const float (&acc)[OWN<N>][4], float4 *room, bool first) {
 #pragma unroll
-        for (int i = 0; i < N / 8; i++) {
+        for (int i = 0; i < OWN<N>; i++) {
             if constexpr (HELD) {
                 for (int k = 0; k < 4; k++) held[i][k] = first ? acc[i][k] : held[i][k] + acc[i][k];
             } else {
@@ -29,9 +29,9 @@ template <int N> struct group_sum {
             }
         }
     }
-    __device__ void get(float (&sum)[N / 8][4], const float4 *room) const {
+    __device__ void get(float (&sum)[OWN<N>][4], const float4 *room) const {
 #pragma unroll
-        for (int i = 0; i < N / 8; i++) {
+        for (int i = 0; i < OWN<N>; i++) {
             if constexpr (HELD) {
                 for (int k = 0; k < 4; k++) sum[i][k] = held[i][k];
             } else {
@@ -42,19 +42,19 @@ template <int N> struct group_sum {
     }
 };
 
-/* Unrotates the warp's rows of dB or dC, adds dphi = dO E - dE O (FIRST: sets it), and sums the columns for the bias.
+/* Unrotates the warp's part of dB or dC, adds dphi = dO E - dE O (FIRST: sets it), and sums the columns for the bias.
  */
 template <bool FIRST, int N>
-__device__ static inline void unrotate(float (&acc)[N / 8][4], const tile_row<N> *rotated, const rotation *turn,
+__device__ static inline void unrotate(float (&acc)[OWN<N>][4], const tile_row<N> *rotated, const rotation *turn,
                                        float *dphi, float *bias, int angles, int row) {
-    int lane = (int)threadIdx.x % WARP;
+    column_blocks columns = own_columns(N);
 #pragma unroll
-    for (int i = 0; i < N / 8; i++) {
-        int j = 4 * i + lane % 4;
+    for (int i = 0; i < OWN<N>; i++) {
+        int j = columns.pair(i) / 2;
         if (j >= angles) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int t = row + lane / 4 + 8 * half;
+            int t = row + (int)threadIdx.x % WARP / 4 + 8 * half;
             float &even = acc[i][2 * half], &odd = acc[i][2 * half + 1];
             uint32_t pair = pair_at(rotated, t, 2 * j);
             float turned = odd * low_half(pair) - even * high_half(pair);
@@ -62,62 +62,69 @@ __device__ static inline void unrotate(float (&acc)[N / 8][4], const tile_row<N>
             rotate_back(even, odd, turn[t * (angles + 4) + j]);
         }
     }
-    sum_columns(bias, acc);
+    sum_columns(bias, acc, columns);
 }
 
-/* Each warp's part of the norm's gradient: sum o x inv, by columns. */
+/* Each band's part of the norm's gradient: sum o x inv, by columns. */
 template <int N>
-__device__ static inline void norm_weights(float *norms, const float (&sum)[N / 8][4], const tile_row<N> *raw,
+__device__ static inline void norm_weights(float *norms, const float (&sum)[OWN<N>][4], const tile_row<N> *raw,
                                            const float *inv, int row) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8;
+    int upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    column_blocks columns = own_columns(N);
+    float product[OWN<N>][4];
 #pragma unroll
-    for (int first = 0; first < N / 8; first += 8) {
-        float columns[16];
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const float *g = sum[first + i];
-            uint32_t a = pair_at(raw, upper, 8 * (first + i) + lane % 4 * 2);
-            uint32_t b = pair_at(raw, lower, 8 * (first + i) + lane % 4 * 2);
-            columns[2 * i] = g[0] * low_half(a) * inv[upper] + g[2] * low_half(b) * inv[lower];
-            columns[2 * i + 1] = g[1] * high_half(a) * inv[upper] + g[3] * high_half(b) * inv[lower];
-        }
-        share_columns(norms + 8 * first, columns);
+    for (int i = 0; i < OWN<N>; i++) {
+        const float *g = sum[i];
+        uint32_t a = pair_at(raw, upper, columns.pair(i)), b = pair_at(raw, lower, columns.pair(i));
+        product[i][0] = g[0] * low_half(a) * inv[upper], product[i][1] = g[1] * high_half(a) * inv[upper];
+        product[i][2] = g[2] * low_half(b) * inv[lower], product[i][3] = g[3] * high_half(b) * inv[lower];
     }
+    sum_columns(norms, product, columns);
 }
 
-/* sum, the gradient of a group's normed B or C, becomes that of proj's columns, and goes there; `raw` is spent. */
+/* sum becomes the gradient of a group's normed B or C, times the norm's weight; its part of each row's dot product with
+ * that row goes to means. */
 template <int N>
-__device__ static inline void norm_rows(float (&sum)[N / 8][4], tile_row<N> *raw, const float *inv, const float *norm,
-                                        bf16 *to, size_t width, int row, int length, int state) {
-    int lane = (int)threadIdx.x % WARP;
+__device__ static inline void norm_means(float (&sum)[OWN<N>][4], float *means, const tile_row<N> *raw,
+                                         const float *norm, int row) {
+    int upper = row + (int)threadIdx.x % WARP / 4;
+    column_blocks columns = own_columns(N);
+#pragma unroll
+    for (int i = 0; i < OWN<N>; i++)
+        for (int k = 0; k < 4; k++) sum[i][k] *= norm[columns.pair(i) + k % 2];
+    two_rows dot = dot_rows(sum, raw, row, columns);
+    if (threadIdx.x % 4 == 0) means[upper] = dot.upper, means[upper + 8] = dot.lower;
+}
+
+/* sum, from norm_means, becomes the gradient of proj's columns, and goes there; `raw` is spent. */
+template <int N>
+__device__ static inline void norm_rows(float (&sum)[OWN<N>][4], tile_row<N> *raw, const float (&means)[PARTS][TILE],
+                                        const float *inv, bf16 *to, size_t width, int row, int length, int state) {
+    column_blocks columns = own_columns(state);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int t = row + lane / 4 + 8 * half;
+        int t = row + (int)threadIdx.x % WARP / 4 + 8 * half;
         float scale = inv[t], mean = 0;
+        for (int part = 0; part < PARTS; part++) mean += means[part][t];
+        mean *= scale * scale / (float)state;
 #pragma unroll
-        for (int i = 0; i < N / 8; i++) {
-            uint32_t pair = pair_at(raw, t, 8 * i + lane % 4 * 2);
-            sum[i][2 * half] *= norm[8 * i + lane % 4 * 2], sum[i][2 * half + 1] *= norm[8 * i + lane % 4 * 2 + 1];
-            mean += sum[i][2 * half] * low_half(pair) + sum[i][2 * half + 1] * high_half(pair);
-        }
-        mean = sum_of_four(mean) * scale * scale / (float)state;
-#pragma unroll
-        for (int i = 0; i < N / 8; i++) {
-            uint32_t pair = pair_at(raw, t, 8 * i + lane % 4 * 2);
+        for (int i = 0; i < OWN<N>; i++) {
+            uint32_t pair = pair_at(raw, t, columns.pair(i));
             sum[i][2 * half] = scale * (sum[i][2 * half] - low_half(pair) * mean);
             sum[i][2 * half + 1] = scale * (sum[i][2 * half + 1] - high_half(pair) * mean);
         }
     }
     __syncwarp();
-    write_rows(raw, row, 0, sum);
-    store_rows<N>(to + (size_t)row * width, width, &raw[row], length - row, state);
+    write_rows(raw, row, sum, columns);
+    store_rows<OWN<N>>(to + (size_t)row * width, width, raw, row, length - row, columns);
 }
 
-/* The warps' parts of two vectors of sums, added in order, to to[0 ..] and to[stride ..]. */
+/* The bands' parts of two vectors of sums, added in order, to to[0 ..] and to[stride ..]. */
 template <int N>
-__device__ static inline void store_sums(float *to, size_t stride, const float (&parts)[2][SSD_WARPS][N], int state) {
+__device__ static inline void store_sums(float *to, size_t stride, const float (&parts)[2][BANDS][N], int state) {
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < 2 * N; i += SSD_THREADS) {
-        const float(&part)[SSD_WARPS][N] = parts[i / N];
+        const float(&part)[BANDS][N] = parts[i / N];
         if (i % N < state)
             to[(size_t)(i / N) * stride + (size_t)(i % N)] =
                 ((part[0][i % N] + part[1][i % N]) + part[2][i % N]) + part[3][i % N];
@@ -131,6 +138,7 @@ __device__ static inline void store_sums(float *to, size_t stride, const float (
  * time. */
 __device__ static inline void sum_phases(float *dphi, float *sums, int angles) {
     int lane = (int)threadIdx.x % WARP;
+#pragma unroll 1
     for (int j = (int)threadIdx.x / WARP; j < angles; j += SSD_WARPS) {
         float *line = dphi + j * PHASES + 2 * lane, second = line[1], sum = line[0] + second;
         for (int offset = 1; offset < WARP; offset *= 2) {
@@ -144,152 +152,186 @@ __device__ static inline void sum_phases(float *dphi, float *sums, int angles) {
     }
 }
 
-/* From the sums to the gradients of delta (with its phases), log_decay and gamma; by one warp. */
+/* The parts of a token's sum, added. */
+__device__ static inline float of_parts(const float (&parts)[PARTS][TILE], int t) {
+    float sum = 0;
+    for (int part = 0; part < PARTS; part++) sum += parts[part][t];
+    return sum;
+}
+
+/* From the sums to the gradients of log_decay and gamma; by one warp. first_at: of the tile's first token. */
 template <int P, int N>
-__device__ static inline void gradient_steps(backward_tiles<P, N> *m, const backward_arguments &a, const float *dphi,
-                                             const step_lines &steps, size_t first_at, size_t index, int length) {
-    int lane = (int)threadIdx.x % WARP, angles = (int)a.t.s.angles;
-    float dl[2], turned[2] = {0, 0}, through = 0, passed = m->passed[2 * lane] + m->passed[2 * lane + 1];
+__device__ static inline void gradient_decays(const backward_tiles<P, N> *m, const backward_arguments &a,
+                                              size_t first_at, size_t index, int length) {
+    int lane = (int)threadIdx.x % WARP;
+    float dl[2], kappa[2], through = 0, passed = 0;
     for (int i = 0; i < SSD_WARPS; i++) through += m->through[i];
-    for (int j = 0; j < angles; j++)
-        for (int i = 0; i < 2; i++) turned[i] += steps.rate[j * LINE + 2 * lane + i] * dphi[j * PHASES + 2 * lane + i];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = 2 * lane + i;
-        dl[i] = m->entered[t] - m->weights.kappa[t] * m->dkappa[t];
-        for (int warp = 0; warp < SSD_WARPS; warp++) dl[i] += m->pairs[warp][t];
+        kappa[i] = of_parts(m->dkappa, t);
+        passed += of_parts(m->passed, t);
+        dl[i] = of_parts(m->entered, t) - m->weights.kappa[t] * kappa[i];
+        for (int band = 0; band < BANDS; band++) dl[i] += m->pairs[band][t];
     }
     float behind = dl[0] + dl[1]; /* becomes the sum over this lane's tokens and all later ones */
     for (int offset = 1; offset < WARP; offset *= 2) {
         float more = __shfl_down_sync(0xffffffffu, behind, offset);
         if (lane + offset < WARP) behind += more;
     }
+    float before = __shfl_up_sync(0xffffffffu, kappa[1], 1); /* the token before this lane's */
     float state = m->weights.whole * through + warp_sum(passed), dd = warp_sum(m->m[2 * lane] + m->m[2 * lane + 1]);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = 2 * lane + i;
         if (t >= length) continue;
-        size_t at = first_at + (size_t)t;
-        float before = t > 0 ? m->dkappa[t - 1] : 0;
-        a.dtape.log_decay[at] = (i == 0 ? behind : behind - dl[0]) + state;
-        a.dtape.gamma[at] = m->m[t] * m->g[t] + m->dkappa[t] - before;
-        a.dtape.delta[at] = before + TURN * turned[i];
-        if (t == length - 1) a.last[index] = m->dkappa[t];
+        a.dtape.log_decay[first_at + (size_t)t] = (i == 0 ? behind : behind - dl[0]) + state;
+        a.dtape.gamma[first_at + (size_t)t] =
+            m->m[t] * m->g[t] + kappa[i] - (i == 1 ? kappa[0] : lane > 0 ? before : 0);
+        if (t == length - 1) a.last[index] = kappa[i];
     }
     if (lane == 0) a.dd[index] = dd;
+}
+
+/* The gradient of a token's delta, by its phases and by the kappa of the token before. */
+template <int P, int N>
+__device__ static inline void gradient_delta(const backward_tiles<P, N> *m, const backward_arguments &a,
+                                             const float *dphi, const step_lines &steps, size_t first_at, int t) {
+    float turned = 0;
+#pragma unroll 1
+    for (int j = 0; j < (int)a.t.s.angles; j++) turned += steps.rate[j * LINE + t] * dphi[j * PHASES + t];
+    a.dtape.delta[first_at + (size_t)t] = (t > 0 ? of_parts(m->dkappa, t - 1) : 0) + TURN * turned;
+}
+
+/* Of the head's steps: warp 0 has decays, the next threads a token's delta each, all others the angles. */
+template <int P, int N>
+__device__ static inline void gradient_steps(const backward_tiles<P, N> *m, const backward_arguments &a,
+                                             const backward_lines &l, const step_lines &steps,
+                                             const backward_place &at, bool first) {
+    const mamba_shape &s = a.t.s;
+    size_t first_at = (at.batch * s.heads + at.head) * s.time + at.tile * s.chunk;
+    int thread = (int)threadIdx.x;
+    if (thread < WARP) {
+        gradient_decays(m, a, first_at, at.index * s.heads + at.head, at.length);
+    } else if (thread < WARP + TILE) {
+        if (thread - WARP < at.length) gradient_delta(m, a, l.dphi, steps, first_at, thread - WARP);
+    } else {
+#pragma unroll 1
+        for (int i = thread - WARP - TILE; i < (int)s.angles * TILE; i += SSD_THREADS - WARP - TILE) {
+            float &sum = l.dtheta[i / TILE * PHASES + i % TILE];
+            float part = steps.delta[i % TILE] * l.dphi[i / TILE * PHASES + i % TILE];
+            sum = first ? part : sum + part;
+        }
+    }
 }
 
 /* --- the tiles
  * ------------------------------------------------------------------------------------------------------------ */
 
-/* One head of the block's tile. here: the slice of its operands that is in shared memory, or on its way there. */
-template <int P, int N>
-__device__ static inline void backward_head(backward_tiles<P, N> *m, const backward_lines &l,
-                                            const backward_arguments &a, const backward_place &at, group_sum<N> &sum_b,
-                                            group_sum<N> &sum_c, int *here) {
-    const mamba_shape &s = a.t.s;
-    int warp = (int)threadIdx.x / WARP, row = 16 * warp, angles = (int)s.angles;
-    bool first = at.head % (unsigned)(s.heads / s.groups) == 0;
-    step_lines steps = lay_out_steps(l.steps, angles);
-    float4 *room = a.sums + blockIdx.x * (size_t)(2 * N / 8 * SSD_THREADS);
-    make_rotations(l.turn, steps, angles);
-    if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
-    __syncthreads();
-    make_vectors(m->b, m->raw_b(), steps.inv_b, m->b_parameters, l.turn, angles, at.length);
-    make_vectors(m->c, m->raw_c(), steps.inv_c, m->c_parameters, l.turn, angles, at.length);
-    __syncthreads();
-
-    uint32_t from_dy[TILE / 16][4], from_c[TILE / 16][4];
-    {
-        float f[TILE / 8][4], g[TILE / 8][4];
-        multiply_pairs(f, g, m, a, at, row, here);
-        weigh_pairs(f, g, m, row);
-#pragma unroll
-        for (int i = 0; i < TILE / 16; i++) pack_a(from_dy[i], g, i), pack_a(from_c[i], f, i);
-        write_rows(m->w, row, 0, f);
-    }
-    float acc[N / 8][4];
-    gradient_b(acc, m, a, at, from_c, row, here);
-    unrotate<true, N>(acc, m->b, l.turn, l.dphi, m->bias[0][warp], angles, row);
-    sum_b.add(acc, room, first);
-    gradient_x(m, a, at, from_dy, a.t.weights.d[at.head], row, here);
-    __syncthreads(); /* W; x and K are free */
-    gradient_c(acc, m, a, at, row, here);
-    unrotate<false, N>(acc, m->c, l.turn, l.dphi, m->bias[1][warp], angles, row);
-    sum_c.add(acc, room + N / 8 * SSD_THREADS, first);
-    __syncthreads(); /* the sums; dy, H' and the head's B and C are free */
-    size_t tiles = ceil_div(s.time, s.chunk);
-    sum_phases(l.dphi, a.dtape.phase + ((at.batch * s.heads + at.head) * tiles + at.tile) * s.angles, angles);
-    store_sums<N>(a.biases + (at.index * 2 * s.heads + at.head) * s.state, s.heads * s.state, m->bias, (int)s.state);
-    __syncthreads();
-    if (warp == 0)
-        gradient_steps(m, a, l.dphi, steps, (at.batch * s.heads + at.head) * s.time + at.tile * s.chunk,
-                       at.index * s.heads + at.head, at.length);
-    for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS) {
-        int j = i / TILE, t = i % TILE;
-        float part = steps.delta[t] * l.dphi[j * PHASES + t];
-        l.dtheta[j * PHASES + t] = first ? part : l.dtheta[j * PHASES + t] + part;
-    }
-}
-
 /* Begins the copy of the group's columns of B and C. */
 template <int P, int N>
 __device__ static inline void load_raw(backward_tiles<P, N> *m, const head_view &v, const backward_place &at) {
     size_t row = at.tile * (size_t)v.tile * v.width;
-    load_tile<TILE, N>(m->raw_b(), v.b + row, v.width, at.length, v.state);
-    load_tile<TILE, N>(m->raw_c(), v.c + row, v.width, at.length, v.state);
+    load_tile<TILE, N>(m->b, v.b + row, v.width, at.length, v.state);
+    load_tile<TILE, N>(m->c, v.c + row, v.width, at.length, v.state);
+}
+
+/* Begins the copies of what a head starts from, and then of its slice, if it has but one: two groups. */
+template <int P, int N>
+__device__ static inline void fetch_head(backward_tiles<P, N> *m, const backward_arguments &a,
+                                         const backward_place &at, const step_lines &steps) {
+    head_view v = view_head(a.t, at.batch, at.head);
+    load_raw(m, v, at);
+    load_steps(steps, v, (int)at.tile);
+    load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, v.state);
+    load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, v.state);
+    copy_commit();
+    if (at.head_dim <= P) load_x(m, a, at, 0), load_dy(m, a, at, 0);
+    copy_commit();
+}
+
+/* The head's rotations, weights, B and C, when what fetch_head fetched is there. */
+template <int P, int N>
+__device__ static inline void begin_head(backward_tiles<P, N> *m, const backward_lines &l, const step_lines &steps,
+                                         const backward_place &at, int angles) {
+    copy_wait<1>();
+    __syncthreads();
+    make_rotations(l.turn, steps, angles);
+    if (threadIdx.x / WARP == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
+    __syncthreads();
+    make_vectors(m->b, m->b, steps.inv_b, m->b_parameters, l.turn, angles, at.length);
+    make_vectors(m->c, m->c, steps.inv_c, m->c_parameters, l.turn, angles, at.length);
+    copy_wait<0>();
+    __syncthreads();
+}
+
+/* One head of the block's tile, number i of its group; fetches the next one's operands, if there is one. */
+template <int P, int N>
+__device__ static inline void backward_head(backward_tiles<P, N> *m, const backward_lines &l,
+                                            const backward_arguments &a, const backward_place &at, group_sum<N> &sum_b,
+                                            group_sum<N> &sum_c, unsigned i) {
+    const mamba_shape &s = a.t.s;
+    warp_place place = place_of_warp();
+    int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= P ? 0 : -1;
+    step_lines steps = steps_of(l, i, angles);
+    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<N> * SSD_THREADS);
+    begin_head(m, l, steps, at, angles);
+    {
+        float f[OWN<TILE>][4], g[OWN<TILE>][4];
+        multiply_pairs(f, g, m, a, at, place.row, &here);
+        weigh_pairs(f, g, m, place);
+    }
+    __syncthreads();
+    float acc[OWN<N>][4];
+    gradient_b(acc, m, a, at, place, &here);
+    unrotate<true, N>(acc, m->b, l.turn, l.dphi, m->bias[0][band], angles, place.row);
+    sum_b.add(acc, room, i == 0);
+    gradient_c(acc, m, a, at, place, &here);
+    unrotate<false, N>(acc, m->c, l.turn, l.dphi, m->bias[1][band], angles, place.row);
+    sum_c.add(acc, room + OWN<N> * SSD_THREADS, i == 0);
+    __syncthreads(); /* the sums; x is free */
+    gradient_x(m, a, at, place, &here);
+    size_t tiles = ceil_div(s.time, s.chunk);
+    sum_phases(l.dphi, a.dtape.phase + ((at.batch * s.heads + at.head) * tiles + at.tile) * s.angles, angles);
+    store_sums<N>(a.biases + (at.index * 2 * s.heads + at.head) * s.state, s.heads * s.state, m->bias, (int)s.state);
+    __syncthreads(); /* all tiles are free, but not the sums */
+    backward_place next = at;
+    next.head++;
+    if (i + 1 < s.heads / s.groups) fetch_head(m, a, next, steps_of(l, i + 1, angles));
+    gradient_steps(m, a, l, steps, at, i == 0);
 }
 
 /* dB, dC and dtheta of the group, when all heads are done. */
 template <int P, int N>
-__device__ static inline void backward_group(backward_tiles<P, N> *m, const backward_lines &l,
-                                             const backward_arguments &a, const backward_place &at,
+__device__ static inline void backward_group(backward_tiles<P, N> *m, const backward_lines &l, const backward_arguments &a, const backward_place &at,
                                              const group_sum<N> &sum_b, const group_sum<N> &sum_c) {
     const mamba_shape &s = a.t.s;
-    int warp = (int)threadIdx.x / WARP, row = 16 * warp, angles = (int)s.angles, state = (int)s.state;
+    warp_place place = place_of_warp();
+    int row = place.row, angles = (int)s.angles, state = (int)s.state;
     size_t width = a.t.columns.width;
-    step_lines steps = lay_out_steps(l.steps, angles);
-    float4 *room = a.sums + blockIdx.x * (size_t)(2 * N / 8 * SSD_THREADS);
+    step_lines steps = steps_of(l, (unsigned)(s.heads / s.groups) - 1, angles);
+    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<N> * SSD_THREADS);
     bf16 *columns = a.dproj + first_row(a, at) * width + at.group * s.state;
-    float sum[N / 8][4];
-    if (!m->KEEPS_RAW) {
-        load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
-        copy_commit();
-        copy_wait<0>();
-        __syncthreads();
-    }
-    sum_b.get(sum, room);
-    norm_weights<N>(m->bias[0][warp], sum, m->raw_b(), steps.inv_b, row);
-    norm_rows<N>(sum, m->raw_b(), steps.inv_b, m->b_parameters.norm, columns + a.t.columns.b, width, row, at.length,
-                 state);
-    sum_c.get(sum, room + N / 8 * SSD_THREADS);
-    norm_weights<N>(m->bias[1][warp], sum, m->raw_c(), steps.inv_c, row);
-    norm_rows<N>(sum, m->raw_c(), steps.inv_c, m->c_parameters.norm, columns + a.t.columns.c, width, row, at.length,
-                 state);
-    __syncthreads();
-    store_sums<N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
-    float *dtheta = a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
-    for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS)
-        if (i % TILE < at.length)
-            dtheta[(size_t)(i / TILE) * s.time + (size_t)(i % TILE)] = l.dtheta[i / TILE * PHASES + i % TILE];
-}
-
-/* Brings in all that a head starts from; returns the slice of its operands that is there, or -1. */
-template <int P, int N>
-__device__ static inline int begin_head(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
-                                        float *steps, bool first) {
-    head_view v = view_head(a.t, at.batch, at.head);
-    __syncthreads(); /* nobody reads the head before any more */
-    if (first || !m->KEEPS_RAW) load_raw(m, v, at);
-    load_steps(lay_out_steps(steps, v.angles), v, (int)at.tile);
-    load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, v.state);
-    load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, v.state);
-    bool whole = at.head_dim <= P;
-    if (whole) load_x(m, a, at, 0), load_dy(m, a, at, 0);
+    load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
-    return whole ? 0 : -1;
+    float b[OWN<N>][4], c[OWN<N>][4];
+    sum_b.get(b, room);
+    sum_c.get(c, room + OWN<N> * SSD_THREADS);
+    norm_weights<N>(m->bias[0][row / 16], b, m->b, steps.inv_b, row);
+    norm_weights<N>(m->bias[1][row / 16], c, m->c, steps.inv_c, row);
+    norm_means<N>(b, m->means[0][place.part], m->b, m->b_parameters.norm, row);
+    norm_means<N>(c, m->means[1][place.part], m->c, m->c_parameters.norm, row);
+    __syncthreads();
+    norm_rows<N>(b, m->b, m->means[0], steps.inv_b, columns + a.t.columns.b, width, row, at.length, state);
+    norm_rows<N>(c, m->c, m->means[1], steps.inv_c, columns + a.t.columns.c, width, row, at.length, state);
+    store_sums<N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
+    float *dtheta = a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
+#pragma unroll 1
+    for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS)
+        if (i % TILE < at.length)
+            dtheta[(size_t)(i / TILE) * s.time + (size_t)(i % TILE)] = l.dtheta[i / TILE * PHASES + i % TILE];
 }
 
 /* Grid: (sequence, tile, group), the group fastest. */
@@ -300,7 +342,7 @@ __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_backward_til
     unsigned tiles = (unsigned)ceil_div(s.time, s.chunk), per_group = (unsigned)(s.heads / s.groups);
     unsigned group = blockIdx.x % (unsigned)s.groups, index = blockIdx.x / (unsigned)s.groups;
     float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
-    float *dphi = steps + step_floats(s.angles);
+    float *dphi = steps + 2 * step_floats(s.angles);
     backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES};
     backward_place at = {index / tiles,   index % tiles, group * per_group, group, index, 0,
                          (int)s.head_dim, (int)s.state};
@@ -308,10 +350,8 @@ __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_backward_til
     at.length = left < s.chunk ? (int)left : (int)s.chunk;
 
     group_sum<N> sum_b, sum_c;
-    for (unsigned i = 0; i < per_group; i++, at.head++) {
-        int here = begin_head(m, a, at, l.steps, i == 0);
-        backward_head(m, l, a, at, sum_b, sum_c, &here);
-    }
+    fetch_head(m, a, at, steps_of(l, 0, (int)s.angles));
+    for (unsigned i = 0; i < per_group; i++, at.head++) backward_head(m, l, a, at, sum_b, sum_c, i);
     backward_group(m, l, a, at, sum_b, sum_c);
 }
 
@@ -328,7 +368,7 @@ static size_t lay_out_scratch(backward_arguments *a, bf16 **gradients, void *scr
     };
     size_t padded = s->state <= 64 ? 0 : s->state <= 128 ? 128 : 256;
     *gradients = (bf16 *)take(heads * s->head_dim * s->state * sizeof(bf16));
-    a->sums = (float4 *)take(tiles * s->groups * 2 * padded / 8 * SSD_THREADS * sizeof(float4));
+    a->sums = (float4 *)take(tiles * s->groups * 2 * padded / 8 / PARTS * SSD_THREADS * sizeof(float4));
     a->biases = (float *)take(heads * 2 * s->state * sizeof(float));
     a->norms = (float *)take(tiles * 2 * s->groups * s->state * sizeof(float));
     a->last = (float *)take(heads * sizeof(float));

@@ -8,8 +8,8 @@
  *     M_st = weight(t, s) C_t.B_s       dx = M dy + diag(kappa f) B K^T + D dy
  *                                       dC = W^T B + diag(r) dy H'
  *
- * with weight = kappa_s exp(l_t - l_s) before, gamma on the diagonal. W and M never leave the registers, but for one
- * copy of W in shared memory, for W^T. The sums for kappa and l are taken from W o G in float:
+ * with weight = kappa_s exp(l_t - l_s) before, gamma on the diagonal. W and M stay in shared memory. The sums for
+ * kappa and l are taken from W o G in float:
  *
  *     kappa_s dkappa_s = sum_{t>s} W_st G_ts + kappa_s f_s (K^T x_s).B_s
  *     U_t.C_t = sum_{s<t} W_st G_ts + r_t (H'^T dy_t).C_t */
@@ -32,34 +32,36 @@ struct backward_arguments {
 void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
 template <int P, int N> struct backward_tiles {
-    /* The group's columns of proj are kept beside the head's B and C, but for large states: there each head reads
-     * them again, and turns them into its own in place. */
-    static constexpr bool KEEPS_RAW = N <= 64;
-    tile_row<N> kept[2][KEEPS_RAW ? TILE : 1];
-    tile_row<N> b[TILE], c[TILE]; /* of the head */
-    __device__ tile_row<N> *raw_b() { return KEEPS_RAW ? kept[0] : b; }
-    __device__ tile_row<N> *raw_c() { return KEEPS_RAW ? kept[1] : c; }
+    tile_row<N> b[TILE], c[TILE]; /* the group's columns of proj, then the head's B and C in their place */
     tile_row<N> state[P], gradient[P]; /* H', K */
     tile_row<P> x[TILE], dy[TILE];
-    tile_row<TILE> w[TILE];
+    tile_row<TILE> w[TILE], weighed_g[TILE]; /* W, M */
     vector_parameters<N> b_parameters, c_parameters;
     tile_weights weights;
-    float pairs[SSD_WARPS][TILE];     /* each warp's part of sum_s W_st G_ts, s before t */
-    float bias[2][SSD_WARPS][N];      /* each warp's part of db_bias and dc_bias; at the end of the norms' */
-    float m[TILE], g[TILE];           /* dy_t.x_t; C_t.B_t */
-    float dkappa[TILE], passed[TILE]; /* passed: kappa_s f_s (K^T x_s).B_s */
-    float entered[TILE];              /* r_t (H'^T dy_t).C_t */
-    float through[SSD_WARPS];         /* each warp's part of <H', K> */
+    /* What warps found, each for its own rows or columns: sums over the others are still to be taken. */
+    float pairs[BANDS][TILE];    /* of W_st G_ts over the band's s, s before t */
+    float bias[2][BANDS][N];     /* of db_bias and dc_bias; at the end of the norms' */
+    float dkappa[PARTS][TILE];
+    float passed[PARTS][TILE];   /* of kappa_s f_s (K^T x_s).B_s */
+    float entered[PARTS][TILE];  /* of r_t (H'^T dy_t).C_t */
+    float means[2][PARTS][TILE]; /* of the norms' rows */
+    float through[SSD_WARPS];    /* of <H', K> */
+    float m[TILE], g[TILE];      /* dy_t.x_t; C_t.B_t */
 };
 
-/* Behind them: the rotations, the steps, and dphi and dtheta (angles, PHASES), rows apart for the banks. */
+/* Behind them: the rotations, this head's steps and the next one's, and dphi and dtheta (angles, PHASES), rows apart
+ * for the banks. */
 static constexpr int PHASES = TILE + 8;
 struct backward_lines {
     rotation *turn;
     float *steps, *dphi, *dtheta;
 };
+/* The steps of a block's i-th head. */
+__device__ static inline step_lines steps_of(const backward_lines &l, unsigned i, int angles) {
+    return lay_out_steps(l.steps + i % 2 * step_floats((size_t)angles), angles);
+}
 __host__ __device__ static inline size_t backward_floats(size_t angles) {
-    return turn_floats(angles) + step_floats(angles) + 2 * angles * PHASES;
+    return turn_floats(angles) + 2 * step_floats(angles) + 2 * angles * PHASES;
 }
 
 /* Where a block stands. What it reads is found from this when it is needed: pointers kept would cost registers. */
@@ -108,12 +110,12 @@ __device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backwar
     *here = slice;
 }
 
-/* f = x dy^T and g = B C^T, of tokens t from the warp's own on. */
+/* The warp's blocks of f = x dy^T and g = B C^T, of tokens t from its own on. */
 template <int P, int N>
-__device__ static inline void multiply_pairs(float (&f)[TILE / 8][4], float (&g)[TILE / 8][4], backward_tiles<P, N> *m,
-                                             const backward_arguments &a, const backward_place &at, int row,
-                                             int *here) {
-    column_blocks later = {row / 16, (at.length + 15) / 16};
+__device__ static inline void multiply_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4],
+                                             backward_tiles<P, N> *m, const backward_arguments &a,
+                                             const backward_place &at, int row, int *here) {
+    column_blocks later = own_columns(row, at.length);
     clear_rows(f);
     clear_rows(g);
     for (int slice = 0; slice < at.head_dim; slice += P) {
@@ -135,17 +137,18 @@ __device__ static inline void multiply_pairs(float (&f)[TILE / 8][4], float (&g)
 
 /* f becomes W and g becomes M, with the sums of W o G and the diagonals on the way. */
 template <int P, int N>
-__device__ static inline void weigh_pairs(float (&f)[TILE / 8][4], float (&g)[TILE / 8][4], backward_tiles<P, N> *m,
-                                          int row) {
-    int warp = row / 16, lane = (int)threadIdx.x % WARP, upper = row + lane / 4;
-    float columns[TILE / 4] = {};
+__device__ static inline void weigh_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4], backward_tiles<P, N> *m,
+                                          warp_place place) {
+    int upper = place.row + (int)threadIdx.x % WARP / 4;
+    column_blocks later = own_columns(place.row, TILE);
+    float columns[2 * OWN<TILE>] = {};
     two_rows sums = {0, 0};
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++) {
-        if (j / 2 < warp) continue;
+    for (int j = 0; j < OWN<TILE>; j++) {
+        if (!later.wanted(j / 2)) continue;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int from = upper + i / 2 * 8, to = 8 * j + lane % 4 * 2 + i % 2;
+            int from = upper + i / 2 * 8, to = later.pair(j) + i % 2;
             float decay = token_decay(m->weights, to, from), weight = token_weight(m->weights, to, from, decay);
             float both = decay * f[j][i] * g[j][i];
             if (from == to) m->m[to] = f[j][i], m->g[to] = g[j][i];
@@ -155,16 +158,19 @@ __device__ static inline void weigh_pairs(float (&f)[TILE / 8][4], float (&g)[TI
             g[j][i] *= weight;
         }
     }
-    share_columns(m->pairs[warp], columns);
+    share_columns(m->pairs[place.row / 16], columns, 0, later);
     sums = {sum_of_four(sums.upper), sum_of_four(sums.lower)};
-    if (lane % 4 == 0) m->dkappa[upper] = sums.upper, m->dkappa[upper + 8] = sums.lower;
+    if (threadIdx.x % 4 == 0) m->dkappa[place.part][upper] = sums.upper, m->dkappa[place.part][upper + 8] = sums.lower;
+    write_rows(m->w, place.row, f, later);
+    write_rows(m->weighed_g, place.row, g, later);
 }
 
-/* dB of the head's rotated B; leaves dkappa whole. */
+/* dB of the head's rotated B. */
 template <int P, int N>
-__device__ static inline void gradient_b(float (&db)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a,
-                                         const backward_place &at, const uint32_t (&w)[4][4], int row, int *here) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8;
+__device__ static inline void gradient_b(float (&db)[OWN<N>][4], backward_tiles<P, N> *m, const backward_arguments &a,
+                                         const backward_place &at, warp_place place, int *here) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    column_blocks columns = own_columns(at.n);
     clear_rows(db);
     for (int slice = 0; slice < at.head_dim; slice += P) {
         fetch_slice(m, a, at, slice, here);
@@ -172,25 +178,29 @@ __device__ static inline void gradient_b(float (&db)[N / 8][4], backward_tiles<P
         for (int k = 0; k < P && slice + k < at.head_dim; k += 16) {
             uint32_t left[4];
             load_a(left, m->x, row, k);
-            multiply_across(db, left, m->gradient, k, 0, blocks_of(at.n));
+            multiply_across(db, left, m->gradient, k, columns);
         }
     }
-    two_rows dot = dot_rows(db, m->b, row);
-    if (lane % 4 == 0) {
-        m->dkappa[upper] += m->weights.f[upper] * dot.upper;
-        m->dkappa[lower] += m->weights.f[lower] * dot.lower;
-        m->passed[upper] = m->weights.fall[upper] * dot.upper;
-        m->passed[lower] = m->weights.fall[lower] * dot.lower;
+    two_rows dot = dot_rows(db, m->b, row, columns);
+    if (threadIdx.x % 4 == 0) {
+        m->dkappa[place.part][upper] += m->weights.f[upper] * dot.upper;
+        m->dkappa[place.part][lower] += m->weights.f[lower] * dot.lower;
+        m->passed[place.part][upper] = m->weights.fall[upper] * dot.upper;
+        m->passed[place.part][lower] = m->weights.fall[lower] * dot.lower;
     }
     scale_rows(db, m->weights.fall[upper], m->weights.fall[lower]);
-#pragma unroll
-    for (int i = 0; i < TILE / 16; i++)
-        if (i >= row / 16 && 16 * i < at.length) multiply_across(db, w[i], m->c, 16 * i, 0, blocks_of(at.n));
+#pragma unroll 1
+    for (int k = row; k < at.length; k += 16) {
+        uint32_t left[4];
+        load_a(left, m->w, row, k);
+        multiply_across(db, left, m->c, k, columns);
+    }
 }
 
 /* This thread's part of <H', K>, of the slice that is there. */
 template <int P, int N> __device__ static inline float dot_states(const backward_tiles<P, N> *m) {
     float sum = 0;
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < P * N / 8; i += SSD_THREADS) {
         uint4 a = *reinterpret_cast<const uint4 *>(&m->state[i / (N / 8)][i % (N / 8) * 8]);
         uint4 b = *reinterpret_cast<const uint4 *>(&m->gradient[i / (N / 8)][i % (N / 8) * 8]);
@@ -202,46 +212,12 @@ template <int P, int N> __device__ static inline float dot_states(const backward
     return sum;
 }
 
-/* Writes dx and <H', K>; spends the warp's rows of x, unless there are slices. */
-template <int P, int N>
-__device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
-                                         const uint32_t (&weighed)[4][4], float d, int row, int *here) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4;
-    size_t width = a.t.columns.width;
-    bf16 *dx_rows = a.dproj + (first_row(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
-    float through = 0;
-    for (int slice = 0; slice < at.head_dim; slice += P) {
-        fetch_slice(m, a, at, slice, here);
-        through += dot_states(m);
-        int channels = at.head_dim - slice < P ? at.head_dim - slice : P;
-        float dx[P / 8][4];
-        clear_rows(dx);
-#pragma unroll 1
-        for (int k = 0; k < at.n; k += 16) {
-            uint32_t left[4];
-            load_a(left, m->b, row, k);
-            multiply(dx, left, m->gradient, k, blocks_of(channels));
-        }
-        scale_rows(dx, m->weights.fall[upper], m->weights.fall[upper + 8]);
-#pragma unroll
-        for (int i = 0; i < TILE / 16; i++)
-            if (i >= row / 16 && 16 * i < at.length)
-                multiply_across(dx, weighed[i], m->dy, 16 * i, 0, blocks_of(channels));
-        add_rows(dx, d, m->dy, row);
-        __syncwarp(); /* x is read by its warp alone */
-        write_rows(m->x, row, 0, dx);
-        store_rows<P>(dx_rows + slice, width, &m->x[row], at.length - row, channels);
-        if (at.head_dim > P) *here = -1;
-    }
-    through = warp_sum(through);
-    if (lane == 0) m->through[row / 16] = through;
-}
-
 /* dC of the head's rotated C. */
 template <int P, int N>
-__device__ static inline void gradient_c(float (&dc)[N / 8][4], backward_tiles<P, N> *m, const backward_arguments &a,
-                                         const backward_place &at, int row, int *here) {
-    int lane = (int)threadIdx.x % WARP, upper = row + lane / 4, lower = upper + 8;
+__device__ static inline void gradient_c(float (&dc)[OWN<N>][4], backward_tiles<P, N> *m, const backward_arguments &a,
+                                         const backward_place &at, warp_place place, int *here) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    column_blocks columns = own_columns(at.n);
     clear_rows(dc);
     for (int slice = 0; slice < at.head_dim; slice += P) {
         fetch_slice(m, a, at, slice, here);
@@ -249,19 +225,55 @@ __device__ static inline void gradient_c(float (&dc)[N / 8][4], backward_tiles<P
         for (int k = 0; k < P && slice + k < at.head_dim; k += 16) {
             uint32_t left[4];
             load_a(left, m->dy, row, k);
-            multiply_across(dc, left, m->state, k, 0, blocks_of(at.n));
+            multiply_across(dc, left, m->state, k, columns);
         }
     }
-    two_rows dot = dot_rows(dc, m->c, row);
-    if (lane % 4 == 0) {
-        m->entered[upper] = m->weights.r[upper] * dot.upper;
-        m->entered[lower] = m->weights.r[lower] * dot.lower;
+    two_rows dot = dot_rows(dc, m->c, row, columns);
+    if (threadIdx.x % 4 == 0) {
+        m->entered[place.part][upper] = m->weights.r[upper] * dot.upper;
+        m->entered[place.part][lower] = m->weights.r[lower] * dot.lower;
     }
     scale_rows(dc, m->weights.r[upper], m->weights.r[lower]);
 #pragma unroll 1
     for (int k = 0; k <= row && k < at.length; k += 16) {
         uint32_t left[4];
         load_a_across(left, m->w, row, k);
-        multiply_across(dc, left, m->b, k, 0, blocks_of(at.n));
+        multiply_across(dc, left, m->b, k, columns);
     }
+}
+
+/* Writes dx and <H', K>; spends x. */
+template <int P, int N>
+__device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
+                                         warp_place place, int *here) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4;
+    float d = a.t.weights.d[at.head], through = 0;
+    size_t width = a.t.columns.width;
+    bf16 *dx_rows = a.dproj + (first_row(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
+    for (int slice = 0; slice < at.head_dim; slice += P) {
+        fetch_slice(m, a, at, slice, here);
+        through += dot_states(m);
+        column_blocks columns = own_columns(at.head_dim - slice < P ? at.head_dim - slice : P);
+        float dx[OWN<P>][4];
+        clear_rows(dx);
+#pragma unroll 1
+        for (int k = 0; k < at.n; k += 16) {
+            uint32_t left[4];
+            load_a(left, m->b, row, k);
+            multiply(dx, left, m->gradient, k, columns);
+        }
+        scale_rows(dx, m->weights.fall[upper], m->weights.fall[upper + 8]);
+#pragma unroll 1
+        for (int k = row; k < at.length; k += 16) {
+            uint32_t left[4];
+            load_a(left, m->weighed_g, row, k);
+            multiply_across(dx, left, m->dy, k, columns);
+        }
+        add_rows(dx, d, m->dy, row, columns);
+        write_rows(m->x, row, dx, columns);
+        store_rows<OWN<P>>(dx_rows + slice, width, m->x, row, at.length - row, columns);
+        if (at.head_dim > P) *here = -1;
+    }
+    through = warp_sum(through);
+    if (threadIdx.x % WARP == 0) m->through[threadIdx.x / WARP] = through;
 }

@@ -33,7 +33,7 @@ __device__ static inline void fetch(carry_tiles<P, N> *m, int buffer, const step
 
 /* Grid: sequences x heads, slices of P channels. gradients: (batch, heads, chunks, head_dim, state). */
 template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_carry_gradients(bf16 *gradients, scan_tensors a, const bf16 *dy) {
+__global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_carry_gradients(bf16 *gradients, scan_tensors a, const bf16 *dy) {
     using tiles = carry_tiles<P, N>;
     tiles *m = shared_memory<tiles>();
     const mamba_shape &s = a.s;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_carry_gradients(bf16 *grad
     size_t own = step_floats(s.angles); /* floats of one tile's steps */
 
     load_parameters(&m->parameters, a.weights.c_norm, v.c_bias, v.state);
-    state_part<P, N> carried;
+    state_part<P, N> carried(v.state);
     int buffer = 0;
     fetch(m, 0, lay_out_steps(lines, v.angles), v, dy, stride, v.tiles - 1, channels);
     for (int i = v.tiles - 1; i >= 0; i--) {
@@ -57,8 +57,7 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_carry_gradients(bf16 *grad
         step_lines steps = lay_out_steps(lines + buffer * own, v.angles);
         copy_wait<0>();
         __syncthreads(); /* this tile is there; nobody reads the tile behind it any more */
-        carried.write(m->gradient);
-        carried.store(gradients + (size_t)i * state_size, s.state, m->gradient, channels, v.state);
+        carried.write(m->gradient, gradients + (size_t)i * state_size, channels);
         if (i == 0) break;
         make_rotations(turn, steps, v.angles);
         if (warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
@@ -67,7 +66,7 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_carry_gradients(bf16 *grad
         if (tiles::BUFFERS == 2)
             fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, dy, stride, i - 1, channels);
         __syncthreads();
-        carried.advance(m->weights.whole, m->dy[buffer], m->weights.r, c, length, v.state);
+        carried.advance(m->weights.whole, m->dy[buffer], m->weights.r, c, length);
         if (tiles::BUFFERS == 2) {
             buffer = 1 - buffer;
         } else {

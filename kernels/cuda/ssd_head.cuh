@@ -80,6 +80,7 @@ __device__ static inline step_lines lay_out_steps(float *room, int angles) {
 __device__ static inline void load_steps(const step_lines &to, const head_view &v, int i) {
     size_t start = (size_t)i * (size_t)v.tile;
     int left = v.time - start < LINE ? (int)(v.time - start) : LINE;
+#pragma unroll 1
     for (int piece = (int)threadIdx.x; piece < (FIXED_LINES + v.angles) * (LINE / 4); piece += SSD_THREADS) {
         int line = piece / (LINE / 4), at = piece % (LINE / 4) * 4;
         const float *from = line == 0   ? v.delta
@@ -136,6 +137,7 @@ __host__ __device__ static inline size_t turn_floats(size_t angles) { return TIL
 __device__ static inline void make_rotations(rotation *turn, const step_lines &steps, int angles) {
     int lane = (int)threadIdx.x % WARP;
     float delta[2] = {steps.delta[2 * lane], steps.delta[2 * lane + 1]};
+#pragma unroll 1
     for (int j = (int)threadIdx.x / WARP; j < angles; j += SSD_WARPS) {
         const float *rate = steps.rate + j * LINE + 2 * lane;
         float first = wrap_turns(rate[0] * delta[0]), both = first + wrap_turns(rate[1] * delta[1]), sum = both;
@@ -169,6 +171,7 @@ __device__ static inline void make_vectors(tile_row<N> *to, const tile_row<N> *r
     float norm[8], bias[8];
 #pragma unroll
     for (int k = 0; k < 8; k++) norm[k] = p.norm[column + k], bias[k] = p.bias[column + k];
+#pragma unroll 1
     for (int row = (int)threadIdx.x / (N / 8); row < TILE; row += SSD_THREADS / (N / 8)) {
         uint4 eight = *reinterpret_cast<const uint4 *>(&raw[row][column]);
         uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};

@@ -13,7 +13,8 @@
 #include "kernels/cuda/ssd_head.cuh"
 
 /* Two of each tile, but for large states: there the next tile is fetched after this one. Rotations and steps follow. */
-template <int P, int N> struct forward_tiles {
+template <class F> struct forward_tiles {
+    static constexpr int P = F::P, N = F::N;
     static constexpr int BUFFERS = N <= 64 ? 2 : 1;
     tile_row<N> b[BUFFERS][TILE], c[BUFFERS][TILE];
     tile_row<P> x[BUFFERS][TILE];
@@ -23,76 +24,91 @@ template <int P, int N> struct forward_tiles {
     tile_weights weights;
 };
 
-template <int P, int N> static size_t forward_bytes(size_t angles) {
-    return sizeof(forward_tiles<P, N>) +
-           (turn_floats(angles) + forward_tiles<P, N>::BUFFERS * step_floats(angles)) * sizeof(float);
+template <class F> static size_t forward_bytes(size_t angles) {
+    return sizeof(forward_tiles<F>) +
+           (turn_floats(angles) + forward_tiles<F>::BUFFERS * step_floats(angles)) * sizeof(float);
 }
 
-template <int P, int N>
-__device__ static inline void fetch(forward_tiles<P, N> *m, int buffer, const step_lines &steps, const head_view &v,
-                                    int tile, int channels) {
+template <class F>
+__device__ static inline void fetch(forward_tiles<F> *m, int buffer, const step_lines &steps, const head_view &v,
+                                    int tile, int channels, int warp) {
     size_t first = (size_t)tile * (size_t)v.tile * v.width;
     int length = tile_length(v, tile);
-    load_tile<TILE, N>(m->b[buffer], v.b + first, v.width, length, v.state);
-    load_tile<TILE, N>(m->c[buffer], v.c + first, v.width, length, v.state);
-    load_tile<TILE, P>(m->x[buffer], v.x + first, v.width, length, channels);
-    load_steps(steps, v, tile);
+    load_tile<TILE, F::N, F::WHOLE>(m->b[buffer], v.b + first, v.width, length, v.state);
+    load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first, v.width, length, v.state);
+    load_tile<TILE, F::P, F::WHOLE>(m->x[buffer], v.x + first, v.width, length, channels);
+    load_steps<F::WHOLE>(steps, v, tile, warp);
     copy_commit();
 }
 
+/* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; before: all come before. */
+__device__ static inline void weigh(float (&g)[4], const tile_weights &w, int upper, int lower, int from, bool before) {
+    if (before) {
+        float2 l = two_at(w.l, from), kappa = two_at(w.kappa, from);
+        float l_upper = w.l[upper], l_lower = w.l[lower];
+        g[0] *= fast_exp2(l_upper - l.x) * kappa.x, g[1] *= fast_exp2(l_upper - l.y) * kappa.y;
+        g[2] *= fast_exp2(l_lower - l.x) * kappa.x, g[3] *= fast_exp2(l_lower - l.y) * kappa.y;
+    } else {
+        g[0] *= token_weight(w, upper, from), g[1] *= token_weight(w, upper, from + 1);
+        g[2] *= token_weight(w, lower, from), g[3] *= token_weight(w, lower, from + 1);
+    }
+}
+
 /* The warp's blocks of y = diag(r) C H'^T and of G o weights, which goes to `weighed`. */
-template <int P, int N>
-__device__ static inline void tile_scores(float (&y)[OWN<P>][4], forward_tiles<P, N> *m, const tile_row<N> *b,
-                                          const tile_row<N> *c, const tile_row<N> *entering, int row, int channels,
-                                          int state) {
-    int upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+template <class F>
+__device__ static inline void tile_scores(float (&y)[OWN<F::P>][4], forward_tiles<F> *m, const tile_row<F::N> *b,
+                                          const tile_row<F::N> *c, const tile_row<F::N> *entering, warp_place place,
+                                          int channels, int state) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
     const tile_weights &w = m->weights;
-    column_blocks earlier = own_columns(row + 16); /* tokens up to the warp's own */
+    column_blocks<false> earlier = columns_between(place, 0, row + 16); /* tokens up to the warp's own */
     float g[OWN<TILE>][4];
     clear_rows(g);
     clear_rows(y);
-    for (int k = 0; k < state; k += 16) {
+#pragma unroll
+    for (int k = 0; k < F::N; k += 16) {
+        if (k >= state) break;
         uint32_t a[4];
         load_a(a, c, row, k);
         multiply(g, a, b, k, earlier);
-        multiply(y, a, entering, k, own_columns(channels));
+        multiply(y, a, entering, k, columns_to<F::WHOLE>(place, channels));
     }
     scale_rows(y, w.r[upper], w.r[lower]);
 #pragma unroll
-    for (int i = 0; i < OWN<TILE>; i++) {
-        if (!earlier.wanted(i / 2)) continue;
-        int from = earlier.pair(i);
-        g[i][0] *= token_weight(w, upper, from), g[i][1] *= token_weight(w, upper, from + 1);
-        g[i][2] *= token_weight(w, lower, from), g[i][3] *= token_weight(w, lower, from + 1);
-    }
+    for (int i = 0; i < OWN<TILE>; i++)
+        if (earlier.wanted(i / 2)) weigh(g[i], w, upper, lower, earlier.pair(i), earlier.at(i / 2) < row);
     write_rows(m->weighed, row, g, earlier);
 }
 
 /* y += (G o weights) x + d x, to global memory by way of the rows of c, which nobody reads any more. */
-template <int P, int N>
-__device__ static inline void tile_outputs(float (&y)[OWN<P>][4], forward_tiles<P, N> *m, tile_row<N> *c,
-                                           const tile_row<P> *x, float d, bf16 *to, size_t stride, int row, int length,
-                                           int channels) {
-    column_blocks columns = own_columns(channels);
-#pragma unroll 1
-    for (int k = 0; k <= row; k += 16) {
+template <class F>
+__device__ static inline void tile_outputs(float (&y)[OWN<F::P>][4], forward_tiles<F> *m, tile_row<F::N> *c,
+                                           const tile_row<F::P> *x, float d, bf16 *to, size_t stride,
+                                           warp_place place, int length, int channels) {
+    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, channels);
+    int row = place.row;
+#pragma unroll
+    for (int k = 0; k < TILE; k += 16) {
+        if (k > row) break;
         uint32_t a[4];
         load_a(a, m->weighed, row, k);
         multiply_across(y, a, x, k, columns);
     }
     add_rows(y, d, x, row, columns);
     write_rows(c, row, y, columns);
-    store_rows<OWN<P>>(to, stride, c, row, length - row, columns);
+    store_rows<OWN<F::P>>(to, stride, c, row, length - row, columns);
 }
 
 /* Grid: sequences x heads, slices of P channels. tape.states: (batch, heads, chunks, head_dim, state). */
-template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_forward_tiles(bf16 *y, scan_tensors a) {
-    using tiles = forward_tiles<P, N>;
+template <class F>
+__global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16 *y, scan_tensors a) {
+    using tiles = forward_tiles<F>;
     tiles *m = shared_memory<tiles>();
     const mamba_shape &s = a.s;
-    size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)P;
+    warp_place place = place_of_warp();
+    size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)F::P;
     size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
-    int channels = s.head_dim - slice < P ? (int)(s.head_dim - slice) : P, row = place_of_warp().row;
+    int channels = F::WHOLE || s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice), row = place.row;
     head_view v = view_head(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
@@ -100,49 +116,50 @@ template <int P, int N> __global__ void __launch_bounds__(SSD_THREADS, N <= 64 ?
     float *lines = reinterpret_cast<float *>(m + 1), *turns = lines + tiles::BUFFERS * step_floats(s.angles);
     rotation *turn = reinterpret_cast<rotation *>(turns);
     size_t own = step_floats(s.angles); /* floats of one tile's steps */
+    int state = F::state(s.state);
 
     load_parameters(&m->b_parameters, a.weights.b_norm, v.b_bias, v.state);
     load_parameters(&m->c_parameters, a.weights.c_norm, v.c_bias, v.state);
-    state_part<P, N> carried(v.state);
+    state_part<F> carried(place, state);
     carried.write(m->state[0], states, channels);
-    fetch(m, 0, lay_out_steps(lines, v.angles), v, 0, channels);
+    fetch(m, 0, lay_out_steps(lines, v.angles), v, 0, channels, place.warp);
     for (int i = 0; i < v.tiles; i++) {
-        int length = tile_length(v, i), buffer = i % tiles::BUFFERS;
-        tile_row<N> *b = m->b[buffer], *c = m->c[buffer];
+        int length = tile_length(v, i), buffer = i % tiles::BUFFERS, next = (i + 1) % tiles::BUFFERS;
+        tile_row<F::N> *b = m->b[buffer], *c = m->c[buffer];
         step_lines steps = lay_out_steps(lines + buffer * own, v.angles);
         copy_wait<0>();
         __syncthreads(); /* this tile and its state are there; nobody reads the tile before any more */
-        make_rotations(turn, steps, v.angles);
-        if (threadIdx.x / WARP == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
+        make_rotations(turn, steps, v.angles, place.warp);
+        if (place.warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
         __syncthreads();
-        make_vectors(b, b, steps.inv_b, m->b_parameters, turn, v.angles, length);
-        make_vectors(c, c, steps.inv_c, m->c_parameters, turn, v.angles, length);
+        make_vectors(b, steps.inv_b, m->b_parameters, turn, v.angles, length, place.warp);
+        make_vectors(c, steps.inv_c, m->c_parameters, turn, v.angles, length, place.warp + SSD_WARPS / 2);
         if (tiles::BUFFERS == 2 && i + 1 < v.tiles)
-            fetch(m, 1 - buffer, lay_out_steps(lines + (1 - buffer) * own, v.angles), v, i + 1, channels);
+            fetch(m, next, lay_out_steps(lines + next * own, v.angles), v, i + 1, channels, place.warp);
         __syncthreads();
-        float out[OWN<P>][4];
-        if (row < length) tile_scores<P, N>(out, m, b, c, m->state[i % 2], row, channels, v.state);
+        float out[OWN<F::P>][4];
+        if (row < length) tile_scores(out, m, b, c, m->state[i % 2], place, channels, state);
         __syncthreads();
         if (row < length)
-            tile_outputs<P, N>(out, m, c, m->x[buffer], a.weights.d[head],
-                               y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, row, length, channels);
+            tile_outputs(out, m, c, m->x[buffer], a.weights.d[head],
+                         y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, place, length, channels);
         if (i + 1 == v.tiles) break;
         carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length);
         carried.write(m->state[(i + 1) % 2], states + (size_t)(i + 1) * state_size, channels);
         if (tiles::BUFFERS == 1) {
             __syncthreads();
-            fetch(m, 0, lay_out_steps(lines, v.angles), v, i + 1, channels);
+            fetch(m, 0, lay_out_steps(lines, v.angles), v, i + 1, channels, place.warp);
         }
     }
 }
 
-template <int P, int N> static void launch_forward(bf16 *y, const scan_tensors &a) {
-    dim3 grid((unsigned)(a.s.batch * a.s.heads), (unsigned)ceil_div(a.s.head_dim, P));
-    LAUNCH((ssd_forward_tiles<P, N>), grid, SSD_THREADS, (forward_bytes<P, N>(a.s.angles)), y, a);
+template <class F> static void launch_forward(bf16 *y, const scan_tensors &a) {
+    dim3 grid((unsigned)(a.s.batch * a.s.heads), (unsigned)ceil_div(a.s.head_dim, F::P));
+    LAUNCH((ssd_forward_tiles<F>), grid, SSD_THREADS, (forward_bytes<F>(a.s.angles)), y, a);
 }
 
 extern "C" void cuda_ssd_forward(struct lane *, act *y, struct mamba_tape *tape, const act *proj,
                                  const struct mamba_weights *weights, const struct mamba_shape *shape) {
     scan_tensors a = {*shape, mamba_columns(shape), *tape, *weights, acts(proj)};
-    SSD_DISPATCH(shape, launch_forward, acts(y), a);
+    SSD_DISPATCH(shape, fills_tiles(a), launch_forward, acts(y), a);
 }

@@ -4,9 +4,10 @@
  * A tile is one chunk of at most 64 tokens; a longer chunk (its length changes rounding only) is cut into tiles. Tokens
  * and columns that a tile does not have are zeros, so every product is of whole 16 x 16 blocks, and blocks of zeros
  * are left out. A product of 64 rows is made by four bands of 16 rows, each by PARTS warps that take its blocks of 16
- * columns in turn: work that a triangle or the rotated columns bring to one side is then shared. Two parts, because
- * the scan waits for its own instructions: 16 warps on an SM have half as many each as 8 had, and 128 registers. Loops
- * over a tile's rows, angles or steps are not unrolled, for the addresses would take registers from the sums. */
+ * columns in turn: work that a triangle or the rotated columns bring to one side is then shared.
+ *
+ * What binds these kernels is the number of instructions, not bytes or products: see README.md. Hence two warps for a
+ * band, to overlap them, and a form for heads that fill their tiles, whose bounds are known when it is compiled. */
 #pragma once
 #include "kernels/cuda/tensor_core.cuh"
 
@@ -20,28 +21,40 @@ template <int WIDTH> struct alignas(16) tile_row {
     __device__ const bf16 &operator[](int column) const { return at[column]; }
 };
 
+/* A slice of P channels of a head with up to N states. WHOLE: it has all of both, and every row of 8 elements or 4
+ * floats begins at 16 bytes; only tokens may be missing. */
+template <int CHANNELS, int STATE, bool ALL> struct scan_form {
+    static constexpr int P = CHANNELS, N = STATE;
+    static constexpr bool WHOLE = ALL;
+    static constexpr int BLOCKS = N <= 64 ? 2 : 1; /* on an SM */
+    __device__ static int state(size_t state) { return ALL ? N : (int)state; }
+    __device__ static int head_dim(size_t head_dim) { return ALL ? P : (int)head_dim; }
+};
+
 /* Where this warp works: rows row .. row+15, blocks part, part + PARTS, .. of 16 columns. */
 struct warp_place {
-    int row, part;
+    int warp, row, part;
 };
 __device__ static inline warp_place place_of_warp() {
-    int warp = (int)threadIdx.x / WARP;
-    return {warp % BANDS * 16, warp / BANDS};
+    int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARP, 0); /* so the compiler sees that a warp has but one */
+    return {warp, warp % BANDS * 16, warp / BANDS};
 }
 
-/* The columns of a product that an accumulator holds: block i of 16 begins at first + i step; those outside of
- * from .. to-1 are not wanted. */
-struct column_blocks {
-    int first, step, from, to;
-    __device__ int at(int i) const { return first + i * step; }
-    __device__ bool wanted(int i) const { return at(i) >= from && at(i) < to; }
+/* The columns of a product that an accumulator holds: block i of 16 begins at first + i STEP; unless ALL, those outside
+ * of from .. to-1 are not wanted. */
+template <bool ALL, int STEP = PARTS * 16> struct column_blocks {
+    int first, from, to;
+    __device__ int at(int i) const { return first + i * STEP; }
+    __device__ bool wanted(int i) const { return ALL || (at(i) >= from && at(i) < to); }
     /* Of this lane's pair in the 8-column fragment i. */
     __device__ int pair(int i) const { return at(i / 2) + i % 2 * 8 + (int)threadIdx.x % 4 * 2; }
 };
-__device__ static inline column_blocks own_columns(int from, int to) {
-    return {place_of_warp().part * 16, PARTS * 16, from, to};
+template <bool ALL> __device__ static inline column_blocks<ALL> columns_to(warp_place place, int to) {
+    return {place.part * 16, 0, to};
 }
-__device__ static inline column_blocks own_columns(int columns) { return own_columns(0, columns); }
+__device__ static inline column_blocks<false> columns_between(warp_place place, int from, int to) {
+    return {place.part * 16, from, to};
+}
 /* Fragments of 8 columns that a warp has of COLUMNS. */
 template <int COLUMNS> static constexpr int OWN = COLUMNS / 8 / PARTS;
 
@@ -56,17 +69,18 @@ __device__ static inline bool sixteen_bytes(const bf16 *rows, size_t stride, int
 }
 
 /* Begins the copy of `rows` rows of `columns` elements, the rest of the tile zero; done after copy_wait and a barrier.
- */
-template <int ROWS, int COLUMNS>
+ * A thread's rows have one column. */
+template <int ROWS, int COLUMNS, bool WHOLE>
 __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *from, size_t stride, int rows,
                                         int columns) {
-    if (sixteen_bytes(from, stride, columns)) {
-#pragma unroll 1
-        for (int i = (int)threadIdx.x; i < ROWS * COLUMNS / 8; i += SSD_THREADS) {
-            int row = i / (COLUMNS / 8), column = i % (COLUMNS / 8) * 8;
-            bool wanted = row < rows && column < columns;
-            copy_16(&tile[row][column], wanted ? from + (size_t)row * stride + column : from, wanted);
-        }
+    constexpr int PIECES = COLUMNS / 8, STEP = SSD_THREADS / PIECES;
+    if (WHOLE || sixteen_bytes(from, stride, columns)) {
+        int first = (int)threadIdx.x / PIECES, column = (int)threadIdx.x % PIECES * 8;
+        from += (unsigned)first * (unsigned)stride + (unsigned)column;
+#pragma unroll
+        for (int i = 0; i < ROWS; i += STEP)
+            copy_16(&tile[first + i][column], from + (unsigned)i * (unsigned)stride,
+                    first + i < rows && (WHOLE || column < columns));
         return;
     }
 #pragma unroll 1
@@ -78,18 +92,19 @@ __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *fro
 
 /* A warp's blocks of its 16 rows, which it has just written from row `row` on, to global memory: `to` is that row's
  * column 0, and has `rows` rows. */
-template <int FRAGMENTS, int WIDTH>
+template <int FRAGMENTS, bool ALL, int STEP, int WIDTH>
 __device__ static inline void store_rows(bf16 *to, size_t stride, const tile_row<WIDTH> *tile, int row, int rows,
-                                         column_blocks columns) {
+                                         column_blocks<ALL, STEP> columns) {
     int lane = (int)threadIdx.x % WARP;
     __syncwarp();
-    if (sixteen_bytes(to, stride, columns.to)) {
+    if (ALL || sixteen_bytes(to, stride, columns.to)) {
+        int at = lane / 2;
+        to += (unsigned)at * (unsigned)stride;
 #pragma unroll
         for (int i = 0; i < FRAGMENTS / 2; i++) {
-            int column = columns.at(i) + lane % 2 * 8, at = lane / 2;
-            if (at < rows && column < columns.to)
-                *reinterpret_cast<uint4 *>(to + (size_t)at * stride + column) =
-                    *reinterpret_cast<const uint4 *>(&tile[row + at][column]);
+            int column = columns.at(i) + lane % 2 * 8;
+            if (at < rows && (ALL || column < columns.to))
+                *reinterpret_cast<uint4 *>(to + column) = *reinterpret_cast<const uint4 *>(&tile[row + at][column]);
         }
     } else {
         for (int i = lane; i < FRAGMENTS * 8 * 16; i += WARP) {
@@ -130,9 +145,9 @@ __device__ static inline void load_a_across(uint32_t (&a)[4], const tile_row<WID
 }
 
 /* acc += a tile^T[k.., :], the tile stored (column, k): its rows are the product's columns. */
-template <int COLUMNS, int WIDTH>
+template <int COLUMNS, bool ALL, int STEP, int WIDTH>
 __device__ static inline void multiply(float (&acc)[COLUMNS][4], const uint32_t (&a)[4], const tile_row<WIDTH> *tile,
-                                       int k, column_blocks columns) {
+                                       int k, column_blocks<ALL, STEP> columns) {
     int lane = (int)threadIdx.x % WARP, quarter = lane / 8;
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; i++) {
@@ -145,9 +160,9 @@ __device__ static inline void multiply(float (&acc)[COLUMNS][4], const uint32_t 
 }
 
 /* acc += a tile[k.., :], the tile stored (k, column). */
-template <int COLUMNS, int WIDTH>
+template <int COLUMNS, bool ALL, int STEP, int WIDTH>
 __device__ static inline void multiply_across(float (&acc)[COLUMNS][4], const uint32_t (&a)[4],
-                                              const tile_row<WIDTH> *tile, int k, column_blocks columns) {
+                                              const tile_row<WIDTH> *tile, int k, column_blocks<ALL, STEP> columns) {
     int lane = (int)threadIdx.x % WARP, quarter = lane / 8;
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; i++) {
@@ -165,9 +180,9 @@ template <int WIDTH> __device__ static inline uint32_t pair_at(const tile_row<WI
 }
 
 /* The accumulator, rounded, to 16 rows of a tile from `row` on. */
-template <int COLUMNS, int WIDTH>
+template <int COLUMNS, bool ALL, int STEP, int WIDTH>
 __device__ static inline void write_rows(tile_row<WIDTH> *tile, int row, const float (&acc)[COLUMNS][4],
-                                         column_blocks columns) {
+                                         column_blocks<ALL, STEP> columns) {
     int upper = row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -177,9 +192,9 @@ __device__ static inline void write_rows(tile_row<WIDTH> *tile, int row, const f
 }
 
 /* acc += factor times the same rows of a tile. */
-template <int COLUMNS, int WIDTH>
+template <int COLUMNS, bool ALL, int STEP, int WIDTH>
 __device__ static inline void add_rows(float (&acc)[COLUMNS][4], float factor, const tile_row<WIDTH> *tile, int row,
-                                       column_blocks columns) {
+                                       column_blocks<ALL, STEP> columns) {
     int upper = row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -197,9 +212,9 @@ __device__ static inline float sum_of_four(float x) {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
-template <int COLUMNS, int WIDTH>
+template <int COLUMNS, bool ALL, int STEP, int WIDTH>
 __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const tile_row<WIDTH> *tile, int row,
-                                           column_blocks columns) {
+                                           column_blocks<ALL, STEP> columns) {
     int at = row + (int)threadIdx.x % WARP / 4;
     two_rows sum = {0, 0};
 #pragma unroll
@@ -222,6 +237,11 @@ struct tile_weights {
     float f[TILE];
     float whole; /* r of the last token */
 };
+
+/* Two neighbours of a line of floats, the first at an even place. */
+__device__ static inline float2 two_at(const float *line, int at) {
+    return *reinterpret_cast<const float2 *>(line + at);
+}
 
 /* exp(l_to - l_from) for a token `from` before the token `to`, else 0. The exponent is masked before fast_exp2, so it
  * is never above 0. */
@@ -250,16 +270,16 @@ template <int HALF, int COUNT> __device__ static inline int share_half(float (&s
     }
     return upper ? HALF : 0;
 }
-template <int COUNT>
-__device__ static inline void share_columns(float *to, float (&sum)[COUNT], int fragment, column_blocks columns) {
+template <int COUNT, bool ALL, int STEP>
+__device__ static inline void share_columns(float *to, float (&sum)[COUNT], int fragment, column_blocks<ALL, STEP> columns) {
     int first = share_half<COUNT / 2>(sum, 16);
     first += share_half<COUNT / 4>(sum, 8);
     first += share_half<COUNT / 8>(sum, 4);
 #pragma unroll
     for (int i = 0; i < COUNT / 8; i++) to[columns.pair(fragment + (first + i) / 2) + (first + i) % 2] = sum[i];
 }
-template <int COLUMNS>
-__device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS][4], column_blocks columns) {
+template <int COLUMNS, bool ALL, int STEP>
+__device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS][4], column_blocks<ALL, STEP> columns) {
     constexpr int AT_ONCE = COLUMNS < 8 ? COLUMNS : 8; /* for the registers */
 #pragma unroll
     for (int first = 0; first < COLUMNS; first += AT_ONCE) {
@@ -276,16 +296,16 @@ __device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS]
 /* --- the carried state (P, N), in float, split over the block's warps ------------------------------------------------
  */
 
-template <int P, int N> struct state_part {
-    static constexpr int ROW_WARPS = P / 16, COLUMN_WARPS = SSD_WARPS / ROW_WARPS, FRAGMENTS = N / 8 / COLUMN_WARPS;
+template <class F> struct state_part {
+    static constexpr int P = F::P, N = F::N, ROW_WARPS = P / 16, COLUMN_WARPS = SSD_WARPS / ROW_WARPS,
+                         FRAGMENTS = N / 8 / COLUMN_WARPS;
     float value[FRAGMENTS][4];
     int row;
-    column_blocks columns; /* this warp's, of the first `state` */
+    column_blocks<F::WHOLE, COLUMN_WARPS * 16> columns; /* this warp's, of the first `state` */
 
-    __device__ state_part(int state) {
-        int warp = (int)threadIdx.x / WARP;
-        row = warp % ROW_WARPS * 16;
-        columns = {warp / ROW_WARPS * 16, COLUMN_WARPS * 16, 0, state};
+    __device__ state_part(warp_place place, int state) {
+        row = place.warp % ROW_WARPS * 16;
+        columns = {place.warp / ROW_WARPS * 16, 0, state};
         clear_rows(value);
     }
     /* value = factor value + (diag(weight) rows)^T matrix. */
@@ -293,35 +313,40 @@ template <int P, int N> struct state_part {
                             int length) {
         int lane = (int)threadIdx.x % WARP;
         scale_rows(value, factor, factor);
-        for (int k = 0; k < length; k += 16) {
+#pragma unroll
+        for (int k = 0; k < TILE; k += 16) {
+            if (!F::WHOLE && k >= length) break;
             uint32_t a[4];
             load_a_across(a, rows, row, k);
             const float *w = weight + k + lane % 4 * 2;
-            a[0] = pack_bf16(low_half(a[0]) * w[0], high_half(a[0]) * w[1]);
-            a[1] = pack_bf16(low_half(a[1]) * w[0], high_half(a[1]) * w[1]);
-            a[2] = pack_bf16(low_half(a[2]) * w[8], high_half(a[2]) * w[9]);
-            a[3] = pack_bf16(low_half(a[3]) * w[8], high_half(a[3]) * w[9]);
+            float2 near = *reinterpret_cast<const float2 *>(w), far = *reinterpret_cast<const float2 *>(w + 8);
+            a[0] = pack_bf16(low_half(a[0]) * near.x, high_half(a[0]) * near.y);
+            a[1] = pack_bf16(low_half(a[1]) * near.x, high_half(a[1]) * near.y);
+            a[2] = pack_bf16(low_half(a[2]) * far.x, high_half(a[2]) * far.y);
+            a[3] = pack_bf16(low_half(a[3]) * far.x, high_half(a[3]) * far.y);
             multiply_across(value, a, matrix, k, columns);
         }
     }
     /* Rounded, into a tile (P, N), and from there to global memory, which has `rows` rows of `state`. */
     __device__ void write(tile_row<N> *tile, bf16 *to, int rows) const {
+        size_t state = (size_t)(F::WHOLE ? N : columns.to);
         write_rows(tile, row, value, columns);
-        store_rows<FRAGMENTS>(to + (size_t)row * (size_t)columns.to, (size_t)columns.to, tile, row, rows - row,
-                              columns);
+        store_rows<FRAGMENTS>(to + (size_t)row * state, state, tile, row, rows - row, columns);
     }
 };
 
 /* --- launches: N is at most 256; a block handles a slice of P of the head's channels ---------------------------------
  */
 
-/* Calls launch<P, N>() with the slice and the padded state that fit the shape and 160 KB of shared memory. */
-#define SSD_DISPATCH(shape, launch, ...)  \
-    do {                                  \
-        if ((shape)->state <= 64)         \
-            launch<64, 64>(__VA_ARGS__);  \
-        else if ((shape)->state <= 128)   \
-            launch<64, 128>(__VA_ARGS__); \
-        else                              \
-            launch<32, 256>(__VA_ARGS__); \
+/* Calls launch<form>() with the form that fits the shape and 160 KB of shared memory. */
+#define SSD_DISPATCH(shape, whole, launch, ...)             \
+    do {                                                    \
+        if (whole)                                          \
+            launch<scan_form<64, 64, true>>(__VA_ARGS__);   \
+        else if ((shape)->state <= 64)                      \
+            launch<scan_form<64, 64, false>>(__VA_ARGS__);  \
+        else if ((shape)->state <= 128)                     \
+            launch<scan_form<64, 128, false>>(__VA_ARGS__); \
+        else                                                \
+            launch<scan_form<32, 256, false>>(__VA_ARGS__); \
     } while (0)

@@ -44,22 +44,24 @@ template <int N> struct group_sum {
 
 /* Unrotates the warp's part of dB or dC, adds dphi = dO E - dE O (FIRST: sets it), and sums the columns for the bias.
  */
-template <bool FIRST, int N>
-__device__ static inline void unrotate(float (&acc)[OWN<N>][4], const tile_row<N> *rotated, const rotation *turn,
-                                       float *dphi, float *bias, int angles, int row) {
-    column_blocks columns = own_columns(N);
+template <bool FIRST, class F>
+__device__ static inline void unrotate(float (&acc)[OWN<F::N>][4], const tile_row<F::N> *rotated, const rotation *turn,
+                                       float *dphi, float *bias, int angles, warp_place place) {
+    column_blocks<true> columns = columns_to<true>(place, F::N);
+    int upper = place.row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
-    for (int i = 0; i < OWN<N>; i++) {
+    for (int i = 0; i < OWN<F::N>; i++) {
+        if (columns.at(i / 2) >= 2 * angles) break;
         int j = columns.pair(i) / 2;
         if (j >= angles) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int t = row + (int)threadIdx.x % WARP / 4 + 8 * half;
+            int t = upper + 8 * half;
             float &even = acc[i][2 * half], &odd = acc[i][2 * half + 1];
             uint32_t pair = pair_at(rotated, t, 2 * j);
             float turned = odd * low_half(pair) - even * high_half(pair);
             dphi[j * PHASES + t] = FIRST ? turned : dphi[j * PHASES + t] + turned;
-            rotate_back(even, odd, turn[t * (angles + 4) + j]);
+            rotate_back(even, odd, turn[j * TURNS + t]);
         }
     }
     sum_columns(bias, acc, columns);
@@ -68,9 +70,9 @@ __device__ static inline void unrotate(float (&acc)[OWN<N>][4], const tile_row<N
 /* Each band's part of the norm's gradient: sum o x inv, by columns. */
 template <int N>
 __device__ static inline void norm_weights(float *norms, const float (&sum)[OWN<N>][4], const tile_row<N> *raw,
-                                           const float *inv, int row) {
-    int upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks columns = own_columns(N);
+                                           const float *inv, warp_place place) {
+    int upper = place.row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    column_blocks<true> columns = columns_to<true>(place, N);
     float product[OWN<N>][4];
 #pragma unroll
     for (int i = 0; i < OWN<N>; i++) {
@@ -86,9 +88,9 @@ __device__ static inline void norm_weights(float *norms, const float (&sum)[OWN<
  * that row goes to means. */
 template <int N>
 __device__ static inline void norm_means(float (&sum)[OWN<N>][4], float *means, const tile_row<N> *raw,
-                                         const float *norm, int row) {
-    int upper = row + (int)threadIdx.x % WARP / 4;
-    column_blocks columns = own_columns(N);
+                                         const float *norm, warp_place place) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4;
+    column_blocks<true> columns = columns_to<true>(place, N);
 #pragma unroll
     for (int i = 0; i < OWN<N>; i++)
         for (int k = 0; k < 4; k++) sum[i][k] *= norm[columns.pair(i) + k % 2];
@@ -99,8 +101,9 @@ __device__ static inline void norm_means(float (&sum)[OWN<N>][4], float *means, 
 /* sum, from norm_means, becomes the gradient of proj's columns, and goes there; `raw` is spent. */
 template <int N>
 __device__ static inline void norm_rows(float (&sum)[OWN<N>][4], tile_row<N> *raw, const float (&means)[PARTS][TILE],
-                                        const float *inv, bf16 *to, size_t width, int row, int length, int state) {
-    column_blocks columns = own_columns(state);
+                                        const float *inv, bf16 *to, size_t width, warp_place place, int length, int state) {
+    column_blocks<false> columns = columns_to<false>(place, state);
+    int row = place.row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int t = row + (int)threadIdx.x % WARP / 4 + 8 * half;
@@ -136,10 +139,10 @@ __device__ static inline void store_sums(float *to, size_t stride, const float (
 
 /* dphi to its sum over the token and the tile's later ones, F; the whole tile's to `sums`. A warp has one angle at a
  * time. */
-__device__ static inline void sum_phases(float *dphi, float *sums, int angles) {
+__device__ static inline void sum_phases(float *dphi, float *sums, int angles, int warp) {
     int lane = (int)threadIdx.x % WARP;
 #pragma unroll 1
-    for (int j = (int)threadIdx.x / WARP; j < angles; j += SSD_WARPS) {
+    for (int j = warp; j < angles; j += SSD_WARPS) {
         float *line = dphi + j * PHASES + 2 * lane, second = line[1], sum = line[0] + second;
         for (int offset = 1; offset < WARP; offset *= 2) {
             float more = __shfl_down_sync(0xffffffffu, sum, offset);
@@ -160,8 +163,8 @@ __device__ static inline float of_parts(const float (&parts)[PARTS][TILE], int t
 }
 
 /* From the sums to the gradients of log_decay and gamma; by one warp. first_at: of the tile's first token. */
-template <int P, int N>
-__device__ static inline void gradient_decays(const backward_tiles<P, N> *m, const backward_arguments &a,
+template <class F>
+__device__ static inline void gradient_decays(const backward_tiles<F> *m, const backward_arguments &a,
                                               size_t first_at, size_t index, int length) {
     int lane = (int)threadIdx.x % WARP;
     float dl[2], kappa[2], through = 0, passed = 0;
@@ -194,8 +197,8 @@ __device__ static inline void gradient_decays(const backward_tiles<P, N> *m, con
 }
 
 /* The gradient of a token's delta, by its phases and by the kappa of the token before. */
-template <int P, int N>
-__device__ static inline void gradient_delta(const backward_tiles<P, N> *m, const backward_arguments &a,
+template <class F>
+__device__ static inline void gradient_delta(const backward_tiles<F> *m, const backward_arguments &a,
                                              const float *dphi, const step_lines &steps, size_t first_at, int t) {
     float turned = 0;
 #pragma unroll 1
@@ -204,8 +207,8 @@ __device__ static inline void gradient_delta(const backward_tiles<P, N> *m, cons
 }
 
 /* Of the head's steps: warp 0 has decays, the next threads a token's delta each, all others the angles. */
-template <int P, int N>
-__device__ static inline void gradient_steps(const backward_tiles<P, N> *m, const backward_arguments &a,
+template <class F>
+__device__ static inline void gradient_steps(const backward_tiles<F> *m, const backward_arguments &a,
                                              const backward_lines &l, const step_lines &steps,
                                              const backward_place &at, bool first) {
     const mamba_shape &s = a.t.s;
@@ -229,104 +232,103 @@ __device__ static inline void gradient_steps(const backward_tiles<P, N> *m, cons
  * ------------------------------------------------------------------------------------------------------------ */
 
 /* Begins the copy of the group's columns of B and C. */
-template <int P, int N>
-__device__ static inline void load_raw(backward_tiles<P, N> *m, const head_view &v, const backward_place &at) {
+template <class F>
+__device__ static inline void load_raw(backward_tiles<F> *m, const head_view &v, const backward_place &at) {
     size_t row = at.tile * (size_t)v.tile * v.width;
-    load_tile<TILE, N>(m->b, v.b + row, v.width, at.length, v.state);
-    load_tile<TILE, N>(m->c, v.c + row, v.width, at.length, v.state);
+    load_tile<TILE, F::N, F::WHOLE>(m->b, v.b + row, v.width, at.length, at.n);
+    load_tile<TILE, F::N, F::WHOLE>(m->c, v.c + row, v.width, at.length, at.n);
 }
 
 /* Begins the copies of what a head starts from, and then of its slice, if it has but one: two groups. */
-template <int P, int N>
-__device__ static inline void fetch_head(backward_tiles<P, N> *m, const backward_arguments &a,
-                                         const backward_place &at, const step_lines &steps) {
+template <class F>
+__device__ static inline void fetch_head(backward_tiles<F> *m, const backward_arguments &a,
+                                         const backward_place &at, const step_lines &steps, warp_place place) {
     head_view v = view_head(a.t, at.batch, at.head);
     load_raw(m, v, at);
-    load_steps(steps, v, (int)at.tile);
-    load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, v.state);
-    load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, v.state);
+    load_steps<F::WHOLE>(steps, v, (int)at.tile, place.warp);
+    load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, at.n);
+    load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, at.n);
     copy_commit();
-    if (at.head_dim <= P) load_x(m, a, at, 0), load_dy(m, a, at, 0);
+    if (at.head_dim <= F::P) load_x(m, a, at, 0), load_dy(m, a, at, 0);
     copy_commit();
 }
 
 /* The head's rotations, weights, B and C, when what fetch_head fetched is there. */
-template <int P, int N>
-__device__ static inline void begin_head(backward_tiles<P, N> *m, const backward_lines &l, const step_lines &steps,
-                                         const backward_place &at, int angles) {
+template <class F>
+__device__ static inline void begin_head(backward_tiles<F> *m, const backward_lines &l, const step_lines &steps,
+                                         const backward_place &at, int angles, warp_place place) {
     copy_wait<1>();
     __syncthreads();
-    make_rotations(l.turn, steps, angles);
-    if (threadIdx.x / WARP == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
+    make_rotations(l.turn, steps, angles, place.warp);
+    if (place.warp == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
     __syncthreads();
-    make_vectors(m->b, m->b, steps.inv_b, m->b_parameters, l.turn, angles, at.length);
-    make_vectors(m->c, m->c, steps.inv_c, m->c_parameters, l.turn, angles, at.length);
+    make_vectors(m->b, steps.inv_b, m->b_parameters, l.turn, angles, at.length, place.warp);
+    make_vectors(m->c, steps.inv_c, m->c_parameters, l.turn, angles, at.length, place.warp + SSD_WARPS / 2);
     copy_wait<0>();
     __syncthreads();
 }
 
 /* One head of the block's tile, number i of its group; fetches the next one's operands, if there is one. */
-template <int P, int N>
-__device__ static inline void backward_head(backward_tiles<P, N> *m, const backward_lines &l,
-                                            const backward_arguments &a, const backward_place &at, group_sum<N> &sum_b,
-                                            group_sum<N> &sum_c, unsigned i) {
+template <class F>
+__device__ static inline void backward_head(backward_tiles<F> *m, const backward_lines &l,
+                                            const backward_arguments &a, const backward_place &at, group_sum<F::N> &sum_b,
+                                            group_sum<F::N> &sum_c, unsigned i, warp_place place) {
     const mamba_shape &s = a.t.s;
-    warp_place place = place_of_warp();
-    int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= P ? 0 : -1;
+    int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= F::P ? 0 : -1;
     step_lines steps = steps_of(l, i, angles);
-    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<N> * SSD_THREADS);
-    begin_head(m, l, steps, at, angles);
+    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
+    begin_head(m, l, steps, at, angles, place);
     {
         float f[OWN<TILE>][4], g[OWN<TILE>][4];
-        multiply_pairs(f, g, m, a, at, place.row, &here);
+        multiply_pairs(f, g, m, a, at, place, &here);
         weigh_pairs(f, g, m, place);
     }
     __syncthreads();
-    float acc[OWN<N>][4];
+    float acc[OWN<F::N>][4];
     gradient_b(acc, m, a, at, place, &here);
-    unrotate<true, N>(acc, m->b, l.turn, l.dphi, m->bias[0][band], angles, place.row);
+    unrotate<true, F>(acc, m->b, l.turn, l.dphi, m->bias[0][band], angles, place);
     sum_b.add(acc, room, i == 0);
     gradient_c(acc, m, a, at, place, &here);
-    unrotate<false, N>(acc, m->c, l.turn, l.dphi, m->bias[1][band], angles, place.row);
-    sum_c.add(acc, room + OWN<N> * SSD_THREADS, i == 0);
+    unrotate<false, F>(acc, m->c, l.turn, l.dphi, m->bias[1][band], angles, place);
+    sum_c.add(acc, room + OWN<F::N> * SSD_THREADS, i == 0);
     __syncthreads(); /* the sums; x is free */
     gradient_x(m, a, at, place, &here);
     size_t tiles = ceil_div(s.time, s.chunk);
-    sum_phases(l.dphi, a.dtape.phase + ((at.batch * s.heads + at.head) * tiles + at.tile) * s.angles, angles);
-    store_sums<N>(a.biases + (at.index * 2 * s.heads + at.head) * s.state, s.heads * s.state, m->bias, (int)s.state);
+    sum_phases(l.dphi, a.dtape.phase + ((at.batch * s.heads + at.head) * tiles + at.tile) * s.angles, angles,
+               place.warp);
+    store_sums<F::N>(a.biases + (at.index * 2 * s.heads + at.head) * s.state, s.heads * s.state, m->bias, at.n);
     __syncthreads(); /* all tiles are free, but not the sums */
     backward_place next = at;
     next.head++;
-    if (i + 1 < s.heads / s.groups) fetch_head(m, a, next, steps_of(l, i + 1, angles));
+    if (i + 1 < s.heads / s.groups) fetch_head(m, a, next, steps_of(l, i + 1, angles), place);
     gradient_steps(m, a, l, steps, at, i == 0);
 }
 
 /* dB, dC and dtheta of the group, when all heads are done. */
-template <int P, int N>
-__device__ static inline void backward_group(backward_tiles<P, N> *m, const backward_lines &l, const backward_arguments &a, const backward_place &at,
-                                             const group_sum<N> &sum_b, const group_sum<N> &sum_c) {
+template <class F>
+__device__ static inline void backward_group(backward_tiles<F> *m, const backward_lines &l, const backward_arguments &a, const backward_place &at,
+                                             const group_sum<F::N> &sum_b, const group_sum<F::N> &sum_c, warp_place place) {
     const mamba_shape &s = a.t.s;
-    warp_place place = place_of_warp();
-    int row = place.row, angles = (int)s.angles, state = (int)s.state;
+    int band = place.row / 16, angles = (int)s.angles, state = at.n;
     size_t width = a.t.columns.width;
     step_lines steps = steps_of(l, (unsigned)(s.heads / s.groups) - 1, angles);
-    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<N> * SSD_THREADS);
+    float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
     bf16 *columns = a.dproj + first_row(a, at) * width + at.group * s.state;
     load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
-    float b[OWN<N>][4], c[OWN<N>][4];
+    float b[OWN<F::N>][4], c[OWN<F::N>][4];
     sum_b.get(b, room);
-    sum_c.get(c, room + OWN<N> * SSD_THREADS);
-    norm_weights<N>(m->bias[0][row / 16], b, m->b, steps.inv_b, row);
-    norm_weights<N>(m->bias[1][row / 16], c, m->c, steps.inv_c, row);
-    norm_means<N>(b, m->means[0][place.part], m->b, m->b_parameters.norm, row);
-    norm_means<N>(c, m->means[1][place.part], m->c, m->c_parameters.norm, row);
+    sum_c.get(c, room + OWN<F::N> * SSD_THREADS);
+    norm_weights<F::N>(m->bias[0][band], b, m->b, steps.inv_b, place);
+    norm_weights<F::N>(m->bias[1][band], c, m->c, steps.inv_c, place);
+    norm_means<F::N>(b, m->means[0][place.part], m->b, m->b_parameters.norm, place);
+    norm_means<F::N>(c, m->means[1][place.part], m->c, m->c_parameters.norm, place);
     __syncthreads();
-    norm_rows<N>(b, m->b, m->means[0], steps.inv_b, columns + a.t.columns.b, width, row, at.length, state);
-    norm_rows<N>(c, m->c, m->means[1], steps.inv_c, columns + a.t.columns.c, width, row, at.length, state);
-    store_sums<N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
+    norm_rows<F::N>(b, m->b, m->means[0], steps.inv_b, columns + a.t.columns.b, width, place, at.length, state);
+    norm_rows<F::N>(c, m->c, m->means[1], steps.inv_c, columns + a.t.columns.c, width, place, at.length, state);
+    store_sums<F::N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
     float *dtheta = a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
 #pragma unroll 1
     for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS)
@@ -335,24 +337,25 @@ __device__ static inline void backward_group(backward_tiles<P, N> *m, const back
 }
 
 /* Grid: (sequence, tile, group), the group fastest. */
-template <int P, int N>
-__global__ void __launch_bounds__(SSD_THREADS, N <= 64 ? 2 : 1) ssd_backward_tiles(backward_arguments a) {
-    auto *m = shared_memory<backward_tiles<P, N>>();
+template <class F>
+__global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_backward_tiles(backward_arguments a) {
+    auto *m = shared_memory<backward_tiles<F>>();
     const mamba_shape &s = a.t.s;
+    warp_place place = place_of_warp();
     unsigned tiles = (unsigned)ceil_div(s.time, s.chunk), per_group = (unsigned)(s.heads / s.groups);
     unsigned group = blockIdx.x % (unsigned)s.groups, index = blockIdx.x / (unsigned)s.groups;
     float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
     float *dphi = steps + 2 * step_floats(s.angles);
     backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES};
     backward_place at = {index / tiles,   index % tiles, group * per_group, group, index, 0,
-                         (int)s.head_dim, (int)s.state};
+                         F::head_dim(s.head_dim), F::state(s.state)};
     size_t left = s.time - at.tile * s.chunk;
     at.length = left < s.chunk ? (int)left : (int)s.chunk;
 
-    group_sum<N> sum_b, sum_c;
-    fetch_head(m, a, at, steps_of(l, 0, (int)s.angles));
-    for (unsigned i = 0; i < per_group; i++, at.head++) backward_head(m, l, a, at, sum_b, sum_c, i);
-    backward_group(m, l, a, at, sum_b, sum_c);
+    group_sum<F::N> sum_b, sum_c;
+    fetch_head(m, a, at, steps_of(l, 0, (int)s.angles), place);
+    for (unsigned i = 0; i < per_group; i++, at.head++) backward_head(m, l, a, at, sum_b, sum_c, i, place);
+    backward_group(m, l, a, at, sum_b, sum_c, place);
 }
 
 /* --- launches
@@ -382,10 +385,10 @@ extern "C" size_t cuda_ssd_scratch(const struct mamba_shape *shape) {
     return lay_out_scratch(&a, &gradients, NULL, shape);
 }
 
-template <int P, int N> static void launch_backward(const backward_arguments &a) {
+template <class F> static void launch_backward(const backward_arguments &a) {
     size_t blocks = a.t.s.batch * mamba_chunks(&a.t.s) * a.t.s.groups;
-    size_t bytes = sizeof(backward_tiles<P, N>) + backward_floats(a.t.s.angles) * sizeof(float);
-    LAUNCH((ssd_backward_tiles<P, N>), (unsigned)blocks, SSD_THREADS, bytes, a);
+    size_t bytes = sizeof(backward_tiles<F>) + backward_floats(a.t.s.angles) * sizeof(float);
+    LAUNCH((ssd_backward_tiles<F>), (unsigned)blocks, SSD_THREADS, bytes, a);
 }
 
 extern "C" void cuda_ssd_backward(struct lane *lane, act *dproj, const struct mamba_gradients *gradients,
@@ -400,6 +403,6 @@ extern "C" void cuda_ssd_backward(struct lane *lane, act *dproj, const struct ma
     lay_out_scratch(&a, &states, lane->scratch, shape);
     a.gradients = states;
     ssd_carry(states, a.t, a.dy);
-    SSD_DISPATCH(shape, launch_backward, a);
+    SSD_DISPATCH(shape, fills_tiles(a.t), launch_backward, a);
     ssd_join(a, *gradients);
 }

@@ -31,7 +31,8 @@ struct backward_arguments {
 /* ssd_backward_sums.cu: what joins tiles, and the weights' gradients from the tiles' parts. */
 void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
-template <int P, int N> struct backward_tiles {
+template <class F> struct backward_tiles {
+    static constexpr int P = F::P, N = F::N;
     tile_row<N> b[TILE], c[TILE]; /* the group's columns of proj, then the head's B and C in their place */
     tile_row<N> state[P], gradient[P]; /* H', K */
     tile_row<P> x[TILE], dy[TILE];
@@ -78,29 +79,31 @@ __device__ static inline size_t state_offset(const backward_arguments &a, const 
     return (matrix * a.t.s.head_dim + (size_t)slice) * a.t.s.state;
 }
 
-/* Begin the copies of P channels from `slice` on: of what V and X, or what X and U, are the last to need. */
-template <int P, int N>
-__device__ static inline void load_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
+/* Begin the copies of P channels from `slice` on: x and K, or dy and H'. */
+template <class F>
+__device__ static inline void load_x(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                      int slice) {
-    int channels = at.head_dim - slice < P ? at.head_dim - slice : P;
+    int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
     size_t width = a.t.columns.width, column = a.t.columns.x + at.head * a.t.s.head_dim + (size_t)slice;
-    load_tile<TILE, P>(m->x, a.t.proj + first_row(a, at) * width + column, width, at.length, channels);
-    load_tile<P, N>(m->gradient, a.gradients + state_offset(a, at, slice), a.t.s.state, channels, at.n);
+    load_tile<TILE, F::P, F::WHOLE>(m->x, a.t.proj + first_row(a, at) * width + column, width, at.length, channels);
+    load_tile<F::P, F::N, F::WHOLE>(m->gradient, a.gradients + state_offset(a, at, slice), F::state(a.t.s.state),
+                                    channels, at.n);
 }
-template <int P, int N>
-__device__ static inline void load_dy(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
+template <class F>
+__device__ static inline void load_dy(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                       int slice) {
-    int channels = at.head_dim - slice < P ? at.head_dim - slice : P;
+    int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
     size_t inner = a.t.s.heads * a.t.s.head_dim, column = at.head * a.t.s.head_dim + (size_t)slice;
-    load_tile<TILE, P>(m->dy, a.dy + first_row(a, at) * inner + column, inner, at.length, channels);
-    load_tile<P, N>(m->state, acts(a.t.tape.states) + state_offset(a, at, slice), a.t.s.state, channels, at.n);
+    load_tile<TILE, F::P, F::WHOLE>(m->dy, a.dy + first_row(a, at) * inner + column, inner, at.length, channels);
+    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset(a, at, slice),
+                                    F::state(a.t.s.state), channels, at.n);
 }
 
 /* Fetches a slice, if it is not the one that is there: only heads of more than P channels have several. */
-template <int P, int N>
-__device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backward_arguments &a,
-                                          const backward_place &at, int slice, int *here) {
-    if (slice == *here) return;
+template <class F>
+__device__ static inline void fetch_slice(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
+                                          int slice, int *here) {
+    if (F::WHOLE || slice == *here) return;
     __syncthreads();
     load_x(m, a, at, slice);
     load_dy(m, a, at, slice);
@@ -111,71 +114,115 @@ __device__ static inline void fetch_slice(backward_tiles<P, N> *m, const backwar
 }
 
 /* The warp's blocks of f = x dy^T and g = B C^T, of tokens t from its own on. */
-template <int P, int N>
-__device__ static inline void multiply_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4],
-                                             backward_tiles<P, N> *m, const backward_arguments &a,
-                                             const backward_place &at, int row, int *here) {
-    column_blocks later = own_columns(row, at.length);
+template <class F>
+__device__ static inline void multiply_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4], backward_tiles<F> *m,
+                                             const backward_arguments &a, const backward_place &at, warp_place place,
+                                             int *here) {
+    column_blocks<false> later = columns_between(place, place.row, F::WHOLE ? TILE : at.length);
     clear_rows(f);
     clear_rows(g);
-    for (int slice = 0; slice < at.head_dim; slice += P) {
+    for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
-#pragma unroll 1
-        for (int k = 0; k < P && slice + k < at.head_dim; k += 16) {
+#pragma unroll
+        for (int k = 0; k < F::P; k += 16) {
+            if (slice + k >= at.head_dim) break;
             uint32_t left[4];
-            load_a(left, m->x, row, k);
+            load_a(left, m->x, place.row, k);
             multiply(f, left, m->dy, k, later);
         }
     }
-#pragma unroll 1
-    for (int k = 0; k < at.n; k += 16) {
+#pragma unroll
+    for (int k = 0; k < F::N; k += 16) {
+        if (k >= at.n) break;
         uint32_t left[4];
-        load_a(left, m->b, row, k);
+        load_a(left, m->b, place.row, k);
         multiply(g, left, m->c, k, later);
     }
 }
 
+/* The fragment (f, g) of tokens s (from: upper, lower) that all come before t, t + 1 becomes one of W and M. */
+__device__ static inline void weigh_before(float (&f)[4], float (&g)[4], const tile_weights &w, int upper, int t,
+                                           float (&columns)[2], two_rows &rows) {
+    float2 l = two_at(w.l, t);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int from = upper + i / 2 * 8;
+        float decay = fast_exp2((i % 2 ? l.y : l.x) - w.l[from]), weighed = decay * f[i], both = weighed * g[i];
+        columns[i % 2] += w.kappa[from] * both;
+        (i < 2 ? rows.upper : rows.lower) += both;
+        f[i] = weighed * w.kappa[from];
+        g[i] *= decay * w.kappa[from];
+    }
+}
+
+/* The same of a fragment on the diagonal, whose own elements m and g are kept. */
+template <class F>
+__device__ static inline void weigh_diagonal(float (&f)[4], float (&g)[4], backward_tiles<F> *m, int upper, int t,
+                                             float (&columns)[2], two_rows &rows) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int from = upper + i / 2 * 8, to = t + i % 2;
+        float decay = token_decay(m->weights, to, from), weight = token_weight(m->weights, to, from, decay);
+        float both = decay * f[i] * g[i];
+        if (from == to) m->m[to] = f[i], m->g[to] = g[i];
+        columns[i % 2] += m->weights.kappa[from] * both;
+        (i < 2 ? rows.upper : rows.lower) += both;
+        f[i] *= weight;
+        g[i] *= weight;
+    }
+}
+
 /* f becomes W and g becomes M, with the sums of W o G and the diagonals on the way. */
-template <int P, int N>
-__device__ static inline void weigh_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4], backward_tiles<P, N> *m,
+template <class F>
+__device__ static inline void weigh_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4], backward_tiles<F> *m,
                                           warp_place place) {
     int upper = place.row + (int)threadIdx.x % WARP / 4;
-    column_blocks later = own_columns(place.row, TILE);
-    float columns[2 * OWN<TILE>] = {};
-    two_rows sums = {0, 0};
+    column_blocks<false> later = columns_between(place, place.row, TILE);
+    float columns[OWN<TILE>][2] = {};
+    two_rows rows = {0, 0};
 #pragma unroll
     for (int j = 0; j < OWN<TILE>; j++) {
         if (!later.wanted(j / 2)) continue;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int from = upper + i / 2 * 8, to = later.pair(j) + i % 2;
-            float decay = token_decay(m->weights, to, from), weight = token_weight(m->weights, to, from, decay);
-            float both = decay * f[j][i] * g[j][i];
-            if (from == to) m->m[to] = f[j][i], m->g[to] = g[j][i];
-            columns[2 * j + i % 2] += m->weights.kappa[from] * both;
-            (i < 2 ? sums.upper : sums.lower) += both;
-            f[j][i] *= weight;
-            g[j][i] *= weight;
-        }
+        if (later.at(j / 2) > place.row)
+            weigh_before(f[j], g[j], m->weights, upper, later.pair(j), columns[j], rows);
+        else
+            weigh_diagonal(f[j], g[j], m, upper, later.pair(j), columns[j], rows);
     }
-    share_columns(m->pairs[place.row / 16], columns, 0, later);
-    sums = {sum_of_four(sums.upper), sum_of_four(sums.lower)};
-    if (threadIdx.x % 4 == 0) m->dkappa[place.part][upper] = sums.upper, m->dkappa[place.part][upper + 8] = sums.lower;
+    float sums[2 * OWN<TILE>];
+#pragma unroll
+    for (int j = 0; j < OWN<TILE>; j++) sums[2 * j] = columns[j][0], sums[2 * j + 1] = columns[j][1];
+    share_columns(m->pairs[place.row / 16], sums, 0, later);
+    rows = {sum_of_four(rows.upper), sum_of_four(rows.lower)};
+    if (threadIdx.x % 4 == 0) m->dkappa[place.part][upper] = rows.upper, m->dkappa[place.part][upper + 8] = rows.lower;
     write_rows(m->w, place.row, f, later);
     write_rows(m->weighed_g, place.row, g, later);
 }
 
+/* acc += the warp's rows of a triangle, W or M, times a tile (t, column). */
+template <int COLUMNS, bool ALL, int WIDTH>
+__device__ static inline void multiply_later(float (&acc)[COLUMNS][4], const tile_row<TILE> *triangle,
+                                             const tile_row<WIDTH> *tile, int row, column_blocks<ALL> columns) {
+#pragma unroll
+    for (int k = 0; k < TILE; k += 16) {
+        if (k < row) continue;
+        uint32_t left[4];
+        load_a(left, triangle, row, k);
+        multiply_across(acc, left, tile, k, columns);
+    }
+}
+
 /* dB of the head's rotated B. */
-template <int P, int N>
-__device__ static inline void gradient_b(float (&db)[OWN<N>][4], backward_tiles<P, N> *m, const backward_arguments &a,
+template <class F>
+__device__ static inline void gradient_b(float (&db)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
                                          const backward_place &at, warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks columns = own_columns(at.n);
+    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
     clear_rows(db);
-    for (int slice = 0; slice < at.head_dim; slice += P) {
+    for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
-#pragma unroll 1
-        for (int k = 0; k < P && slice + k < at.head_dim; k += 16) {
+#pragma unroll
+        for (int k = 0; k < F::P; k += 16) {
+            if (slice + k >= at.head_dim) break;
             uint32_t left[4];
             load_a(left, m->x, row, k);
             multiply_across(db, left, m->gradient, k, columns);
@@ -189,21 +236,18 @@ __device__ static inline void gradient_b(float (&db)[OWN<N>][4], backward_tiles<
         m->passed[place.part][lower] = m->weights.fall[lower] * dot.lower;
     }
     scale_rows(db, m->weights.fall[upper], m->weights.fall[lower]);
-#pragma unroll 1
-    for (int k = row; k < at.length; k += 16) {
-        uint32_t left[4];
-        load_a(left, m->w, row, k);
-        multiply_across(db, left, m->c, k, columns);
-    }
+    multiply_later(db, m->w, m->c, row, columns);
 }
 
 /* This thread's part of <H', K>, of the slice that is there. */
-template <int P, int N> __device__ static inline float dot_states(const backward_tiles<P, N> *m) {
+template <class F> __device__ static inline float dot_states(const backward_tiles<F> *m) {
+    constexpr int PIECES = F::N / 8, STEP = SSD_THREADS / PIECES;
+    int row = (int)threadIdx.x / PIECES, column = (int)threadIdx.x % PIECES * 8;
     float sum = 0;
-#pragma unroll 1
-    for (int i = (int)threadIdx.x; i < P * N / 8; i += SSD_THREADS) {
-        uint4 a = *reinterpret_cast<const uint4 *>(&m->state[i / (N / 8)][i % (N / 8) * 8]);
-        uint4 b = *reinterpret_cast<const uint4 *>(&m->gradient[i / (N / 8)][i % (N / 8) * 8]);
+#pragma unroll
+    for (int i = 0; i < F::P; i += STEP) {
+        uint4 a = *reinterpret_cast<const uint4 *>(&m->state[row + i][column]);
+        uint4 b = *reinterpret_cast<const uint4 *>(&m->gradient[row + i][column]);
         sum += low_half(a.x) * low_half(b.x) + high_half(a.x) * high_half(b.x);
         sum += low_half(a.y) * low_half(b.y) + high_half(a.y) * high_half(b.y);
         sum += low_half(a.z) * low_half(b.z) + high_half(a.z) * high_half(b.z);
@@ -213,16 +257,17 @@ template <int P, int N> __device__ static inline float dot_states(const backward
 }
 
 /* dC of the head's rotated C. */
-template <int P, int N>
-__device__ static inline void gradient_c(float (&dc)[OWN<N>][4], backward_tiles<P, N> *m, const backward_arguments &a,
+template <class F>
+__device__ static inline void gradient_c(float (&dc)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
                                          const backward_place &at, warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks columns = own_columns(at.n);
+    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
     clear_rows(dc);
-    for (int slice = 0; slice < at.head_dim; slice += P) {
+    for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
-#pragma unroll 1
-        for (int k = 0; k < P && slice + k < at.head_dim; k += 16) {
+#pragma unroll
+        for (int k = 0; k < F::P; k += 16) {
+            if (slice + k >= at.head_dim) break;
             uint32_t left[4];
             load_a(left, m->dy, row, k);
             multiply_across(dc, left, m->state, k, columns);
@@ -234,8 +279,9 @@ __device__ static inline void gradient_c(float (&dc)[OWN<N>][4], backward_tiles<
         m->entered[place.part][lower] = m->weights.r[lower] * dot.lower;
     }
     scale_rows(dc, m->weights.r[upper], m->weights.r[lower]);
-#pragma unroll 1
-    for (int k = 0; k <= row && k < at.length; k += 16) {
+#pragma unroll
+    for (int k = 0; k < TILE; k += 16) {
+        if (k > row) break;
         uint32_t left[4];
         load_a_across(left, m->w, row, k);
         multiply_across(dc, left, m->b, k, columns);
@@ -243,37 +289,34 @@ __device__ static inline void gradient_c(float (&dc)[OWN<N>][4], backward_tiles<
 }
 
 /* Writes dx and <H', K>; spends x. */
-template <int P, int N>
-__device__ static inline void gradient_x(backward_tiles<P, N> *m, const backward_arguments &a, const backward_place &at,
+template <class F>
+__device__ static inline void gradient_x(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                          warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4;
     float d = a.t.weights.d[at.head], through = 0;
     size_t width = a.t.columns.width;
     bf16 *dx_rows = a.dproj + (first_row(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
-    for (int slice = 0; slice < at.head_dim; slice += P) {
+    for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
         through += dot_states(m);
-        column_blocks columns = own_columns(at.head_dim - slice < P ? at.head_dim - slice : P);
-        float dx[OWN<P>][4];
+        int left_over = at.head_dim - slice;
+        column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, left_over < F::P ? left_over : F::P);
+        float dx[OWN<F::P>][4];
         clear_rows(dx);
-#pragma unroll 1
-        for (int k = 0; k < at.n; k += 16) {
+#pragma unroll
+        for (int k = 0; k < F::N; k += 16) {
+            if (k >= at.n) break;
             uint32_t left[4];
             load_a(left, m->b, row, k);
             multiply(dx, left, m->gradient, k, columns);
         }
         scale_rows(dx, m->weights.fall[upper], m->weights.fall[upper + 8]);
-#pragma unroll 1
-        for (int k = row; k < at.length; k += 16) {
-            uint32_t left[4];
-            load_a(left, m->weighed_g, row, k);
-            multiply_across(dx, left, m->dy, k, columns);
-        }
+        multiply_later(dx, m->weighed_g, m->dy, row, columns);
         add_rows(dx, d, m->dy, row, columns);
         write_rows(m->x, row, dx, columns);
-        store_rows<OWN<P>>(dx_rows + slice, width, m->x, row, at.length - row, columns);
-        if (at.head_dim > P) *here = -1;
+        store_rows<OWN<F::P>>(dx_rows + slice, width, m->x, row, at.length - row, columns);
+        if (at.head_dim > F::P) *here = -1;
     }
     through = warp_sum(through);
-    if (threadIdx.x % WARP == 0) m->through[threadIdx.x / WARP] = through;
+    if (threadIdx.x % WARP == 0) m->through[place.warp] = through;
 }

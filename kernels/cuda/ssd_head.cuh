@@ -25,6 +25,12 @@ struct head_view {
     int tile, tiles, angles, state;
 };
 
+/* Whether scan_form<64, 64, true> fits: dy, y and the states have no padding, and the others are columns of proj. */
+static inline bool fills_tiles(const scan_tensors &a) {
+    const mamba_shape &s = a.s;
+    return s.state == 64 && s.head_dim == 64 && a.columns.width % 8 == 0 && s.time % 4 == 0 && s.chunk % 4 == 0;
+}
+
 __device__ static inline head_view view_head(const scan_tensors &a, size_t batch, size_t head) {
     const mamba_shape &s = a.s;
     size_t group = head / (s.heads / s.groups), chunks = ceil_div(s.time, s.chunk);
@@ -76,26 +82,33 @@ __device__ static inline step_lines lay_out_steps(float *room, int angles) {
     return {room, room + LINE, room + 2 * LINE, room + 3 * LINE, room + 4 * LINE, rate, rate + angles * LINE};
 }
 
-/* Begins the copy of tile i's steps; done after copy_wait and a barrier. */
-__device__ static inline void load_steps(const step_lines &to, const head_view &v, int i) {
+/* By a warp: begins the copy of a line whose first `left` floats exist. */
+template <bool WHOLE> __device__ static inline void load_line(float *line, const float *from, int left) {
+    int at = (int)threadIdx.x % WARP * 4;
+    if (at >= LINE) return;
+    if (WHOLE || (at + 4 <= left && reinterpret_cast<size_t>(from) % 16 == 0))
+        copy_16(line + at, from + at, at < left);
+    else
+        for (int k = at; k < at + 4; k++) line[k] = k < left ? from[k] : 0;
+}
+
+/* Begins the copy of tile i's steps, a line a warp; done after copy_wait and a barrier. */
+template <bool WHOLE>
+__device__ static inline void load_steps(const step_lines &to, const head_view &v, int i, int warp) {
     size_t start = (size_t)i * (size_t)v.tile;
     int left = v.time - start < LINE ? (int)(v.time - start) : LINE;
-#pragma unroll 1
-    for (int piece = (int)threadIdx.x; piece < (FIXED_LINES + v.angles) * (LINE / 4); piece += SSD_THREADS) {
-        int line = piece / (LINE / 4), at = piece % (LINE / 4) * 4;
-        const float *from = line == 0   ? v.delta
-                            : line == 1 ? v.log_decay
-                            : line == 2 ? v.gamma
-                            : line == 3 ? v.inv_b
-                            : line == 4 ? v.inv_c
-                                        : v.rate + (size_t)(line - FIXED_LINES) * v.time;
-        from += start + (size_t)at;
-        float *room = to.delta + line * LINE + at;
-        if (at + 4 <= left && reinterpret_cast<size_t>(from) % 16 == 0)
-            copy_16(room, from, true);
-        else
-            for (int k = 0; k < 4; k++) room[k] = at + k < left ? from[k] : 0;
+    if (warp < FIXED_LINES) {
+        const float *from = warp == 0   ? v.delta
+                            : warp == 1 ? v.log_decay
+                            : warp == 2 ? v.gamma
+                            : warp == 3 ? v.inv_b
+                                        : v.inv_c;
+        load_line<WHOLE>(to.delta + warp * LINE, from + start, left);
     }
+#pragma unroll 1
+    for (int j = warp; j < v.angles; j += SSD_WARPS)
+        load_line<WHOLE>(to.rate + j * LINE, v.rate + (size_t)j * v.time + start, left);
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < v.angles; j += SSD_THREADS)
         to.phase[j] = v.phase[(size_t)i * (size_t)v.angles + (size_t)j];
 }
@@ -130,60 +143,72 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
 /* --- B and C
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* turn[t][j]: rows of angles + 4, for the banks. */
-__host__ __device__ static inline size_t turn_floats(size_t angles) { return TILE * (angles + 4) * 2; }
+/* turn[j][t]: lines of TURNS, for the banks. */
+static constexpr int TURNS = TILE + 4;
+__host__ __device__ static inline size_t turn_floats(size_t angles) { return angles * TURNS * 2; }
 
 /* The rotations of the tile's tokens; a warp scans one angle at a time. */
-__device__ static inline void make_rotations(rotation *turn, const step_lines &steps, int angles) {
+__device__ static inline void make_rotations(rotation *turn, const step_lines &steps, int angles, int warp) {
     int lane = (int)threadIdx.x % WARP;
-    float delta[2] = {steps.delta[2 * lane], steps.delta[2 * lane + 1]};
+    float2 delta = two_at(steps.delta, 2 * lane);
 #pragma unroll 1
-    for (int j = (int)threadIdx.x / WARP; j < angles; j += SSD_WARPS) {
-        const float *rate = steps.rate + j * LINE + 2 * lane;
-        float first = wrap_turns(rate[0] * delta[0]), both = first + wrap_turns(rate[1] * delta[1]), sum = both;
+    for (int j = warp; j < angles; j += SSD_WARPS) {
+        float2 rate = two_at(steps.rate + j * LINE, 2 * lane);
+        float first = wrap_turns(rate.x * delta.x), both = first + wrap_turns(rate.y * delta.y), sum = both;
+#pragma unroll
         for (int offset = 1; offset < WARP; offset *= 2) {
             float before = __shfl_up_sync(0xffffffffu, sum, offset);
             if (lane >= offset) sum += before;
         }
         float start = steps.phase[j] + (sum - both);
-        turn[2 * lane * (angles + 4) + j] = rotation_of(wrap_turns(start + first));
-        turn[(2 * lane + 1) * (angles + 4) + j] = rotation_of(wrap_turns(start + both));
+        rotation one = rotation_of(wrap_turns(start + first)), two = rotation_of(wrap_turns(start + both));
+        *reinterpret_cast<float4 *>(&turn[j * TURNS + 2 * lane]) = {one.cosine, one.sine, two.cosine, two.sine};
     }
 }
 
 /* Eight columns' norm weight and bias, zero behind the state. */
-template <int N> struct vector_parameters { float norm[N], bias[N]; };
+template <int N> struct alignas(16) vector_parameters { float norm[N], bias[N]; };
 template <int N>
 __device__ static inline void load_parameters(vector_parameters<N> *to, const float *norm, const float *bias,
                                               int state) {
+#pragma unroll 1
     for (int n = (int)threadIdx.x; n < N; n += SSD_THREADS) {
         to->norm[n] = n < state ? norm[n] : 0;
         to->bias[n] = n < state ? bias[n] : 0;
     }
 }
 
-/* to = rotated (raw inv norm + bias), the rows that the tile does not have zero; `to` may be `raw`. */
+/* tile = rotated (tile inv norm + bias), the rows that it does not have zero. A warp has the same eight columns of all
+ * rows, a lane a row: warps agree on what is rotated, and banks on who is next. `turned` tells warps that make two
+ * tiles which columns to take of the second, so that none has the rotated ones of both. */
 template <int N>
-__device__ static inline void make_vectors(tile_row<N> *to, const tile_row<N> *raw, const float *inv,
-                                           const vector_parameters<N> &p, const rotation *turn, int angles,
-                                           int length) {
-    int column = (int)threadIdx.x % (N / 8) * 8; /* the same for all of a thread's rows */
-    float norm[8], bias[8];
-#pragma unroll
-    for (int k = 0; k < 8; k++) norm[k] = p.norm[column + k], bias[k] = p.bias[column + k];
+__device__ static inline void make_vectors(tile_row<N> *tile, const float *inv, const vector_parameters<N> &p,
+                                           const rotation *turn, int angles, int length, int turned) {
 #pragma unroll 1
-    for (int row = (int)threadIdx.x / (N / 8); row < TILE; row += SSD_THREADS / (N / 8)) {
-        uint4 eight = *reinterpret_cast<const uint4 *>(&raw[row][column]);
-        uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-        float scale = inv[row];
+    for (int column = turned % SSD_WARPS * 8; column < N; column += SSD_WARPS * 8) {
+        float norm[8], bias[8];
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float even = low_half(pairs[k]) * scale * norm[2 * k] + bias[2 * k];
-            float odd = high_half(pairs[k]) * scale * norm[2 * k + 1] + bias[2 * k + 1];
-            if (column / 2 + k < angles) rotate(even, odd, turn[row * (angles + 4) + column / 2 + k]);
-            pairs[k] = row < length ? pack_bf16(even, odd) : 0;
+        for (int k = 0; k < 8; k++) norm[k] = p.norm[column + k], bias[k] = p.bias[column + k];
+        int rotated = angles - column / 2; /* pairs */
+#pragma unroll
+        for (int row = (int)threadIdx.x % WARP; row < TILE; row += WARP) {
+            uint4 eight = *reinterpret_cast<const uint4 *>(&tile[row][column]);
+            uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
+            float value[8], scale = inv[row];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                value[2 * k] = low_half(pairs[k]) * scale * norm[2 * k] + bias[2 * k];
+                value[2 * k + 1] = high_half(pairs[k]) * scale * norm[2 * k + 1] + bias[2 * k + 1];
+            }
+            if (rotated > 0)
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    if (k < rotated)
+                        rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
+#pragma unroll
+            for (int k = 0; k < 4; k++) pairs[k] = row < length ? pack_bf16(value[2 * k], value[2 * k + 1]) : 0;
+            *reinterpret_cast<uint4 *>(&tile[row][column]) = {pairs[0], pairs[1], pairs[2], pairs[3]};
         }
-        *reinterpret_cast<uint4 *>(&to[row][column]) = {pairs[0], pairs[1], pairs[2], pairs[3]};
     }
 }
 

@@ -45,6 +45,16 @@ __device__ static inline column_tile<const bf16> stage_columns(bf16 *room, const
                                                                const struct mamba_columns &k, int tokens) {
     size_t columns = step_columns(k), pitch = staged_pitch(columns);
     if (columns > STAGED_MOST) return {rows + k.dt, k.width};
+    if ((reinterpret_cast<size_t>(rows + k.dt) % 16 | k.width % 8 | columns % 8) == 0) {
+        unsigned pieces = (unsigned)columns / 8;
+        for (unsigned i = threadIdx.x; i < (unsigned)tokens * pieces; i += PREPARE_THREADS) {
+            unsigned t = i / pieces, column = i % pieces * 8;
+            uint4 eight = *reinterpret_cast<const uint4 *>(rows + t * k.width + k.dt + column);
+            uint32_t *to = reinterpret_cast<uint32_t *>(room + t * pitch + column);
+            to[0] = eight.x, to[1] = eight.y, to[2] = eight.z, to[3] = eight.w;
+        }
+        return {room, pitch};
+    }
     for (unsigned i = threadIdx.x; i < (unsigned)tokens * (unsigned)columns; i += PREPARE_THREADS) {
         unsigned t = i / (unsigned)columns, column = i % (unsigned)columns;
         room[t * pitch + column] = rows[t * k.width + k.dt + column];

@@ -48,6 +48,7 @@ __device__ static inline float gradient_rates(const prepare_gradients &a, const 
     float decay = to_float(raw[k.a - k.dt + h]), a_rate = -softplus(decay), delta = a.t.tape.delta[step], turned = 0;
     float mix = sigmoid(to_float(raw[k.lambda - k.dt + h]));
     bool bound = a_rate >= -LEAST_DECAY;
+#pragma unroll 4
     for (size_t j = 0; j < s.angles; j++) turned += rate[j * s.time] * behind[j];
     ddelta += TURN * turned + dlog_decay * (bound ? -LEAST_DECAY : a_rate) + dgamma * mix;
     float ddt = ddelta * sigmoid(to_float(raw[h]) + a.t.weights.dt_bias[h]);
@@ -63,6 +64,7 @@ __device__ static inline bf16 gradient_theta(const prepare_gradients &a, const t
     float sum = 0, rate = 2 * a.t.tape.rate[(at.batch * s.angles + j) * s.time + at.time];
     for (size_t group = 0; group < s.groups; group++)
         sum += a.dtape.theta[((group * s.batch + at.batch) * s.angles + j) * s.time + at.time];
+#pragma unroll 4
     for (size_t h = 0; h < s.heads; h++) {
         size_t head = at.batch * s.heads + h;
         sum += a.t.tape.delta[head * s.time + at.time] * a.behind[(head * at.chunks + at.chunk) * s.angles + j];
@@ -100,7 +102,7 @@ __global__ void __launch_bounds__(PREPARE_THREADS) gradient_tokens(prepare_gradi
 
 /* The lane's scratch, forward and backward; returns its bytes. */
 static size_t lay_out_scratch(prepare_gradients *a, void *scratch, const struct mamba_shape *s) {
-    size_t pairs = s->batch * s->heads * mamba_chunks(s) * s->angles, turns = pairs * sizeof(double);
+    size_t pairs = s->batch * s->heads * mamba_chunks(s) * s->angles, turns = pairs * sizeof(uint32_t);
     size_t behind = (pairs * sizeof(float) + 255) / 256 * 256;
     size_t dt_bias = s->batch * token_tiles(*s) * s->heads * sizeof(float);
     a->behind = (float *)scratch;

@@ -81,12 +81,12 @@ __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *fro
         for (int i = 0; i < ROWS; i += STEP)
             copy_16(&tile[first + i][column], from + (unsigned)i * (unsigned)stride,
                     first + i < rows && (WHOLE || column < columns));
-        return;
-    }
+    } else {
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < ROWS * COLUMNS; i += SSD_THREADS) {
-        int row = i / COLUMNS, column = i % COLUMNS;
-        tile[row][column] = row < rows && column < columns ? from[(size_t)row * stride + column] : bf16{0};
+        for (int i = (int)threadIdx.x; i < ROWS * COLUMNS; i += SSD_THREADS) {
+            int row = i / COLUMNS, column = i % COLUMNS;
+            tile[row][column] = row < rows && column < columns ? from[(size_t)row * stride + column] : bf16{0};
+        }
     }
 }
 

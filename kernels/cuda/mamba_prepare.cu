@@ -89,10 +89,16 @@ __global__ void __launch_bounds__(PREPARE_THREADS)
     if (i >= heads * angles) return;
     size_t first = i / angles * chunks * angles + i % angles;
     uint32_t sum = 0;
-#pragma unroll 16
-    for (size_t chunk = 0; chunk < chunks; chunk++) {
-        phase[first + chunk * angles] = (float)(int32_t)sum * 0x1p-32f;
-        sum += turns[first + chunk * angles];
+    for (size_t start = 0; start < chunks; start += CHUNKS_AT_ONCE) {
+        uint32_t turned[CHUNKS_AT_ONCE];
+#pragma unroll
+        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++)
+            turned[k] = start + k < chunks ? turns[first + (start + k) * angles] : 0;
+#pragma unroll
+        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++) {
+            if (start + k < chunks) phase[first + (start + k) * angles] = (float)(int32_t)sum * 0x1p-32f;
+            sum += turned[k];
+        }
     }
 }
 

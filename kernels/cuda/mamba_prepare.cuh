@@ -4,6 +4,8 @@
 #include "kernels/cuda/mamba.cuh"
 
 static constexpr int PREPARE_THREADS = 128, PREPARE_WARPS = PREPARE_THREADS / WARP;
+/* Chunks that a walk over time has on their way before it uses the first. */
+static constexpr size_t CHUNKS_AT_ONCE = 16;
 
 struct prepare_tensors {
     mamba_shape s;

@@ -24,10 +24,15 @@ __global__ void __launch_bounds__(PREPARE_THREADS)
     if (i >= heads * angles) return;
     size_t first = i / angles * chunks * angles + i % angles;
     double sum = 0;
-#pragma unroll 8
-    for (size_t chunk = chunks; chunk-- > 0;) {
-        behind[first + chunk * angles] = (float)sum;
-        sum += sums[first + chunk * angles];
+    for (size_t end = chunks; end > 0; end -= end < CHUNKS_AT_ONCE ? end : CHUNKS_AT_ONCE) {
+        float own[CHUNKS_AT_ONCE];
+#pragma unroll
+        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++) own[k] = k < end ? sums[first + (end - 1 - k) * angles] : 0;
+#pragma unroll
+        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++) {
+            if (k < end) behind[first + (end - 1 - k) * angles] = (float)sum;
+            sum += own[k];
+        }
     }
 }
 

@@ -119,6 +119,11 @@ static cublasStatus_t choose_algorithm(product_plan *plan) {
     size_t workspace = PRODUCT_WORKSPACE;
     s = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                              sizeof workspace);
+    /* Parts of a split sum are added as floats: as bf16 they would be rounded one by one. */
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                                                 sizeof reductions);
     for (const auto &row : alignments)
         if (s == CUBLAS_STATUS_SUCCESS)
             s = cublasLtMatmulPreferenceSetAttribute(preference, row.attribute, &row.bytes, sizeof row.bytes);

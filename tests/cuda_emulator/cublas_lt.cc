@@ -99,9 +99,9 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
                                                     size_t bytes) {
-    uint32_t alignment;
+    uint32_t unused; /* a product here sums in one order, whatever the alignment */
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) return set(&preference->workspace, value, bytes);
-    return set(&alignment, value, bytes);
+    return set(&unused, value, bytes);
 }
 
 /* --- products ----------------------------------------------------------------------------------------------------- */

@@ -55,8 +55,7 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_tokens(prepare_tensor
         const bf16 *x = rows + t * a.k.width + (c ? a.k.c : a.k.b) + group * s.state;
         float inv = lanes == WARP ? inverse_rms(x, s.state) : inverse_rms_of_eights(x, s.state, lanes, own < count);
         float *norms = c ? a.tape.inv_c : a.tape.inv_b;
-        if (lane % lanes == 0 && own < count)
-            norms[(place.batch * s.groups + group) * s.time + place.start + t] = inv;
+        if (lane % lanes == 0 && own < count) norms[(place.batch * s.groups + group) * s.time + place.start + t] = inv;
     }
 }
 

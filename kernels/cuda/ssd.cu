@@ -83,8 +83,8 @@ __device__ static inline void tile_scores(float (&y)[OWN<F::P>][4], forward_tile
 /* y += (G o weights) x + d x, to global memory by way of the rows of c, which nobody reads any more. */
 template <class F>
 __device__ static inline void tile_outputs(float (&y)[OWN<F::P>][4], forward_tiles<F> *m, tile_row<F::N> *c,
-                                           const tile_row<F::P> *x, float d, bf16 *to, size_t stride,
-                                           warp_place place, int length, int channels) {
+                                           const tile_row<F::P> *x, float d, bf16 *to, size_t stride, warp_place place,
+                                           int length, int channels) {
     column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, channels);
     int row = place.row;
 #pragma unroll
@@ -141,8 +141,8 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
         if (row < length) tile_scores(out, m, b, c, m->state[i % 2], place, channels, state);
         __syncthreads();
         if (row < length)
-            tile_outputs(out, m, c, m->x[buffer], a.weights.d[head],
-                         y + ((size_t)i * s.chunk + (size_t)row) * y_stride, y_stride, place, length, channels);
+            tile_outputs(out, m, c, m->x[buffer], a.weights.d[head], y + ((size_t)i * s.chunk + (size_t)row) * y_stride,
+                         y_stride, place, length, channels);
         if (i + 1 == v.tiles) break;
         carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length);
         carried.write(m->state[(i + 1) % 2], states + (size_t)(i + 1) * state_size, channels);

@@ -271,7 +271,8 @@ template <int HALF, int COUNT> __device__ static inline int share_half(float (&s
     return upper ? HALF : 0;
 }
 template <int COUNT, bool ALL, int STEP>
-__device__ static inline void share_columns(float *to, float (&sum)[COUNT], int fragment, column_blocks<ALL, STEP> columns) {
+__device__ static inline void share_columns(float *to, float (&sum)[COUNT], int fragment,
+                                            column_blocks<ALL, STEP> columns) {
     int first = share_half<COUNT / 2>(sum, 16);
     first += share_half<COUNT / 4>(sum, 8);
     first += share_half<COUNT / 8>(sum, 4);

@@ -3,8 +3,8 @@
  * After ssd_carry, which leaves the gradient of the state behind every tile, a block has one tile of one group and
  * walks the group's heads, fetching each one's operands while it ends the one before. The gradients of B and C, summed
  * over the heads, never leave the registers (a state of more than 64: the lane's scratch) before the norm's backward
- * pass has made them those of proj's columns. At last ssd_backward_joins gives each tile's first token what the tile before found for it, and sums
- * the weights' gradients over tiles.
+ * pass has made them those of proj's columns. At last ssd_join gives each tile's first token what the tile before found
+ * for it, and sums the weights' gradients over tiles.
  *
  * Published preset, a call: ssd_carry 69 us. The tiles: 52 GFLOP without the blocks above the diagonals (66 us); x, dy,
  * H', K read, dx written: 671 MB, the rest 60 MB (170 us); 0.35 MB through shared memory a head and tile, 128 bytes a
@@ -101,7 +101,8 @@ __device__ static inline void norm_means(float (&sum)[OWN<N>][4], float *means, 
 /* sum, from norm_means, becomes the gradient of proj's columns, and goes there; `raw` is spent. */
 template <int N>
 __device__ static inline void norm_rows(float (&sum)[OWN<N>][4], tile_row<N> *raw, const float (&means)[PARTS][TILE],
-                                        const float *inv, bf16 *to, size_t width, warp_place place, int length, int state) {
+                                        const float *inv, bf16 *to, size_t width, warp_place place, int length,
+                                        int state) {
     column_blocks<false> columns = columns_to<false>(place, state);
     int row = place.row;
 #pragma unroll
@@ -164,8 +165,8 @@ __device__ static inline float of_parts(const float (&parts)[PARTS][TILE], int t
 
 /* From the sums to the gradients of log_decay and gamma; by one warp. first_at: of the tile's first token. */
 template <class F>
-__device__ static inline void gradient_decays(const backward_tiles<F> *m, const backward_arguments &a,
-                                              size_t first_at, size_t index, int length) {
+__device__ static inline void gradient_decays(const backward_tiles<F> *m, const backward_arguments &a, size_t first_at,
+                                              size_t index, int length) {
     int lane = (int)threadIdx.x % WARP;
     float dl[2], kappa[2], through = 0, passed = 0;
     for (int i = 0; i < SSD_WARPS; i++) through += m->through[i];
@@ -189,8 +190,10 @@ __device__ static inline void gradient_decays(const backward_tiles<F> *m, const 
         int t = 2 * lane + i;
         if (t >= length) continue;
         a.dtape.log_decay[first_at + (size_t)t] = (i == 0 ? behind : behind - dl[0]) + state;
-        a.dtape.gamma[first_at + (size_t)t] =
-            m->m[t] * m->g[t] + kappa[i] - (i == 1 ? kappa[0] : lane > 0 ? before : 0);
+        a.dtape.gamma[first_at + (size_t)t] = m->m[t] * m->g[t] + kappa[i] -
+                                              (i == 1     ? kappa[0]
+                                               : lane > 0 ? before
+                                                          : 0);
         if (t == length - 1) a.last[index] = kappa[i];
     }
     if (lane == 0) a.dd[index] = dd;
@@ -198,8 +201,8 @@ __device__ static inline void gradient_decays(const backward_tiles<F> *m, const 
 
 /* The gradient of a token's delta, by its phases and by the kappa of the token before. */
 template <class F>
-__device__ static inline void gradient_delta(const backward_tiles<F> *m, const backward_arguments &a,
-                                             const float *dphi, const step_lines &steps, size_t first_at, int t) {
+__device__ static inline void gradient_delta(const backward_tiles<F> *m, const backward_arguments &a, const float *dphi,
+                                             const step_lines &steps, size_t first_at, int t) {
     float turned = 0;
 #pragma unroll 1
     for (int j = 0; j < (int)a.t.s.angles; j++) turned += steps.rate[j * LINE + t] * dphi[j * PHASES + t];
@@ -209,8 +212,8 @@ __device__ static inline void gradient_delta(const backward_tiles<F> *m, const b
 /* Of the head's steps: warp 0 has decays, the next threads a token's delta each, all others the angles. */
 template <class F>
 __device__ static inline void gradient_steps(const backward_tiles<F> *m, const backward_arguments &a,
-                                             const backward_lines &l, const step_lines &steps,
-                                             const backward_place &at, bool first) {
+                                             const backward_lines &l, const step_lines &steps, const backward_place &at,
+                                             bool first) {
     const mamba_shape &s = a.t.s;
     size_t first_at = (at.batch * s.heads + at.head) * s.time + at.tile * s.chunk;
     int thread = (int)threadIdx.x;
@@ -241,8 +244,8 @@ __device__ static inline void load_raw(backward_tiles<F> *m, const head_view &v,
 
 /* Begins the copies of what a head starts from, and then of its slice, if it has but one: two groups. */
 template <class F>
-__device__ static inline void fetch_head(backward_tiles<F> *m, const backward_arguments &a,
-                                         const backward_place &at, const step_lines &steps, warp_place place) {
+__device__ static inline void fetch_head(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
+                                         const step_lines &steps, warp_place place) {
     head_view v = view_head(a.t, at.batch, at.head);
     load_raw(m, v, at);
     load_steps<F::WHOLE>(steps, v, (int)at.tile, place.warp);
@@ -270,9 +273,9 @@ __device__ static inline void begin_head(backward_tiles<F> *m, const backward_li
 
 /* One head of the block's tile, number i of its group; fetches the next one's operands, if there is one. */
 template <class F>
-__device__ static inline void backward_head(backward_tiles<F> *m, const backward_lines &l,
-                                            const backward_arguments &a, const backward_place &at, group_sum<F::N> &sum_b,
-                                            group_sum<F::N> &sum_c, unsigned i, warp_place place) {
+__device__ static inline void backward_head(backward_tiles<F> *m, const backward_lines &l, const backward_arguments &a,
+                                            const backward_place &at, group_sum<F::N> &sum_b, group_sum<F::N> &sum_c,
+                                            unsigned i, warp_place place) {
     const mamba_shape &s = a.t.s;
     int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= F::P ? 0 : -1;
     step_lines steps = steps_of(l, i, angles);
@@ -306,8 +309,9 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
 
 /* dB, dC and dtheta of the group, when all heads are done. */
 template <class F>
-__device__ static inline void backward_group(backward_tiles<F> *m, const backward_lines &l, const backward_arguments &a, const backward_place &at,
-                                             const group_sum<F::N> &sum_b, const group_sum<F::N> &sum_c, warp_place place) {
+__device__ static inline void backward_group(backward_tiles<F> *m, const backward_lines &l, const backward_arguments &a,
+                                             const backward_place &at, const group_sum<F::N> &sum_b,
+                                             const group_sum<F::N> &sum_c, warp_place place) {
     const mamba_shape &s = a.t.s;
     int band = place.row / 16, angles = (int)s.angles, state = at.n;
     size_t width = a.t.columns.width;
@@ -337,8 +341,7 @@ __device__ static inline void backward_group(backward_tiles<F> *m, const backwar
 }
 
 /* Grid: (sequence, tile, group), the group fastest. */
-template <class F>
-__global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_backward_tiles(backward_arguments a) {
+template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_backward_tiles(backward_arguments a) {
     auto *m = shared_memory<backward_tiles<F>>();
     const mamba_shape &s = a.t.s;
     warp_place place = place_of_warp();
@@ -347,7 +350,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_backward_tiles(bac
     float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
     float *dphi = steps + 2 * step_floats(s.angles);
     backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES};
-    backward_place at = {index / tiles,   index % tiles, group * per_group, group, index, 0,
+    backward_place at = {index / tiles,           index % tiles,    group * per_group, group, index, 0,
                          F::head_dim(s.head_dim), F::state(s.state)};
     size_t left = s.time - at.tile * s.chunk;
     at.length = left < s.chunk ? (int)left : (int)s.chunk;

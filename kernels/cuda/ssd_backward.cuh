@@ -33,15 +33,15 @@ void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
 template <class F> struct backward_tiles {
     static constexpr int P = F::P, N = F::N;
-    tile_row<N> b[TILE], c[TILE]; /* the group's columns of proj, then the head's B and C in their place */
+    tile_row<N> b[TILE], c[TILE];      /* the group's columns of proj, then the head's B and C in their place */
     tile_row<N> state[P], gradient[P]; /* H', K */
     tile_row<P> x[TILE], dy[TILE];
     tile_row<TILE> w[TILE], weighed_g[TILE]; /* W, M */
     vector_parameters<N> b_parameters, c_parameters;
     tile_weights weights;
     /* What warps found, each for its own rows or columns: sums over the others are still to be taken. */
-    float pairs[BANDS][TILE];    /* of W_st G_ts over the band's s, s before t */
-    float bias[2][BANDS][N];     /* of db_bias and dc_bias; at the end of the norms' */
+    float pairs[BANDS][TILE]; /* of W_st G_ts over the band's s, s before t */
+    float bias[2][BANDS][N];  /* of db_bias and dc_bias; at the end of the norms' */
     float dkappa[PARTS][TILE];
     float passed[PARTS][TILE];   /* of kappa_s f_s (K^T x_s).B_s */
     float entered[PARTS][TILE];  /* of r_t (H'^T dy_t).C_t */
@@ -95,8 +95,8 @@ __device__ static inline void load_dy(backward_tiles<F> *m, const backward_argum
     int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
     size_t inner = a.t.s.heads * a.t.s.head_dim, column = at.head * a.t.s.head_dim + (size_t)slice;
     load_tile<TILE, F::P, F::WHOLE>(m->dy, a.dy + first_row(a, at) * inner + column, inner, at.length, channels);
-    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset(a, at, slice),
-                                    F::state(a.t.s.state), channels, at.n);
+    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset(a, at, slice), F::state(a.t.s.state),
+                                    channels, at.n);
 }
 
 /* Fetches a slice, if it is not the one that is there: only heads of more than P channels have several. */

@@ -203,8 +203,7 @@ __device__ static inline void make_vectors(tile_row<N> *tile, const float *inv, 
             if (rotated > 0)
 #pragma unroll
                 for (int k = 0; k < 4; k++)
-                    if (k < rotated)
-                        rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
+                    if (k < rotated) rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
 #pragma unroll
             for (int k = 0; k < 4; k++) pairs[k] = row < length ? pack_bf16(value[2 * k], value[2 * k + 1]) : 0;
             *reinterpret_cast<uint4 *>(&tile[row][column]) = {pairs[0], pairs[1], pairs[2], pairs[3]};

@@ -16,7 +16,7 @@
 #include "kernels/rates.h"
 #include "model/quantize/quantize.h"
 
-static const double measure_seconds = 0.2;
+static const double measure_seconds = 0.1;
 
 /* Reading, hashing and checking one stored weight, or writing it. */
 static const double seconds_per_weight = 2e-8;

@@ -21,7 +21,7 @@ enum {
     DECODED = 8,
     MOST_SAMPLE_BYTES = 1 << 20
 };
-static const double budget_seconds = 0.25, round_seconds = 0.03;
+static const double budget_seconds = 0.25, round_seconds = 0.02;
 
 struct probe {
     struct network net;
@@ -29,7 +29,6 @@ struct probe {
     int lane_count;
     size_t sequences, time; /* of a lane's slice */
     bool repeats_on;
-    double product_rate;
     struct lane lanes[MOST_LANES];
     struct workspace *workspaces[MOST_LANES];
     struct decoder *decoders[MOST_LANES];
@@ -100,12 +99,18 @@ static double seconds_of(struct probe *p, piece_function function, int pieces) {
     return clock_seconds() - start;
 }
 
-/* Units a second, one piece being `unit`: the median round after one call that warms up. What is short is done in many
- * pieces of one call: else the waiting for the lanes at its end would be what is measured. */
+/* How many pieces take about a round: from one call with a piece for each lane; a first one that is quick warms up. */
+static int pieces_of_a_round(struct probe *p, piece_function function) {
+    double seconds = seconds_of(p, function, p->lane_count);
+    if (seconds < round_seconds) seconds = seconds_of(p, function, p->lane_count);
+    return p->lane_count * (int)fmin(fmax(1, ceil(round_seconds / seconds)), MOST_TIMES);
+}
+
+/* Units a second, one piece being `unit`: the median round after a warm-up. What is short is done in many pieces of one
+ * call: else the waiting for the lanes at its end would be what is measured. */
 static double rate_of(struct probe *p, double unit, piece_function function) {
-    double rates[ROUNDS], expected = unit * p->lane_count / p->product_rate;
-    int pieces = p->lane_count * (int)fmin(fmax(1, ceil(round_seconds / expected)), MOST_TIMES);
-    seconds_of(p, function, p->lane_count);
+    double rates[ROUNDS];
+    int pieces = pieces_of_a_round(p, function);
     for (int r = 0; r < ROUNDS; r++) rates[r] = unit * pieces / seconds_of(p, function, pieces);
     qsort(rates, ROUNDS, sizeof *rates, by_value);
     return rates[ROUNDS / 2];
@@ -300,7 +305,6 @@ status measure_phases(const struct config *config, const struct backend *ops, in
     p->lane_count = ops->lane_count() < MOST_LANES ? ops->lane_count() : MOST_LANES;
     if (p->lane_count > 8) p->lane_count = 8; /* a training has 8 micro-shards */
     p->repeats_on = config->recurrence_layers.count > 0;
-    p->product_rate = product_rate;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);
     if (!s) s = measure_compression(p, jobs, &rates->compressed);

@@ -16,6 +16,7 @@ struct phase_rates {
 };
 
 /* Windows are shortened, and slices made smaller, until a pass should take about a quarter of a second at
- * product_rate (FLOP/s); the whole takes a few of these. */
+ * product_rate (FLOP/s); the whole takes a few of these. What is done sooner is repeated for a few hundredths of a
+ * second, so that a tiny model takes a quarter of a second in all. */
 status measure_phases(const struct config *config, const struct backend *ops, int jobs, double product_rate,
                       struct phase_rates *rates);

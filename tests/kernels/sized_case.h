@@ -29,7 +29,8 @@ static inline struct sizes *keep_sizes(struct op_run *run, const struct op_case 
     return s;
 }
 
-static inline void count_work(struct op_run *run, double flops, double reals, double backward_flops, double backward_reals) {
+static inline void count_work(struct op_run *run, double flops, double reals, double backward_flops,
+                              double backward_reals) {
     run->forward_flops = flops;
     run->forward_bytes = reals * sizeof(real);
     run->backward_flops = backward_flops;

@@ -211,23 +211,32 @@ __device__ static inline void multiply_later(float (&acc)[COLUMNS][4], const til
     }
 }
 
-/* dB of the head's rotated B. */
+/* acc = rows of x or dy times K or H', over all channels. */
 template <class F>
-__device__ static inline void gradient_b(float (&db)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
-                                         const backward_place &at, warp_place place, int *here) {
-    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
-    clear_rows(db);
+__device__ static inline void multiply_channels(float (&acc)[OWN<F::N>][4], backward_tiles<F> *m,
+                                                const backward_arguments &a, const backward_place &at,
+                                                const tile_row<F::P> *rows, const tile_row<F::N> *states, int row,
+                                                column_blocks<F::WHOLE> columns, int *here) {
+    clear_rows(acc);
     for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
 #pragma unroll
         for (int k = 0; k < F::P; k += 16) {
             if (slice + k >= at.head_dim) break;
             uint32_t left[4];
-            load_a(left, m->x, row, k);
-            multiply_across(db, left, m->gradient, k, columns);
+            load_a(left, rows, row, k);
+            multiply_across(acc, left, states, k, columns);
         }
     }
+}
+
+/* dB of the head's rotated B. */
+template <class F>
+__device__ static inline void gradient_b(float (&db)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
+                                         const backward_place &at, warp_place place, int *here) {
+    int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
+    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
+    multiply_channels(db, m, a, at, m->x, m->gradient, row, columns, here);
     two_rows dot = dot_rows(db, m->b, row, columns);
     if (threadIdx.x % 4 == 0) {
         m->dkappa[place.part][upper] += m->weights.f[upper] * dot.upper;
@@ -262,17 +271,7 @@ __device__ static inline void gradient_c(float (&dc)[OWN<F::N>][4], backward_til
                                          const backward_place &at, warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
     column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
-    clear_rows(dc);
-    for (int slice = 0; slice < at.head_dim; slice += F::P) {
-        fetch_slice(m, a, at, slice, here);
-#pragma unroll
-        for (int k = 0; k < F::P; k += 16) {
-            if (slice + k >= at.head_dim) break;
-            uint32_t left[4];
-            load_a(left, m->dy, row, k);
-            multiply_across(dc, left, m->state, k, columns);
-        }
-    }
+    multiply_channels(dc, m, a, at, m->dy, m->state, row, columns, here);
     two_rows dot = dot_rows(dc, m->c, row, columns);
     if (threadIdx.x % 4 == 0) {
         m->entered[place.part][upper] = m->weights.r[upper] * dot.upper;

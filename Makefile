@@ -129,7 +129,7 @@ test-cuda: test-packages ## run tests/cuda on this machine's GPU (ONLY=name), al
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@ONLY="$(ONLY)" tests/run_cuda
 
-bench-cuda: packages ## measure this machine's GPU, and every op and a training step against its limits
+bench-cuda: packages ## measure this machine's GPU, every op and a step against its limits, and sampling
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@build/tests/cuda/bench_ops
 	@build/tests/cuda/bench_step

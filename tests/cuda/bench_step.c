@@ -3,7 +3,8 @@
  *   bench_step [--small]     --small: a tiny batch, to see that all runs
  *
  * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate. The first steps prepare
- * products and record the graph and are not counted; the figure is the median of the others. */
+ * products and record the graph and are not counted; the figure is the median of the others. Behind them, what
+ * self-calibration costs: sampling 32 sequences of T tokens, once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,10 @@
 #include "kernels/bfloat16.h"
 #include "kernels/clock.h"
 #include "kernels/random.h"
+#include "model/decoder.h"
 #include "model/trainer.h"
 
-enum { WARM_UP = 2, TIMED = 7 };
+enum { WARM_UP = 2, TIMED = 7, CALIBRATION_SEQUENCES = 32 };
 
 struct step_row {
     const char *name;
@@ -86,6 +88,18 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static void bench_sampling(const struct trainer *trainer, const struct config *config) {
+    size_t time = (size_t)config->train_sequence;
+    int32_t *tokens = malloc(CALIBRATION_SEQUENCES * time * sizeof *tokens);
+    double start = clock_seconds();
+    must(decoder_sample(trainer_network(trainer), trainer_weights(trainer), config->recurrence_start < 1,
+                        CALIBRATION_SEQUENCES, time, config->quant_calibration_temperature, 1, NULL, NULL, tokens));
+    double seconds = clock_seconds() - start;
+    printf("%-18s %9.1f s for %d x %zu tokens, %.3f ms for a token of each\n", "  its sampling", seconds,
+           CALIBRATION_SEQUENCES, time, 1e3 * seconds / (double)time);
+    free(tokens);
+}
+
 static void bench(const struct step_row *row, const struct backend *ops, const struct dataset *data, bool small,
                   double product_rate) {
     struct config config = configure(row, small);
@@ -106,6 +120,7 @@ static void bench(const struct step_row *row, const struct backend *ops, const s
     printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f\n", row->name,
            1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
            100 * flops * tokens / product_rate, (double)bytes / 1e9, record.loss);
+    bench_sampling(trainer, &config);
     trainer_destroy(trainer);
 }
 

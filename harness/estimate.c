@@ -234,23 +234,31 @@ static status measure_there(const struct plan *plan, int jobs, size_t device_byt
     return NULL;
 }
 
+static status measure_once(struct plan *plan, struct plan_estimate *e) {
+    if (!plan->rates) {
+        double start = clock_seconds();
+        struct rates_now now;
+        TRY(measure_there(plan, e->jobs, e->memory.device, &now));
+        plan->rates = malloc(sizeof now);
+        if (!plan->rates) return status_new(STATUS_SYSTEM, "out of memory");
+        *plan->rates = now;
+        e->seconds_timing = clock_seconds() - start;
+    }
+    e->gflops = plan->rates->product / 1e9;
+    e->efficiency = plan->rates->phases.training / plan->rates->product;
+    e->slice_tokens = plan->rates->phases.tokens;
+    return NULL;
+}
+
 /* Stages without a stored like: a little of each phase of the baseline's model is done now. */
 static status measure_missing(struct plan *plan, const struct share *share, const struct variant_work *works,
                               struct plan_estimate *e) {
-    struct rates_now now;
     for (int i = 0; i < plan->stage_count; i++) {
         struct plan_stage *stage = &plan->stages[i];
         if (stage->measured) continue;
-        if (e->measured) {
-            double start = clock_seconds();
-            TRY(measure_there(plan, e->jobs, e->memory.device, &now));
-            e->seconds_timing = clock_seconds() - start;
-            e->gflops = now.product / 1e9;
-            e->efficiency = now.phases.training / now.product;
-            e->slice_tokens = now.phases.tokens;
-            e->measured = false;
-        }
-        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &now.phases, share);
+        if (e->measured) TRY(measure_once(plan, e));
+        e->measured = false;
+        stage->seconds = seconds_of(stage->kind, &works[stage->variant], &plan->rates->phases, share);
     }
     return NULL;
 }

@@ -223,6 +223,7 @@ status plan_create(struct plan *plan, const struct suite *suite, const struct da
 void plan_free(struct plan *plan) {
     free(plan->runs);
     free(plan->stages);
+    free(plan->rates);
     *plan = (struct plan){0};
 }
 

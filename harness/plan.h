@@ -65,6 +65,7 @@ struct plan {
     struct plan_run *runs; /* block by block: every variant once for a seed, then the next seed */
     int stage_count;
     struct plan_stage *stages; /* each once, a parent before its children */
+    struct rates_now *rates;   /* of this machine, timed by the first plan_estimate that needs them; NULL before */
 };
 
 /* Suite, datasets and backend stay the caller's and must outlive the plan; of the datasets only names, hashes and sizes
@@ -100,5 +101,5 @@ struct plan_estimate {
 
 /* Fills stages[].seconds, each that of a job with its share of the machine, and the totals. store may be NULL (nothing
  * done, no stored rates). Only when some stage has no stored like, a short slice of every phase of the baseline's model
- * is run and timed (measure.h). Jobs share the cores of a CPU, or are spread over `devices`. */
+ * is run and timed (measure.h), once for a plan. Jobs share the cores of a CPU, or are spread over `devices`. */
 status plan_estimate(struct plan *plan, struct store *store, int jobs, int devices, struct plan_estimate *estimate);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 // clang-format off
@@ -142,12 +143,20 @@ static void a_checkpoint_of_another_key_or_model_is_refused(void **state) {
     trainer_destroy(plain);
 }
 
-/* The child saves step after step until it is killed at some moment; what lies there always loads. */
+static ino_t file_number(const char *path) {
+    struct stat file;
+    assert_int_equal(stat(path, &file), 0);
+    return file.st_ino;
+}
+
+/* The child saves step after step until it is killed at some moment, the last one after it has saved, however long the
+ * disk takes; what lies there always loads. */
 static void a_kill_during_saves_leaves_a_loadable_file(void **state) {
     (void)state;
     struct trainer *trainer = new_trainer("train.steps=100000");
     run(trainer, 1);
     assert_good(trainer_save(trainer, toy_path("checkpoint"), KEY));
+    const ino_t first = file_number(toy_path("checkpoint"));
     for (int round = 0; round < 8; round++) {
         pid_t child = fork();
         if (child == 0)
@@ -156,6 +165,7 @@ static void a_kill_during_saves_leaves_a_loadable_file(void **state) {
                 status_free(trainer_save(trainer, toy_path("checkpoint"), KEY));
             }
         usleep((useconds_t)(3000 + 7000 * round));
+        while (round == 7 && file_number(toy_path("checkpoint")) == first) usleep(1000);
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         assert_good(trainer_load(trainer, toy_path("checkpoint"), KEY));

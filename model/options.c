@@ -334,16 +334,3 @@ const char *option_text(const struct option_row *row, const struct config *confi
     }
     return out;
 }
-
-char *config_identity(const struct config *config, enum stage_kind stage) {
-    char *text = NULL, value[512];
-    size_t size;
-    FILE *out = open_memstream(&text, &size);
-    assert(out);
-    for (const struct option_row *row = option_rows; row < option_rows + option_row_count; row++)
-        if (row->stage != STAGE_NONE && row->stage <= stage)
-            fprintf(out, "%s=%s\n", row->key, option_text(row, config, value));
-    fclose(out);
-    assert(text);
-    return text;
-}

@@ -92,10 +92,6 @@ const char *option_text(const struct option_row *row, const struct config *confi
 /* Options against each other: divisibility, layers that exist, batch of whole windows. */
 status config_check(const struct config *config);
 
-/* "key=value\n" of every row up to and including the stage, in the order of the rows: what a stage's key hashes.
- * Caller frees. */
-char *config_identity(const struct config *config, enum stage_kind stage);
-
 /* A named quantisation strategy: settings in the order in which they apply. */
 struct strategy_row {
     const char *name, *help;

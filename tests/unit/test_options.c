@@ -1,4 +1,4 @@
-/* options tests: rows, text to values and back, identity, strategies, and the checks between options. */
+/* test_options: rows, text to values and back, strategies, and the checks between options. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -258,44 +258,6 @@ static void mixers_that_are_absent_are_not_checked(void **state) {
     assert_null(config_check(&config));
 }
 
-static void identity_holds_the_rows_up_to_its_stage_and_no_others(void **state) {
-    (void)state;
-    struct config config;
-    config_defaults(&config);
-    char *train = config_identity(&config, STAGE_TRAIN), *evaluate = config_identity(&config, STAGE_EVALUATE);
-    assert_non_null(strstr(train, "train.steps=1000\n"));
-    assert_null(strstr(train, "quant."));
-    assert_null(strstr(train, "eval."));
-    assert_non_null(strstr(evaluate, "quant.method=gptq\n"));
-    assert_non_null(strstr(evaluate, "eval.mode=standard\n"));
-    assert_null(strstr(evaluate, "quant.strategy"));
-    assert_memory_equal(train, evaluate, strlen(train));
-    free(train);
-    free(evaluate);
-}
-
-static void every_option_of_an_identity_changes_it(void **state) {
-    (void)state;
-    struct config config, changed;
-    config_defaults(&config);
-    char *before = config_identity(&config, STAGE_EVALUATE);
-    for (size_t i = 0; i < option_row_count; i++) {
-        const struct option_row *row = &option_rows[i];
-        changed = config;
-        char *field = (char *)&changed + row->offset;
-        if (row->type == OPTION_INT) *(int64_t *)field += 1;
-        if (row->type == OPTION_REAL) *(double *)field += 1e-9;
-        if (row->type == OPTION_FLAG) *(bool *)field = !*(bool *)field;
-        if (row->type == OPTION_CHOICE) *(int *)field = *(int *)field == 0;
-        if (row->type == OPTION_TEXT) field[0] = '_';
-        if (row->type == OPTION_LIST) ((struct int_list *)field)->values[((struct int_list *)field)->count++] = 7;
-        char *after = config_identity(&changed, STAGE_EVALUATE);
-        assert_int_equal(strcmp(before, after) == 0, row->stage == STAGE_NONE);
-        free(after);
-    }
-    free(before);
-}
-
 static void the_default_options_are_those_of_the_default_strategy(void **state) {
     (void)state;
     struct config config, again;
@@ -348,8 +310,6 @@ int main(void) {
         cmocka_unit_test(options_that_contradict_each_other_are_named),
         cmocka_unit_test(ternary_storage_rounds_no_rows_that_could_be_protected),
         cmocka_unit_test(mixers_that_are_absent_are_not_checked),
-        cmocka_unit_test(identity_holds_the_rows_up_to_its_stage_and_no_others),
-        cmocka_unit_test(every_option_of_an_identity_changes_it),
         cmocka_unit_test(the_default_options_are_those_of_the_default_strategy),
         cmocka_unit_test(a_strategy_leaves_no_trace_of_the_one_before),
         cmocka_unit_test(a_setting_after_the_strategy_refines_it),

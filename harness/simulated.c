@@ -20,12 +20,6 @@ static const double batch_seconds = 0.2;
 
 bool suite_simulated(const struct suite *suite) { return suite->config.run_backend == BACKEND_SIMULATED; }
 
-const struct backend *suite_backend(const struct suite *suite) {
-    return backend_find(suite_simulated(suite)                      ? "simulated"
-                        : suite->config.run_backend == BACKEND_CUDA ? "cuda"
-                                                                    : "cpu");
-}
-
 status simulated_check(const struct suite *suite) {
     for (int i = 0; i < suite->variant_count; i++) {
         const struct suite_variant *v = &suite->variants[i];

@@ -10,7 +10,6 @@
 #define SIMULATED_STAGE_SECONDS 1e-4
 
 bool suite_simulated(const struct suite *suite);
-const struct backend *suite_backend(const struct suite *suite);
 
 /* STATUS_USAGE when some variants are simulated and others are not. */
 status simulated_check(const struct suite *suite);

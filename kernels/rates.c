@@ -1,4 +1,4 @@
-/* rates: short measurements of products and copies; see rates.h. */
+/* rates: short measurements of products; see rates.h. */
 #include "kernels/rates.h"
 
 #include <stdlib.h>
@@ -6,13 +6,12 @@
 #include "kernels/clock.h"
 
 enum { SIDE = 512, SIDE_OF_DEVICE = 4096, ROUNDS = 5, LANES = 256 };
-static const size_t COPY_BYTES = (size_t)64 << 20;
 
 /* One lane's operands and how often it repeats its work in a round. */
 struct work {
     const struct backend *ops;
     void *a[LANES], *b[LANES], *c[LANES], *scratch[LANES];
-    size_t side, bytes, scratch_bytes;
+    size_t side, scratch_bytes;
     long repeats;
 };
 
@@ -27,29 +26,26 @@ static void multiply(void *context, int piece, struct lane *lane) {
         w->ops->linear_forward(lane, w->c[piece], w->a[piece], w->b[piece], w->side, w->side, w->side);
 }
 
-static void copy(void *context, int piece, struct lane *lane) {
-    struct work *w = context;
-    for (long i = 0; i < w->repeats; i++) w->ops->copy(lane, w->c[piece], w->a[piece], w->bytes);
-}
-
-static double round_seconds(struct work *w, struct lane *lanes, int count, piece_function function) {
+static double round_seconds(struct work *w, struct lane *lanes, int count) {
     double start = clock_seconds();
-    w->ops->for_each(lanes, count, count, function, w);
+    w->ops->for_each(lanes, count, count, multiply, w);
     status_free(w->ops->finish(lanes));
     return clock_seconds() - start;
 }
 
-/* Median over rounds of units per second, one repetition on one lane being `unit`. */
-static double measure(struct work *w, int count, double seconds, double unit, piece_function function) {
+static double flops_of(size_t side) { return 2.0 * (double)side * (double)side * (double)side; }
+
+/* Median over rounds of FLOP/s. */
+static double measure(struct work *w, int count, double seconds) {
     struct lane lanes[LANES] = {0};
     double rates[ROUNDS];
     for (int i = 0; i < count; i++) lanes[i] = (struct lane){i, w->scratch[i], w->scratch_bytes};
     w->repeats = 1;
-    round_seconds(w, lanes, count, function);
-    double once = round_seconds(w, lanes, count, function);
+    round_seconds(w, lanes, count);
+    double once = round_seconds(w, lanes, count);
     w->repeats = 1 + (long)(seconds / ROUNDS / (once > 1e-6 ? once : 1e-6));
     for (int r = 0; r < ROUNDS; r++)
-        rates[r] = unit * count * (double)w->repeats / round_seconds(w, lanes, count, function);
+        rates[r] = flops_of(w->side) * count * (double)w->repeats / round_seconds(w, lanes, count);
     qsort(rates, ROUNDS, sizeof *rates, by_value);
     return rates[ROUNDS / 2];
 }
@@ -62,8 +58,8 @@ static void release(struct work *w, int count) {
     }
 }
 
-static bool reserve(struct work *w, int count, size_t bytes) {
-    w->bytes = bytes;
+static bool reserve(struct work *w, int count) {
+    size_t bytes = sizeof(real) * w->side * w->side;
     w->scratch_bytes = w->ops->linear_scratch(w->side, w->side, w->side);
     for (int i = 0; i < count; i++) {
         void **operands[] = {&w->a[i], &w->b[i], &w->c[i], &w->scratch[i]};
@@ -78,18 +74,12 @@ static bool reserve(struct work *w, int count, size_t bytes) {
     return true;
 }
 
-static double rate(struct work *w, int lanes, double seconds, size_t bytes, double unit, piece_function function) {
-    int count = lanes < LANES ? lanes : LANES;
-    double result = reserve(w, count, bytes) ? measure(w, count, seconds, unit, function) : 0.0;
-    release(w, count);
-    return result;
-}
-
-static double flops_of(size_t side) { return 2.0 * (double)side * (double)side * (double)side; }
-
 static double product_rate(const struct backend *ops, int lanes, double seconds, size_t side) {
     struct work w = {.ops = ops, .side = side};
-    return rate(&w, lanes, seconds, sizeof(real) * side * side, flops_of(side), multiply);
+    int count = lanes < LANES ? lanes : LANES;
+    double rate = reserve(&w, count) ? measure(&w, count, seconds) : 0.0;
+    release(&w, count);
+    return rate;
 }
 
 /* A device that has done a product in no time is given a larger one. */
@@ -101,9 +91,4 @@ double measured_product_rate(const struct backend *ops, int lanes, double second
         found = product_rate(ops, lanes, seconds, side);
     }
     return found;
-}
-
-double measured_copy_rate(const struct backend *ops, int lanes, double seconds) {
-    struct work w = {.ops = ops};
-    return rate(&w, lanes, seconds, COPY_BYTES, 2.0 * (double)COPY_BYTES, copy);
 }

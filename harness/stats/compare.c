@@ -44,7 +44,7 @@ static double share_lower(const struct comparison *row, const struct test_data *
 static void fill_margin(const struct design *design, struct estimate e, struct comparison *row) {
     if (!(design->margin > 0.0) || isnan(e.error)) return;
     row->p_margin = e.delta < 0.0 ? estimate_below(e, -design->margin) : estimate_above(e, design->margin);
-    row->p_tost = fmax(estimate_below(e, design->margin), estimate_above(e, -design->margin));
+    row->p_tost = estimate_equivalent(e, design->margin);
 }
 
 static void fill_estimate(const struct design *design, const struct sample_pair *s, struct comparison *row) {

@@ -40,6 +40,7 @@ struct estimate welch_estimate(const double *x, size_t n, const double *y, size_
 double estimate_p(struct estimate e); /* two-sided against 0 */
 double estimate_below(struct estimate e, double bound);
 double estimate_above(struct estimate e, double bound);
+double estimate_equivalent(struct estimate e, double margin); /* TOST */
 void estimate_interval(struct estimate e, double alpha, double *low, double *high);
 
 struct test_result wilcoxon(const double *d, size_t n);

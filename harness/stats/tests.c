@@ -50,6 +50,10 @@ double estimate_above(struct estimate e, double bound) {
     return gsl_cdf_tdist_Q(t, e.freedom);
 }
 
+double estimate_equivalent(struct estimate e, double margin) {
+    return isnan(e.error) ? (double)NAN : fmax(estimate_below(e, margin), estimate_above(e, -margin));
+}
+
 void estimate_interval(struct estimate e, double alpha, double *low, double *high) {
     *low = *high = NAN;
     if (isnan(e.error)) return;
@@ -63,7 +67,7 @@ double p_below(const double *d, size_t n, double bound) { return estimate_below(
 double p_above(const double *d, size_t n, double bound) { return estimate_above(paired_estimate(d, n), bound); }
 
 double p_equivalent(const double *d, size_t n, double margin) {
-    return n < 2 ? (double)NAN : fmax(p_below(d, n, margin), p_above(d, n, -margin));
+    return estimate_equivalent(paired_estimate(d, n), margin);
 }
 
 void interval_t(const double *d, size_t n, double alpha, double *low, double *high) {

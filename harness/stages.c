@@ -47,9 +47,8 @@ struct weights_source {
 static status weights_source(const struct stage_context *c, int source, struct weights_source *out) {
     const struct plan_stage *stage = &c->stages[source];
     bool raw = stage->kind == STAGE_TRAIN;
-    struct stage_result result;
-    TRY(store_stage_result(c->store, stage->key, &result));
-    memcpy(out->sha256, result.weights_sha256, sizeof out->sha256);
+    char averaged[65];
+    TRY(store_weights_sha256(c->store, stage->key, out->sha256, averaged));
     out->key = raw ? stage->key : c->stages[stage->parent].key;
     return store_file(c->store, out->key, raw ? "weights.safetensors" : "averaged.safetensors", false, out->path);
 }
@@ -74,16 +73,14 @@ static status load_into(const struct stage_context *c, int source, const struct 
 /* The averaged weights were written by the training: this stage checks them and names them. */
 static status check_averaged(const struct stage_context *c, const struct plan_stage *stage,
                              const struct parameters *parameters, struct stage_result *result) {
-    char path[4096];
-    struct stage_result training;
+    char path[4096], raw[65];
     const char *parent = c->stages[stage->parent].key;
-    TRY(store_stage_result(c->store, parent, &training));
+    TRY(store_weights_sha256(c->store, parent, raw, result->weights_sha256));
     TRY(store_file(c->store, parent, "averaged.safetensors", false, path));
     real *weights = weights_allocate(parameters);
     if (!weights) return status_new(STATUS_SYSTEM, "%s: no memory for %zu parameters", path, parameters->elements);
-    status s = damaged_input(c, path, weights_load(path, parameters, parent, training.averaged_sha256, weights));
+    status s = damaged_input(c, path, weights_load(path, parameters, parent, result->weights_sha256, weights));
     free(weights);
-    memcpy(result->weights_sha256, training.averaged_sha256, sizeof result->weights_sha256);
     result->parameter_count = (int64_t)parameters->elements;
     return s;
 }

@@ -174,9 +174,9 @@ status store_finish(struct store *store, const char *key, const struct worker *w
 /* STAGE_FAILED with the reason, STAGE_INTERRUPTED or STAGE_PENDING. */
 status store_release(struct store *store, const char *key, const struct worker *worker, enum stage_state state,
                      const char *error);
-/* Reads weights_sha256 etc. of a finished stage (texts "", numbers NAN when absent); evaluation, sizes, provenance,
- * notes stay NULL. */
-status store_stage_result(struct store *store, const char *key, struct stage_result *result);
+/* The hashes of what a stage left: a training's raw and averaged weights, an averaging's as `weights`; "" when absent.
+ */
+status store_weights_sha256(struct store *store, const char *key, char weights[65], char averaged[65]);
 
 /* STATUS_DATA when a file is not the artifact that the stage left. */
 status store_check_artifact(struct store *store, const char *key, const char *path);

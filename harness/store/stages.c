@@ -307,27 +307,14 @@ status store_finish(struct store *store, const char *key, const struct worker *w
     return database_end(store->db, finish(store, key, worker, result));
 }
 
-status store_stage_result(struct store *store, const char *key, struct stage_result *result) {
+status store_weights_sha256(struct store *store, const char *key, char weights[65], char averaged[65]) {
     struct query q;
     bool row;
-    *result = (struct stage_result){0};
-    TRY(query_open(&q, store->db,
-                   "SELECT seconds, work, parameter_count, steps, final_loss, tokens_per_second, quantise_seconds, "
-                   "calibration_seconds, weights_sha256, averaged_sha256, trace_sha256 FROM stages WHERE key = ?",
-                   "s", key));
+    TRY(query_open(&q, store->db, "SELECT weights_sha256, averaged_sha256 FROM stages WHERE key = ?", "s", key));
     TRY(query_next(&q, &row));
     if (!row) return unknown_stage(key);
-    *result = (struct stage_result){.seconds = query_real(&q, 0),
-                                    .work = query_real(&q, 1),
-                                    .parameter_count = query_int(&q, 2),
-                                    .steps = query_int(&q, 3),
-                                    .final_loss = query_real(&q, 4),
-                                    .tokens_per_second = query_real(&q, 5),
-                                    .quantise_seconds = query_real(&q, 6),
-                                    .calibration_seconds = query_real(&q, 7)};
-    query_text(&q, 8, result->weights_sha256, sizeof result->weights_sha256);
-    query_text(&q, 9, result->averaged_sha256, sizeof result->averaged_sha256);
-    query_text(&q, 10, result->trace_sha256, sizeof result->trace_sha256);
+    query_text(&q, 0, weights, 65);
+    query_text(&q, 1, averaged, 65);
     query_close(&q);
     return NULL;
 }

@@ -22,7 +22,7 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
 
 @test "a complete suite has nothing to read with it" {
     hinge compare noted --db noted.db >out.txt
-    ! grep -q "Read with" out.txt
+    run ! grep "Read with" out.txt
     [ "$(hinge compare noted --db noted.db --json | json 'd["caveats"]["peeks"]')" = "[]" ]
 }
 

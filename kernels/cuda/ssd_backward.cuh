@@ -21,7 +21,7 @@ struct backward_arguments {
     mamba_tape_gradients dtape;
     const bf16 *dy, *gradients; /* gradients: of the states, by ssd_carry */
     bf16 *dproj;
-    float4 *sums;  /* (blocks, 2, state/8, threads) gradients of a group's B and C, where they have no registers */
+    float4 *sums;  /* (blocks, 2, OWN<N>, threads) gradients of a group's B and C, where they have no registers */
     float *biases; /* (batch, tiles, 2, heads, state) each tile's part of db_bias and dc_bias */
     float *norms;  /* (batch, tiles, 2, groups, state) of db_norm and dc_norm */
     float *last;   /* (batch, tiles, heads) dkappa of each tile's last token */

@@ -166,7 +166,7 @@ __device__ static inline void make_rotations(rotation *turn, const step_lines &s
     }
 }
 
-/* Eight columns' norm weight and bias, zero behind the state. */
+/* The norm's weights and a head's biases, zeros behind the state. */
 template <int N> struct alignas(16) vector_parameters { float norm[N], bias[N]; };
 template <int N>
 __device__ static inline void load_parameters(vector_parameters<N> *to, const float *norm, const float *bias,

@@ -68,6 +68,8 @@ CUDA_SOURCES += kernels/comm/nccl.cu $(sort $(wildcard tests/cuda_emulator/*.cc)
 # Where the host's code has AddressSanitizer, the kernels have the emulator's own check of every access.
 CUFLAGS      := $(filter-out -fopenmp,$(subst -fsanitize=address,-fsanitize=thread,$(subst c++17,c++20,$(CXXFLAGS)))) -Wno-unknown-pragmas \
     -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+# What nvcc and the toolkit bring, kernels get from the emulator instead.
+KERNEL_FLAGS := -include tests/cuda_emulator/emulator.h -isystem tests/cuda_emulator
 else ifeq ($(firstword $(TOOLKIT)),found)
 CUDA_HOME    := $(word 2,$(TOOLKIT))
 CUDA_SOURCES += kernels/cuda/libraries.c $(if $(filter yes,$(word 4,$(TOOLKIT))),kernels/comm/nccl.cu)
@@ -153,7 +155,7 @@ cuda-tests: $(CUDA_TESTS)
 fuzzers: $(FUZZERS)
 
 format:
-	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
+	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
 
 packages: ; @harness/install.sh $(PACKAGES)
 test-packages: ; @harness/install.sh $(PACKAGES) $(TEST_PACKAGES)
@@ -205,7 +207,7 @@ ifeq ($(CUDA),emulator)
 $(DEVICE)/%.o: %.cu
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
-	@$(CXX) -x c++ $(CUFLAGS) -MMD -MP -c -o $@ $<
+	@$(CXX) -x c++ $(CUFLAGS) $(KERNEL_FLAGS) -MMD -MP -c -o $@ $<
 
 $(DEVICE)/%.o: %.c
 	$(compile_c)

@@ -1,4 +1,5 @@
 /* nccl: transfers of device memory between ranks, one device each, through NCCL on the device's stream. */
+#include <nccl.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/device.cuh"
@@ -6,10 +7,6 @@
 extern "C" {
 #include "kernels/comm/ways.h"
 }
-
-#ifndef HINGE_CUDA_EMULATOR
-#include <nccl.h>
-#endif
 
 /* What comm_open had before: MPI's calls, for the host's memory and the end. */
 struct nccl_state {

@@ -1,9 +1,9 @@
 /* attention_wide: attention for heads of more than 128 dimensions, a block a row; formulas in attention.cu and
  * attention_backward.cu. Every row of keys or queries is read again for every row of the other side.
  *
- * No published model has such heads. Forward, a pair of rows is 4 hd FLOPs and reads 4 hd bytes: T 4096, 8 heads of 192:
- * 52 GFLOP and 52 GB a sequence, from the second level of cache: 10 ms at its 5 TB/s or so, 0.07 ms by the tensor cores
- * that this path does not use. Backward reads and multiplies two and a half times that. */
+ * No published model has such heads. Forward, a pair of rows is 4 hd FLOPs and reads 4 hd bytes: T 4096, 8 heads of
+ * 192: 52 GFLOP and 52 GB a sequence, from the second level of cache: 10 ms at its 5 TB/s or so, 0.07 ms by the tensor
+ * cores that this path does not use. Backward reads and multiplies two and a half times that. */
 #include "kernels/cuda/attention_wide.cuh"
 
 #include "kernels/cuda/attention_row.cuh"

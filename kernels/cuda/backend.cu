@@ -1,10 +1,8 @@
 /* backend: the device and its stream, memory, errors, and graphs that replay a step; see backend.h. */
+#include <cublasLt.h>
 #include <stdio.h>
 
 #include "kernels/cuda/device.cuh"
-#ifndef HINGE_CUDA_EMULATOR
-#include <cublasLt.h>
-#endif
 extern "C" {
 #include "kernels/cuda/backend.h"
 }

@@ -12,11 +12,7 @@ extern "C" {
 #include "kernels/kernels.h"
 }
 
-#ifdef HINGE_CUDA_EMULATOR
-#include "tests/cuda_emulator/emulator.h"
-#else
 #include <cuda_runtime.h>
-#endif
 
 enum { WARP = 32 };
 

@@ -1,13 +1,11 @@
 /* product: see product.cuh. */
 #include "kernels/cuda/product.cuh"
 
+#include <cublasLt.h>
 #include <stdio.h>
 
 #include <vector>
 
-#ifndef HINGE_CUDA_EMULATOR
-#include <cublasLt.h>
-#endif
 extern "C" {
 #include "kernels/cuda/backend.h"
 }

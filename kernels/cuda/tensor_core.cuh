@@ -10,9 +10,7 @@
 #pragma once
 #include "kernels/cuda/device.cuh"
 
-#ifdef HINGE_CUDA_EMULATOR
-#include "tests/cuda_emulator/tensor_core.h"
-#else
+#ifndef HINGE_CUDA_EMULATOR /* which has its own, of the same signatures */
 
 /* d += a b */
 __device__ static inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

@@ -112,3 +112,4 @@ uint64_t emulator_atomic_load(const void *at, size_t bytes);
 void emulator_atomic_store(void *at, uint64_t value, size_t bytes);
 
 #include "tests/cuda_emulator/device_functions.h"
+#include "tests/cuda_emulator/tensor_core.h"

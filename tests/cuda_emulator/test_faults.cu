@@ -224,8 +224,12 @@ static void test_unwritten(void **) {
             cuda_download(NULL, host, x, sizeof host);
         },
         {"byte 404 of an allocation of 512", "kernel write_all_but_in_blocks, block (3,0,0), thread (4,0,0) wrote"});
-    assert_fault_of_access([] { float host[32]; cuda_download(NULL, host, poisoned(128), sizeof host); },
-                           {"no kernel has written any of it"});
+    assert_fault_of_access(
+        [] {
+            float host[32];
+            cuda_download(NULL, host, poisoned(128), sizeof host);
+        },
+        {"no kernel has written any of it"});
     float *fresh;
     uint32_t bits = 0;
     assert_int_equal(cudaMalloc(&fresh, 4), cudaSuccess);

@@ -19,7 +19,7 @@
 /* The record rule: better by at least so many nats per token at less than this p; and the cap on all bytes. */
 #define RECORD_MARGIN 0.005
 #define RECORD_ALPHA 0.01
-#define RECORD_BYTES 16000000
+#define RECORD_BYTES ARTIFACT_CAP_BYTES
 
 struct submission {
     struct results results; /* of the suite */

@@ -81,9 +81,9 @@ static void add_difference_range(const struct analysis *a, struct text *t) {
 
 /* --- curves ----------------------------------------------------------------------------------------------------- */
 
-static int smoothing_window(const struct results *results) {
+int figures_smoothing_steps(const struct results *results) {
     int64_t steps = results->config.train_steps;
-    return steps >= 100 ? (int)(steps / 50) : 1;
+    return steps >= 100 ? (int)(steps / 50) / 2 * 2 + 1 : 1;
 }
 
 static const struct result_run *traced_run(const struct analysis *a, int variant, int seed) {
@@ -91,7 +91,7 @@ static const struct result_run *traced_run(const struct analysis *a, int variant
     return i >= 0 && a->results->runs[i].trace ? &a->results->runs[i] : NULL;
 }
 
-/* Mean of the losses within half a window on both sides. */
+/* Mean of the losses of a window of steps about this one. */
 static double smoothed(const struct result_run *run, size_t step, size_t window) {
     size_t half = window / 2, low = step > half ? step - half : 0;
     size_t high = step + half < run->step_count ? step + half : run->step_count - 1;
@@ -134,7 +134,7 @@ static double curve_top(const struct analysis *a, double *values) {
 }
 
 static void add_curve(const struct analysis *a, int v, struct text *t, double *values) {
-    size_t steps = longest_trace(a, v), window = (size_t)smoothing_window(a->results);
+    size_t steps = longest_trace(a, v), window = (size_t)figures_smoothing_steps(a->results);
     size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
     for (size_t step = 0; step < steps; step += stride) {
         struct summary s = loss_at(a, v, step, window, values);

@@ -119,10 +119,9 @@ static void define_captions(const struct analysis *a, struct text *t) {
     if (a->design.margin > 0.0)
         snprintf(caption, sizeof caption, "; the shaded band is the margin, ±%g", a->design.margin);
     define(t, "MarginCaption", caption);
-    int64_t steps = a->results->config.train_steps;
-    if (steps >= 100)
-        snprintf(caption, sizeof caption, ", smoothed by a centred mean over %d steps", (int)(steps / 50) / 2 * 2 + 1);
-    define(t, "SmoothingCaption", steps >= 100 ? caption : ", not smoothed");
+    int smoothed = figures_smoothing_steps(a->results);
+    snprintf(caption, sizeof caption, ", smoothed by a centred mean over %d steps", smoothed);
+    define(t, "SmoothingCaption", smoothed > 1 ? caption : ", not smoothed");
     double unigram = a->results->unigram_bpb;
     snprintf(caption, sizeof caption, "; dashed: the add-one unigram model of the same tokens, %.4f", unigram);
     define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");

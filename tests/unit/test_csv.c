@@ -82,6 +82,7 @@ static void what_is_wrong_is_named_with_its_line(void **state) {
     assert_refused("", ":1: the header needs the columns variant, seed and value; missing: 'variant'");
     assert_refused("variant,seed\n", ":1: the header needs the columns variant, seed and value; missing: 'value'");
     assert_refused("variant,seed,value,seed\n", ":1: a column stands twice in the header: 'seed'");
+    assert_refused("variant,seed,value,variant\n", ":1: a column stands twice in the header: 'variant'");
     assert_refused("variant,seed,value\na,1,2\n\na,1.5,2\n", ":4: the seed must be a whole number: '1.5'");
     assert_refused("variant,seed,value\na,1,two\n", ":2: the value must be a number");
     assert_refused("variant,seed,value\na,99999999999999999999,2\n", ":2: the seed must be a whole number");

@@ -10,33 +10,10 @@
 #include <cmocka.h>
 // clang-format on
 
-#include "harness/store.h"
-#include "harness/store/database.h"
 #include "model/files.h"
+#include "tests/unit/small_store.h"
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
-
-static struct store *open_store(enum store_mode mode) {
-    struct store *store;
-    expect_good(store_open(&store, small_path("r/hinge.db"), mode));
-    return store;
-}
-
-static void run_sql(const char *path, const char *sql) {
-    struct database *db;
-    expect_good(database_open(&db, path, true));
-    expect_good(database_script(db, sql));
-    database_close(db);
-}
-
-static int64_t ask(const char *sql) {
-    struct database *db;
-    int64_t value = -1;
-    expect_good(database_open(&db, small_path("r/hinge.db"), false));
-    expect_good(query_one_int(db, &value, NULL, sql, ""));
-    database_close(db);
-    return value;
-}
 
 static void hash_of(const char *path, char hash[65]) { expect_good(file_sha256(path, hash)); }
 

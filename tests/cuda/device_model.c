@@ -17,9 +17,10 @@ const double LOSS_TOLERANCE = 2e-3;
 
 /* Recurrence, QAT and clipping begin within 5 steps; a whole micro-shard is one slice on the device. */
 static const char *const settings[DEVICE_SETTINGS] = {
-    "train.steps=5 train.warmdown=5 train.slice_tokens=0 mamba.head_dim=16 recurrence.layers=0 recurrence.start=0.4 "
+    "train.steps=5 train.warmdown=5 train.slice_tokens=0 train.batch_tokens=128 mamba.head_dim=16 recurrence.layers=0 "
+    "recurrence.start=0.4 "
     "train.qat_below=0.7 train.quantise_above=500 optim.clip=1 optim.row_norm=on",
-    "train.steps=5 train.slice_tokens=0 train.batch_tokens=128 model.linear=ternary train.ema=0 model.skips=all "
+    "train.steps=5 train.slice_tokens=0 model.linear=ternary train.ema=0 model.skips=all "
     "attention.layers=0",
 };
 

@@ -26,7 +26,6 @@ static status load(const struct invocation *in, struct calibration *c) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status s = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &c->results);
     store_close(store);
-    if (!s) note_peek(in, &c->results);
     return s;
 }
 
@@ -92,6 +91,7 @@ static status calibrate(const struct invocation *in, struct calibration *c) {
     TRY(collect(c));
     TRY(relabel(c->values, c->count, cli_given(in, "seeds") ? (size_t)cli_int(in, "seeds") : 0,
                 (size_t)cli_int(in, "relabellings"), c->results.design.alpha, c->results.design.seed, NULL, &c->rates));
+    note_peek(in, &c->results);
     if (cli_switch(in, "json")) return print_json(c);
     print_text(c);
     return NULL;

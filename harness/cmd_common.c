@@ -85,8 +85,18 @@ status load_suite(const struct invocation *in, struct suite *suite) {
     return suite_load(suite, &request);
 }
 
+/* Who only asks how far a suite is learns how to do so without a look at its figures. */
+static void tell_peek(const struct result_peek *peek) {
+    fprintf(stderr,
+            "hinge: noted as a peek: figures of %d of %d runs are shown before all have ended, which every table says "
+            "from now on; hinge status without a suite shows none\n",
+            peek->done, peek->declared);
+}
+
 void note_peek(const struct invocation *in, struct results *results) {
+    int before = results->peek_count;
     status s = store_record_peek(cli_text(in, "db"), results, in->verb->name);
+    if (!s && results->peek_count > before) tell_peek(&results->peeks[before]);
     if (!s) return;
     fprintf(stderr, "hinge: this early look could not be noted in the database: %s\n", status_text(s));
     status_free(s);

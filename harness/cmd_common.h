@@ -23,8 +23,9 @@ void print_question(const struct suite *suite);
 /* The suite alone, from the first argument, --scale and --set. */
 status load_suite(const struct invocation *in, struct suite *suite);
 
-/* Notes in the database that the verb is about to show these results, when that is a peek (store.h). Where it cannot be
- * written, standard error says so and the results are shown all the same. */
+/* Notes in the database that the verb is about to show these results, when that is a peek (store.h), and says so the
+ * first time; to be called when nothing but the showing is left that could fail. Where it cannot be written, standard
+ * error says so and the results are shown all the same. */
 void note_peek(const struct invocation *in, struct results *results);
 
 /* What must be read with every figure (report/caveats.h): a line, where there is something to say; and as JSON. */

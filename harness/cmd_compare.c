@@ -108,7 +108,6 @@ static status load_results(const struct invocation *in, struct results *results)
 static status load_declared(const struct invocation *in, struct comparand *c) {
     if (!in->count) return status_new(STATUS_USAGE, "name a suite, or a file with --csv FILE --baseline NAME");
     TRY(load_results(in, &c->results));
-    note_peek(in, &c->results);
     c->metric = cli_text(in, "metric") ? cli_text(in, "metric") : c->results.metric;
     TRY(results_observations(&c->results, c->metric, &c->stored, &c->count));
     if (!c->count)
@@ -333,10 +332,11 @@ static json_t *table_json(const struct comparand *c, const struct comparison_tab
     return out;
 }
 
-static status show(const struct invocation *in, const struct comparand *c) {
+static status show(const struct invocation *in, struct comparand *c) {
     struct comparison_table table;
     status failure = compare_variants(&c->design, c->observations, c->count, &table);
     if (failure) return status_context(failure, "%s", c->title);
+    note_peek(in, &c->results);
     if (cli_switch(in, "json")) {
         failure = json_print(stdout, table_json(c, &table));
     } else {

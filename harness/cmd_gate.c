@@ -26,7 +26,6 @@ static status load(const struct invocation *in, struct gate *gate) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status s = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &gate->results);
     store_close(store);
-    if (!s) note_peek(in, &gate->results);
     return s;
 }
 
@@ -98,6 +97,7 @@ static status run_gate(const struct invocation *in, struct gate *gate) {
     TRY(cli_misuse(load(in, gate)));
     for (int i = 0; i < gate->count; i++)
         TRY(cli_misuse(requirement_judge(&gate->requirements[i], &gate->results, &gate->judgements[i])));
+    note_peek(in, &gate->results);
     if (cli_switch(in, "json"))
         TRY(print_json(gate));
     else

@@ -148,14 +148,21 @@ static status show_all(const struct invocation *in, const struct analysis *a) {
     return failure || !list ? failure : json_print(stdout, list);
 }
 
+/* Whether there is anything to show: only what is shown is a peek. */
+static status check(const struct invocation *in, const struct results *results) {
+    struct analysis a;
+    struct cell c;
+    TRY(analyse(results, &a));
+    status failure = a.compared ? NULL : status_new(STATUS_DATA, "%s", a.not_compared);
+    if (!failure && in->count > 1) failure = trace_find(&a, in->arguments[1], &c.row, &c.figure);
+    analysis_free(&a);
+    return failure;
+}
+
 static status show(const struct invocation *in, const struct results *results) {
     struct analysis a;
     TRY(analyse(results, &a));
-    status failure = NULL;
-    if (!a.compared)
-        failure = status_new(STATUS_DATA, "%s", a.not_compared);
-    else
-        failure = calibrations_make(&a);
+    status failure = calibrations_make(&a);
     if (!failure) failure = in->count > 1 ? show_cell(in, &a) : show_all(in, &a);
     analysis_free(&a);
     return failure;
@@ -169,6 +176,7 @@ static status run(const struct invocation *in) {
     TRY(store_open(&store, cli_text(in, "db"), STORE_READ));
     status failure = store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_ALL, &results);
     store_close(store);
+    if (!failure) failure = check(in, &results);
     if (!failure) note_peek(in, &results);
     if (!failure) failure = show(in, &results);
     results_free(&results);

@@ -41,6 +41,25 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
     [ "$verbs" = "['calibrate', 'compare', 'export', 'gate', 'status', 'trace']" ]
 }
 
+@test "a peek is told when it is noted, and only then" {
+    unfinish
+    run --separate-stderr hinge status noted --db noted.db
+    [[ $stderr == "hinge: noted as a peek: figures of 6 of 8 runs"*"hinge status without a suite shows none" ]]
+    run --separate-stderr hinge status noted --db noted.db
+    [ -z "$stderr" ]
+}
+
+@test "a verb that could show nothing took no peek" {
+    unfinish
+    fails 2 "unknown metric" hinge compare noted --db noted.db --metric bpb.rwa
+    fails 2 "whole numbers separated by commas" hinge compare noted --db noted.db --looks x
+    fails 2 "has no variant 'nobody'" hinge calibrate noted --db noted.db --variant nobody
+    fails 2 "no variant 'besser'" hinge trace noted besser.p --db noted.db
+    fails 64 "no variant 'besser'" hinge gate noted --db noted.db --require "besser better than none"
+    hinge status --db noted.db >/dev/null
+    [ "$(sqlite3 noted.db 'SELECT count(*) FROM peeks')" = 0 ]
+}
+
 @test "figures of a database that cannot be written are shown, with a word about it" {
     unfinish
     sqlite3 noted.db "CREATE TRIGGER no BEFORE INSERT ON peeks BEGIN SELECT RAISE(ABORT, 'not here'); END"

@@ -10,7 +10,19 @@
 #include "harness/report/caveats.h"
 #include "harness/store.h"
 #include "harness/terminal.h"
+#include "harness/units.h"
 #include "harness/yaml.h"
+
+void append_word(char *out, size_t size, const char *word) {
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./,:=+@%";
+    if (*word && !word[strspn(word, plain)]) {
+        text_append(out, size, "%s", word);
+        return;
+    }
+    text_append(out, size, "'");
+    for (; *word; word++) text_append(out, size, *word == '\'' ? "'\\''" : "%c", *word);
+    text_append(out, size, "'");
+}
 
 static bool has_ending(const char *name, const char *ending) {
     size_t length = strlen(name), tail = strlen(ending);

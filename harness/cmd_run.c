@@ -25,13 +25,26 @@ static void announce(const struct prepared *prepared) {
     if (to_do && significance_warning(prepared, warning)) fprintf(stderr, "warning: %s\n", warning);
 }
 
-static void print_summary(const struct suite *suite, const struct runner_summary *s) {
-    char took[UNITS_CAPACITY];
+enum { COMMAND_CAPACITY = 4 * 4096 };
+
+/* "hinge VERB SUITE --scale S --db FILE": the command that reads what this one made. */
+static const char *command(const struct invocation *in, const char *verb, const struct suite *suite,
+                           char out[COMMAND_CAPACITY]) {
+    *out = 0;
+    text_append(out, COMMAND_CAPACITY, "hinge %s ", verb);
+    append_word(out, COMMAND_CAPACITY, suite->name);
+    if (*suite->scale) text_append(out, COMMAND_CAPACITY, " --scale ");
+    if (*suite->scale) append_word(out, COMMAND_CAPACITY, suite->scale);
+    if (cli_given(in, "db")) text_append(out, COMMAND_CAPACITY, " --db ");
+    if (cli_given(in, "db")) append_word(out, COMMAND_CAPACITY, cli_text(in, "db"));
+    return out;
+}
+
+static void print_summary(const struct invocation *in, const struct suite *suite, const struct runner_summary *s) {
+    char took[UNITS_CAPACITY], compare[COMMAND_CAPACITY], report[COMMAND_CAPACITY];
     printf("%d of %d runs done, %d failed; %d stages done now, %d before; %s\n", s->done, s->runs, s->failed,
            s->stages_run, s->stages_reused, format_duration(s->seconds, took));
-    const char *scale = *suite->scale ? " --scale " : "";
-    printf("next: hinge compare %s%s%s, hinge report %s%s%s\n", suite->name, scale, suite->scale, suite->name, scale,
-           suite->scale);
+    printf("next: %s, %s\n", command(in, "compare", suite, compare), command(in, "report", suite, report));
 }
 
 static status run_plan(const struct invocation *in, const struct prepared *prepared, struct runner_summary *summary) {
@@ -73,11 +86,11 @@ static status run_prepared(const struct invocation *in, struct prepared *prepare
     TRY(reopen_for_writing(in, prepared));
     announce(prepared);
     TRY(run_plan(in, prepared, &summary));
-    print_summary(&prepared->suite, &summary);
+    print_summary(in, &prepared->suite, &summary);
     if (summary.failed == 0) return NULL;
-    return status_new(STATUS_DIVERGED, "%d of %d runs failed; hinge status %s%s%s says why, --retry tries them again",
-                      summary.failed, summary.runs, prepared->suite.name, *prepared->suite.scale ? " --scale " : "",
-                      prepared->suite.scale);
+    char why[COMMAND_CAPACITY];
+    return status_new(STATUS_DIVERGED, "%d of %d runs failed; %s says why, --retry tries them again", summary.failed,
+                      summary.runs, command(in, "status", &prepared->suite, why));
 }
 
 /* What an older program made, or one that ended while it made it, is brought up to date before it is read. */

@@ -5,7 +5,6 @@
 #include "harness/results.h"
 #include "harness/suite.h"
 
-#define SUITES_FOLDER "suites"
 enum { TITLE_CAPACITY = NAME_CAPACITY + 64 };
 
 /* The file of a SUITE argument: a path, or the name of suites/NAME.yaml. Unknown: STATUS_USAGE naming the nearest. */
@@ -16,6 +15,9 @@ status suite_name(const char *argument, char name[NAME_CAPACITY]);
 
 /* The name of scale for messages: "demo" or "demo (scale tiny)". */
 const char *suite_title(const char *name, const char *scale, char out[TITLE_CAPACITY]);
+
+/* Appends a word as a shell takes it: in quotes where it needs them. */
+void append_word(char *out, size_t size, const char *word);
 
 /* The suite's title and its question, in as many lines as they take. */
 void print_question(const struct suite *suite);

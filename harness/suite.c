@@ -148,34 +148,17 @@ status preset_load(const char *path, struct config *config) {
     return s;
 }
 
-static status preset_path(struct loader *l, const struct yaml_node *node, char out[4096]) {
-    const char *file = l->suite->path, *slash = strrchr(file, '/');
-    int length = l->request->presets ? snprintf(out, 4096, "%s/%s.yaml", l->request->presets, node->text)
-                                     : snprintf(out, 4096, "%.*spresets/%s.yaml", (int)(slash ? slash - file + 1 : 0),
-                                                file, node->text);
-    return length < 4096 ? NULL : yaml_error(node->place, "preset: the path is too long");
-}
-
-static status unknown_preset(const struct yaml_node *node, const char *path) {
-    char folder[4096], allowed[1024], **names;
-    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
-    size_t count = yaml_names(folder, &names);
-    status s = yaml_error(node->place, "preset %s: there is no %s; %s", node->text, path,
-                          allowed_words(node->text, (const char *const *)names, count, allowed));
-    names_free(names, count);
-    return s;
-}
-
 /* Reads the preset that a mapping names, if it names one; its name goes behind those before it. */
 static status load_preset(struct loader *l, const struct yaml_node *map, struct yaml_node *preset) {
     const struct yaml_node *node = yaml_get(map, "preset");
-    char name[64], path[4096];
+    char name[64], file[80], what[80], path[4096];
     if (!node) return NULL;
     TRY(expect(node, YAML_TEXT));
     TRY(take_text(node, node->text, node->place, name, sizeof name));
     if (strchr(name, '/')) return yaml_error(node->place, "preset: a name, not a path");
-    TRY(preset_path(l, node, path));
-    if (access(path, F_OK) != 0 && errno == ENOENT) return unknown_preset(node, path);
+    snprintf(file, sizeof file, "presets/%s", name);
+    snprintf(what, sizeof what, "preset %s", name);
+    TRY(suite_file_find(node, what, l->suite->path, file, path));
     TRY(suite_tree_preset(path, &l->suite->files, preset));
     size_t used = strlen(l->suite->preset);
     snprintf(l->suite->preset + used, sizeof l->suite->preset - used, "%s%s", used ? " + " : "", name);

@@ -9,6 +9,8 @@
 #pragma once
 #include "harness/results.h"
 
+#define SUITES_FOLDER "suites"
+
 struct suite_variant {
     char name[NAME_CAPACITY];
     char family[FAMILY_CAPACITY]; /* of the comparisons that it is corrected with; "" when the suite is one family */
@@ -42,8 +44,7 @@ struct suite {
 };
 
 struct suite_request {
-    const char *path;            /* the suite's file; its presets lie in presets/NAME.yaml beside it */
-    const char *presets;         /* another folder of presets; NULL: presets/ beside the suite */
+    const char *path;            /* the suite's file; its presets are presets/NAME.yaml beside it, or else in suites/ */
     const char *scale;           /* NULL or "": as written */
     const char *const *settings; /* "key=value" of the command line, in order */
     int setting_count;

@@ -95,25 +95,47 @@ static status wrap_preset(struct yaml_node *root) {
     return status_new(STATUS_SYSTEM, "out of memory");
 }
 
-static status unknown_file(const struct yaml_node *node, const char *path) {
-    char folder[4096], allowed[1024], **names;
-    const char *slash = strrchr(path, '/'), *word = strrchr(node->text, '/');
+/* The files of the folder of a path. */
+static size_t names_beside(const char *path, char ***names) {
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    size_t count = yaml_names(folder, &names);
-    status s = yaml_error(node->place, "include: there is no %s; %s", path,
-                          allowed_words(word ? word + 1 : node->text, (const char *const *)names, count, allowed));
+    return yaml_names(folder, names);
+}
+
+static status unknown_file(const struct yaml_node *node, const char *what, const char *name, const char *beside,
+                           const char *shared) {
+    char allowed[1024], **names;
+    const char *word = strrchr(name, '/');
+    size_t count = names_beside(beside, &names);
+    if (!count) {
+        names_free(names, count);
+        count = names_beside(shared, &names);
+    }
+    status s = yaml_error(node->place, "%s: there is no %s, nor %s; %s", what, beside, shared,
+                          allowed_words(word ? word + 1 : name, (const char *const *)names, count, allowed));
     names_free(names, count);
     return s;
 }
 
-/* NAME of `include: NAME` -> NAME.yaml beside the including file. */
+status suite_file_find(const struct yaml_node *node, const char *what, const char *file, const char *name,
+                       char path[4096]) {
+    char shared[4096];
+    const char *slash = strrchr(file, '/');
+    if (snprintf(path, 4096, "%.*s%s.yaml", slash ? (int)(slash - file + 1) : 0, file, name) >= 4096 ||
+        snprintf(shared, sizeof shared, SUITES_FOLDER "/%s.yaml", name) >= 4096)
+        return yaml_error(node->place, "%s: the path is too long", what);
+    if (access(path, F_OK) == 0 || errno != ENOENT) return NULL;
+    if (access(shared, F_OK) != 0) return unknown_file(node, what, name, path, shared);
+    memcpy(path, shared, strlen(shared) + 1);
+    return NULL;
+}
+
+/* NAME of `include: NAME` -> NAME.yaml. */
 static status included_path(const struct yaml_node *node, char path[4096]) {
-    const char *file = node->place.file, *slash = strrchr(file, '/');
     if (node->kind != YAML_TEXT || !*node->text || *node->text == '/')
         return yaml_error(node->place, "include: a file's name without .yaml, relative to this one, or a list of them");
-    if (snprintf(path, 4096, "%.*s%s.yaml", slash ? (int)(slash - file + 1) : 0, file, node->text) >= 4096)
-        return yaml_error(node->place, "include: the path is too long");
-    return access(path, F_OK) != 0 && errno == ENOENT ? unknown_file(node, path) : NULL;
+    return suite_file_find(node, "include", node->place.file, node->text, path);
 }
 
 static status check_cycle(const struct yaml_node *node, const struct chain *above, struct chain *link) {

@@ -89,6 +89,20 @@ YAML
     [ "$(json '0 < d["p_value"] < 0.01' <"$FOLDER/better/submission.json")" = True ]
 }
 
+@test "a suite lies anywhere: presets and includes are looked for beside it, then in suites/" {
+    mkdir -p "$FOLDER/els where"
+    sed '/^scales:/,$d; s/^preset: .*/preset: demo\ninclude: common\/scales/' suites/demo.yaml >"$FOLDER/els where/mine.yaml"
+    succeeds hinge list "$FOLDER/els where/mine.yaml" --scale laptop
+    [[ $output == *"published small laptop tiny"* ]]
+    mkdir "$FOLDER/els where/presets"
+    echo "model.dim: 8" >"$FOLDER/els where/presets/demo.yaml"
+    fails 2 "attention" hinge list "$FOLDER/els where/mine.yaml"
+    sed -i 's/^preset: .*/preset: dmeo/' "$FOLDER/els where/mine.yaml"
+    fails 2 "presets/dmeo.yaml, nor suites/presets/dmeo.yaml; allowed: demo; did you mean demo?" hinge list "$FOLDER/els where/mine.yaml"
+    rm -r "$FOLDER/els where/presets"
+    fails 2 "allowed: demo, laptop, nemotron-h, small, tiny; did you mean demo?" hinge list "$FOLDER/els where/mine.yaml"
+}
+
 @test "the published suites run at tiny on shards that were registered as fineweb" {
     hinge data prepare --text "$FOLDER/text.txt" --name made --data "$FOLDER/shards" >/dev/null
     hinge data add "$FOLDER/shards/made" --tokenizer "$FOLDER/shards/made/tokenizer.model" --name fineweb \

@@ -303,6 +303,14 @@ static status advance(void *context, const char *what, double fraction) {
     return status_new(STATUS_INTERRUPTED, "the report was interrupted; nothing was changed");
 }
 
+/* Ctrl-C ends gnuplot and LaTeX as well: what then looks like their failure is none. */
+static status unless_interrupted(const struct build *b, status failure) {
+    status interrupted = advance((void *)b->request, "stopping", 1.0);
+    if (!interrupted) return failure;
+    status_free(failure);
+    return interrupted;
+}
+
 static status make_parts(struct build *b) {
     void *context = (void *)b->request;
     TRY(copy_templates(b));
@@ -372,6 +380,7 @@ static status make_report(struct build *b, char pdf[PATH_SIZE]) {
     status failure = scratch_make(&b->scratch, b->request->output_directory, b->slug);
     b->folder = b->scratch.folder;
     if (!failure) failure = make_parts(b);
+    if (failure) failure = unless_interrupted(b, failure);
     if (!failure) failure = put_in_place(b, pdf);
     if (failure) failure = keep_failed(b, failure);
     scratch_end(&b->scratch);

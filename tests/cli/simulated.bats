@@ -53,6 +53,24 @@ teardown() { rm -rf "$folder"; }
     [[ $output == *"0 stages done now, 180 before"* ]]
 }
 
+@test "what comes next is a command that a shell can run, on the same database" {
+    sed -i "s/^name: .*/name: it's drawn/" "$suite"
+    succeeds hinge run "$suite" --db "$folder/my results.db"
+    next=$(sed -n 's/^next: //p' <<<"$output")
+    [[ $next == "hinge compare "*", hinge report "* ]]
+    eval "${next%%, hinge report*}" | grep -q "better by the margin"
+    [ ! -e results/hinge.db ]
+}
+
+@test "a report that Ctrl-C ends while gnuplot draws is interrupted, not failed, and leaves nothing" {
+    hinge run "$suite" --db "$db" 2>/dev/null
+    mkdir "$folder/bin"
+    printf '#!/bin/sh\nkill -INT $PPID\nexit 1\n' >"$folder/bin/gnuplot"
+    chmod +x "$folder/bin/gnuplot"
+    PATH="$folder/bin:$PATH" fails 130 "the report was interrupted" hinge report drawn --db "$db" -o "$folder/out"
+    [ -z "$(ls -A "$folder/out")" ]
+}
+
 @test "some variants drawn and others measured are refused" {
     sed -i 's/same: .*/same: {run.backend: cpu}/' "$suite"
     fails 2 "variant same: run.backend differs" hinge plan "$suite" --db "$db"

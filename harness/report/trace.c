@@ -193,6 +193,10 @@ static status find_figure(const struct analysis *a, const char *cell, const char
 }
 
 static status unknown_variant(const struct analysis *a, const char *cell) {
+    for (int r = 0; r < a->table.count; r++)
+        if (strcmp(cell, a->table.rows[r].variant) == 0)
+            return status_new(STATUS_USAGE, "cell '%s': which figure of it? a cell is VARIANT.FIGURE, as %s.%s", cell,
+                              cell, r ? "delta" : "mean");
     const char **names = calloc((size_t)a->table.count + 1, sizeof *names), *nearest = NULL;
     size_t length = strrchr(cell, '.') ? (size_t)(strrchr(cell, '.') - cell) : strlen(cell);
     char variant[NAME_CAPACITY];

@@ -82,4 +82,8 @@ PYTHON
 @test "an unknown cell is refused with the nearest one" {
     fails 2 "did you mean 'delta'?" hinge trace drawn better.delt --db drawn.db
     fails 2 "did you mean 'better'?" hinge trace drawn beter.delta --db drawn.db
+    fails 2 "a cell is VARIANT.FIGURE, as better.delta" hinge trace drawn better --db drawn.db
+    hinge trace drawn better.delta --db drawn.db
+    fails 2 "a cell is VARIANT.FIGURE, as none.mean" hinge trace drawn none --db drawn.db
+    hinge trace drawn none.mean --db drawn.db
 }

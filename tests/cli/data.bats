@@ -95,6 +95,9 @@ prepare() { hinge data prepare --data "$folder/data" "$@"; }
     fails 3 "byte 6 is NUL" prepare --text "$folder/binary" --name x
     : >"$folder/empty"
     fails 3 "holds no text" prepare --text "$folder/empty" --name x
+    grep . "$folder/text.txt" >"$folder/solid.txt"
+    fails 3 "of 1 document 1 are for training" prepare --text "$folder/solid.txt" --name x
+    [[ $stderr == *"begins at an unindented line after a blank one"*"--held-out"* ]]
     [ -z "$(ls -A "$folder/data")" ]
 }
 

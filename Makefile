@@ -162,7 +162,7 @@ test-packages: ; @harness/install.sh $(PACKAGES) $(TEST_PACKAGES)
 check-packages: ; @harness/install.sh $(PACKAGES) $(TEST_PACKAGES) $(CHECK_PACKAGES)
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' Makefile
 
 clean: ## remove what was built (not data, results or reports)
 	@rm -rf build compile_commands.json

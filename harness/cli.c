@@ -148,8 +148,8 @@ static status take_letter(struct invocation *in, int count, char **words, int *a
 static status take_argument(struct invocation *in, const char *word) {
     int most = in->verb->most < CLI_ARGUMENTS ? in->verb->most : CLI_ARGUMENTS;
     if (in->count == most)
-        return status_new(STATUS_USAGE, "%s: '%s' is one argument too many; usage: hinge %s %s", in->verb->name, word,
-                          in->verb->name, in->verb->arguments);
+        return status_new(STATUS_USAGE, "%s: '%s' is one argument too many; usage: hinge %s%s%s", in->verb->name, word,
+                          in->verb->name, *in->verb->arguments ? " " : "", in->verb->arguments);
     in->arguments[in->count++] = word;
     return NULL;
 }

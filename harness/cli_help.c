@@ -7,7 +7,7 @@
 #include "harness/terminal.h"
 #include "harness/units.h"
 
-enum { INDENT = 2, GAP = 2, TERM_CAPACITY = 128, HELP_CAPACITY = 1024 };
+enum { INDENT = 2, GAP = 2, WIDEST_TERM = 30, TERM_CAPACITY = 128, HELP_CAPACITY = 1024 };
 
 static const char *separator(const char *text) { return *text ? " " : ""; }
 
@@ -15,11 +15,21 @@ static void heading(FILE *out, const char *text) {
     fprintf(out, "\n%s%s%s\n", terminal_style(out, STYLE_BOLD), text, terminal_style(out, STYLE_PLAIN));
 }
 
-/* "  term    what it means, in as many lines as it takes". */
+/* "  term    what it means, in as many lines as it takes"; a term wider than its column has a line of its own. */
 static void print_definition(FILE *out, const char *term, size_t term_columns, const char *meaning) {
-    size_t left = INDENT + term_columns + GAP;
-    fprintf(out, "%*s%s%*s", INDENT, "", term, (int)(term_columns - text_columns(term) + GAP), "");
+    size_t left = INDENT + term_columns + GAP, columns = text_columns(term);
+    fprintf(out, "%*s%s", INDENT, "", term);
+    if (columns > term_columns)
+        fprintf(out, "\n%*s", (int)left, "");
+    else
+        fprintf(out, "%*s", (int)(term_columns - columns + GAP), "");
     text_print(out, meaning, left, left);
+}
+
+/* Makes the column of terms wide enough for one more, but for those that have a line of their own. */
+static void widen(size_t *term_columns, const char *term) {
+    size_t columns = text_columns(term);
+    if (columns > *term_columns && columns <= WIDEST_TERM) *term_columns = columns;
 }
 
 static void verb_term(const struct verb *verb, char term[TERM_CAPACITY]) {
@@ -34,7 +44,7 @@ void help_program(FILE *out, const struct program *program) {
     heading(out, "verbs");
     for (const struct verb *const *verb = program->verbs; *verb; verb++) {
         verb_term(*verb, term);
-        if (text_columns(term) > widest) widest = text_columns(term);
+        widen(&widest, term);
     }
     for (const struct verb *const *verb = program->verbs; *verb; verb++) {
         verb_term(*verb, term);
@@ -56,7 +66,7 @@ static void print_flags(FILE *out, const struct verb *verb) {
     heading(out, "flags");
     for (const struct flag_row *flag = verb->flags; flag && flag->name; flag++) {
         flag_term(flag, term);
-        if (text_columns(term) > widest) widest = text_columns(term);
+        widen(&widest, term);
     }
     for (const struct flag_row *flag = verb->flags; flag && flag->name; flag++) {
         flag_term(flag, term);

@@ -10,6 +10,7 @@
 #include "harness/stats/csv.h"
 #include "harness/store.h"
 #include "harness/table.h"
+#include "harness/terminal.h"
 #include "harness/verbs.h"
 
 /* What is compared, wherever it came from. */
@@ -195,7 +196,8 @@ static void print_sentences(const struct comparand *c, const struct comparison_t
     for (int v = 1; v < t->count; v++) {
         struct text sentence = {0};
         sentence_verdict(&sentence, &wording, &t->rows[v]);
-        printf("\n%s\n", text_of(&sentence));
+        putchar('\n');
+        text_print(stdout, text_of(&sentence), 0, 0);
         text_free(&sentence);
     }
 }
@@ -205,10 +207,14 @@ static void print_notes(const struct comparison_table *t) {
     size_t fewest = SIZE_MAX;
     for (int v = 1; v < t->count; v++)
         if (!isnan(t->rows[v].p) && t->rows[v].units < fewest) fewest = t->rows[v].units;
-    if (fewest <= FEW_SEEDS)
-        printf("\nWith as few as %zu seeds no test can check its own assumptions: t intervals, and above all a "
-               "verdict of equivalence, rest on normal differences.\n",
-               fewest);
+    if (fewest > FEW_SEEDS) return;
+    char note[256];
+    snprintf(note, sizeof note,
+             "With as few as %zu seeds no test can check its own assumptions: t intervals, and above all a verdict of "
+             "equivalence, rest on normal differences.",
+             fewest);
+    putchar('\n');
+    text_print(stdout, note, 0, 0);
 }
 
 /* A figure of a row that JSON shows under its own name. */

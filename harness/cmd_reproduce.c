@@ -90,7 +90,16 @@ static status run(const struct invocation *in) {
     return unprinted;
 }
 
-static const struct flag_row flags[] = {FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA, FLAG_ROW_JSON, FLAGS_END};
+static const struct flag_row flags[] = {
+    {.name = "device",
+     .type = FLAG_CHOICE,
+     .value_name = DEVICE_WORDS,
+     .help = "where to calculate; default: where the run was made, for nothing else gives its bits"},
+    FLAG_ROW_DB,
+    FLAG_ROW_DATA,
+    FLAG_ROW_JSON,
+    FLAGS_END,
+};
 
 static const char *const examples[] = {"hinge reproduce 3", NULL};
 

@@ -19,6 +19,11 @@ setup() {
     [[ $output == *"1 of its 3 seeds failed"* ]]
 }
 
+@test "sentences are broken into lines that a terminal can show" {
+    hinge compare --csv values.csv --baseline plain --margin 0.005 >out.txt
+    [ "$(sed -n '/^$/,$p' out.txt | LC_ALL=C.UTF-8 wc -L)" -le 80 ]
+}
+
 @test "JSON holds the figures that SciPy gives" {
     hinge compare --csv values.csv --baseline plain --json >out.json
     # scipy.stats.ttest_rel(other, plain).pvalue and .confidence_interval(0.95)
@@ -87,7 +92,7 @@ setup() {
 
 @test "failed seeds rank worst in a rank test" {
     succeeds hinge compare --csv values.csv --baseline plain --test wilcoxon
-    [[ $output == *"1 of its 3 seeds failed; they rank as the worst"* ]]
+    [[ ${output//$'\n'/ } == *"1 of its 3 seeds failed; they rank as the worst"* ]]
 }
 
 @test "seeds that are not shared are compared as two samples" {

@@ -33,6 +33,19 @@ verbs() { hinge | sed -n '/^verbs$/,/^$/p' | sed -nE 's/^  ([a-z]+( [a-z]+)?)( [
     done < <(verbs; echo)
 }
 
+@test "long choices of a flag leave room for what it means" {
+    while read -r verb; do
+        # shellcheck disable=SC2086
+        hinge help $verb | awk -v verb="$verb" '
+            /^flags$/ {inside = 1; next} /^$/ {inside = 0}
+            inside && match($0, /^ +/) && RLENGTH > 36 {print verb ": " $0; bad = 1} END {exit bad}'
+    done < <(verbs)
+}
+
+@test "reproduce names no default device, for it takes the one of the run" {
+    ! hinge help reproduce | grep -q "default auto"
+}
+
 @test "every reading verb takes --json" {
     for verb in "data list" list plan status show compare reproduce verify doctor; do
         # shellcheck disable=SC2086

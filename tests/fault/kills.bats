@@ -154,7 +154,7 @@ complete() {
         pdfinfo "$folder/reports/little.pdf" >/dev/null
         [ -s "$folder/reports/little/facts.tex" ] && [ -s "$folder/reports/little/findings.tex" ]
     done
-    sleep 2 # LaTeX of the last one ends
+    while [[ $(readlink /proc/[0-9]*/cwd) == *"$folder/reports"* ]]; do sleep 0.1; done # LaTeX of the last one
     "${command[@]}" >"$folder/log" 2>&1
     note "$killed kills of reports"
     no_leftovers "$folder/reports"

@@ -355,16 +355,21 @@ static status read_common(struct loader *l) {
     return NULL;
 }
 
-/* After the variants, so that these are built from the common options alone. */
+static bool sets(const struct suite_request *request, const char *key) {
+    size_t length = strlen(key);
+    for (int i = 0; i < request->setting_count; i++)
+        if (strncmp(request->settings[i], key, length) == 0 && request->settings[i][length] == '=') return true;
+    return false;
+}
+
+/* After the variants, so that these are built from the common options alone. Each option once, in the order of their
+ * table: the same settings in another order are the same declaration. */
 static status record_settings(struct loader *l) {
     struct suite *s = l->suite;
     TRY(apply_settings(l->request, &s->config));
-    for (int i = 0; i < l->request->setting_count; i++) {
-        char key[128];
-        const char *setting = l->request->settings[i];
-        snprintf(key, sizeof key, "%.*s", (int)strcspn(setting, "="), setting);
-        append_option(s->settings, sizeof s->settings, key, &s->config);
-    }
+    for (size_t i = 0; i < option_row_count; i++)
+        if (sets(l->request, option_rows[i].key))
+            append_option(s->settings, sizeof s->settings, option_rows[i].key, &s->config);
     return NULL;
 }
 

@@ -36,7 +36,13 @@ static status unknown_suite(const char *argument) {
     size_t count = yaml_names(SUITES_FOLDER, &names);
     const char *near = nearest_word(argument, (const char *const *)names, count);
     status failed;
-    if (near)
+    if (!count)
+        failed =
+            status_new(STATUS_USAGE,
+                       "there is no suite '%s': there are none in %s/ here; run hinge in the folder that has it, or "
+                       "give the suite's file",
+                       argument, SUITES_FOLDER);
+    else if (near)
         failed =
             status_new(STATUS_USAGE, "there is no suite '%s' in %s/; nearest is '%s'", argument, SUITES_FOLDER, near);
     else

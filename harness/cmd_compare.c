@@ -338,10 +338,17 @@ static json_t *table_json(const struct comparand *c, const struct comparison_tab
     return out;
 }
 
+/* Too few runs to compare may be too few yet. */
+static status cannot_compare(const struct comparand *c, status failure) {
+    int done, declared;
+    if (!results_peeked(&c->results, &done, &declared)) return status_context(failure, "%s", c->title);
+    return status_context(failure, "%s, with %d of %d runs done so far", c->title, done, declared);
+}
+
 static status show(const struct invocation *in, struct comparand *c) {
     struct comparison_table table;
     status failure = compare_variants(&c->design, c->observations, c->count, &table);
-    if (failure) return status_context(failure, "%s", c->title);
+    if (failure) return cannot_compare(c, failure);
     note_peek(in, &c->results);
     if (cli_switch(in, "json")) {
         failure = json_print(stdout, table_json(c, &table));

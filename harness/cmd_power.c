@@ -228,7 +228,9 @@ static status write_inputs(const struct power_request *r, const char *folder, co
 static status draw(const struct power_request *r, const char *folder) {
     char templates[4096], template[4200];
     int code;
-    if (!realpath("reports", templates)) return status_errno("reports: the folder of the figures' templates");
+    if (access("reports/power.gp", R_OK) != 0 || !realpath("reports", templates))
+        return status_new(STATUS_USAGE, "--figure: reports/power.gp, the template, cannot be read: run hinge in the "
+                                        "folder that has reports/");
     snprintf(template, sizeof template, "%s/power.gp", templates);
     TRY(make_directories(folder));
     TRY(write_inputs(r, folder, templates));

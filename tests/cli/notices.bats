@@ -60,6 +60,11 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
     [ "$(sqlite3 noted.db 'SELECT count(*) FROM peeks')" = 0 ]
 }
 
+@test "too few runs to compare are said to be too few yet" {
+    sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed > 1"
+    fails 2 "noted, with 2 of 8 runs done so far: the baseline 'none' has 1 seed" hinge compare noted --db noted.db
+}
+
 @test "figures of a database that cannot be written are shown, with a word about it" {
     unfinish
     sqlite3 noted.db "CREATE TRIGGER no BEFORE INSERT ON peeks BEGIN SELECT RAISE(ABORT, 'not here'); END"

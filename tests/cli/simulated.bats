@@ -71,6 +71,13 @@ teardown() { rm -rf "$folder"; }
     [ -z "$(ls -A "$folder/out")" ]
 }
 
+@test "the same settings in another order, or given twice, are the same declaration" {
+    succeeds hinge run "$suite" --db "$db" --set eval.tokens=5 --set train.steps=11
+    succeeds hinge run "$suite" --db "$db" --set train.steps=10 --set train.steps=11 --set eval.tokens=5
+    [[ $output == *"0 stages done now, 180 before"* ]]
+    fails 2 "command line was" hinge run "$suite" --db "$db" --set train.steps=11
+}
+
 @test "some variants drawn and others measured are refused" {
     sed -i 's/same: .*/same: {run.backend: cpu}/' "$suite"
     fails 2 "variant same: run.backend differs" hinge plan "$suite" --db "$db"
@@ -108,6 +115,12 @@ teardown() { rm -rf "$folder"; }
     succeeds hinge power "$suite" --db "$db" --figure "$folder/figure"
     [[ $output == *"pooled over 2 stored variants (simulated)"* ]]
     [ -s "$folder/figure/power.pdf" ] && [ -s "$folder/figure/power.svg" ]
+}
+
+@test "power draws only where the figures' templates are, and says so elsewhere" {
+    cd "$folder"
+    fails 2 "reports/power.gp" hinge power "$suite" --sd 0.002 --figure "$folder/p"
+    [[ $stderr == *"run hinge in the folder that has reports/" ]]
 }
 
 @test "calibrate finds about alpha on runs of one variant, and refuses too few" {

@@ -82,6 +82,13 @@ static json_t *strategy_json(const struct strategy_row *row) {
     return object;
 }
 
+static void print_strategy(const struct strategy_row *row) {
+    printf("%s%s%s  ", terminal_style(stdout, STYLE_BOLD), row->name, terminal_style(stdout, STYLE_PLAIN));
+    text_print(stdout, row->help, strlen(row->name) + 2, 4);
+    printf("    ");
+    text_print(stdout, row->settings, 4, 4);
+}
+
 static status list_strategies(const struct invocation *in) {
     json_t *list = cli_switch(in, "json") ? json_array() : NULL;
     for (size_t i = 0; i < strategy_row_count; i++) {
@@ -89,8 +96,7 @@ static status list_strategies(const struct invocation *in) {
         if (list)
             json_array_append_new(list, strategy_json(row));
         else
-            printf("%s%s%s  %s\n    %s\n", terminal_style(stdout, STYLE_BOLD), row->name,
-                   terminal_style(stdout, STYLE_PLAIN), row->help, row->settings);
+            print_strategy(row);
     }
     return list ? json_print(stdout, list) : NULL;
 }

@@ -315,7 +315,7 @@ static const char *const examples[] = {
     "hinge plan demo",
     "hinge plan demo --runs",
     "hinge plan recurrence --scale laptop --jobs 2",
-    "hinge plan suites/demo.yaml --scale tiny --set train.steps=50",
+    "hinge plan suites/rope.yaml --scale tiny --set train.steps=50",
     NULL,
 };
 

@@ -266,7 +266,7 @@ static const char *const examples[] = {
 
 const struct verb verb_submission = {
     .name = "submission",
-    .purpose = "the record folder of the competition for a run's variant: figures, logs, claim",
+    .purpose = "the record folder of openai/parameter-golf for a run's variant: figures, logs, claim",
     .arguments = "RUN",
     .least = 1,
     .most = 1,

@@ -39,7 +39,7 @@ const size_t option_row_count = sizeof option_rows / sizeof *option_rows;
 #define DSQ PLAIN "quant.method=gptq quant.bits=6 quant.protect=control"
 const struct strategy_row strategy_rows[] = {
     {"fp16", "no quantisation: the reference for the gap", PLAIN "quant.method=none quant.bits=6"},
-    {"int8-rowwise", "8 bits, one scale a row: the baseline of the competition",
+    {"int8-rowwise", "8 bits, one scale a row: the baseline of openai/parameter-golf",
      PLAIN "quant.method=rowwise quant.bits=8"},
     {"int6-rowwise", "6 bits, one scale a row, with a search for the clip",
      PLAIN "quant.method=rowwise quant.bits=6 quant.clip=search"},

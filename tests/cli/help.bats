@@ -84,6 +84,12 @@ verbs() { hinge | sed -n '/^verbs$/,/^$/p' | sed -nE 's/^  ([a-z]+( [a-z]+)?)( [
     fails 2 "--json takes no value" hinge list --json=yes
     fails 2 "--db needs a value: --db FILE" hinge status --db
     fails 2 "--db is given twice" hinge status --db a --db b
+    fails 2 "--db FILE is empty" hinge status --db ""
+}
+
+@test "a suite that is asked for where there are none is told to give its file or to go where they are" {
+    cd "$BATS_TEST_TMPDIR"
+    fails 2 "run hinge in the folder that has it, or give the suite's file" hinge plan demo
 }
 
 @test "too few and too many arguments are refused with the usage" {
@@ -109,6 +115,12 @@ verbs() { hinge | sed -n '/^verbs$/,/^$/p' | sed -nE 's/^  ([a-z]+( [a-z]+)?)( [
     done
     hinge list --json | is_json
     [ "$(hinge list --json | json '"demo" in [s["suite"] for s in d]')" = True ]
+}
+
+@test "the lists break their lines" {
+    for topic in options strategies metrics; do
+        [ "$(hinge list --$topic | LC_ALL=C.UTF-8 wc -L)" -le 120 ] || { echo "--$topic"; return 1; }
+    done
 }
 
 @test "list shows suites, and the variants of one with what differs" {

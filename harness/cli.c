@@ -96,9 +96,6 @@ static status take_value(struct invocation *in, int flag, const char *value) {
     const struct flag_row *row = &in->verb->flags[flag];
     if (row->type == FLAG_INT || row->type == FLAG_REAL) TRY(check_number(in->verb, row, value));
     if (row->type == FLAG_CHOICE) TRY(check_choice(in->verb, row, value));
-    if (row->type == FLAG_TEXT && !*value)
-        return status_new(STATUS_USAGE, "%s: --%s %s is empty; leave the flag out for its default", in->verb->name,
-                          row->name, row->value_name);
     if (row->type == FLAG_REPEATED) TRY(add_repeated(in, flag, value));
     if (in->given[flag] && row->type != FLAG_REPEATED)
         return status_new(STATUS_USAGE, "%s: --%s is given twice", in->verb->name, row->name);

@@ -12,7 +12,7 @@
 
 enum flag_type {
     FLAG_SWITCH,   /* present or not */
-    FLAG_TEXT,     /* any text but the empty one */
+    FLAG_TEXT,     /* any text */
     FLAG_INT,      /* a whole number in [low, high] */
     FLAG_REAL,     /* a finite number in [low, high] */
     FLAG_CHOICE,   /* one of value_name's words: "csv|json" */

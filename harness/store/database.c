@@ -141,6 +141,10 @@ status database_open(struct database **out, const char *path, bool write) {
     struct database *db = calloc(1, sizeof *db);
     *out = NULL;
     if (!db) return status_new(STATUS_SYSTEM, "out of memory");
+    if (!*path || strcmp(path, ":memory:") == 0) { /* SQLite's names for what no other process can open */
+        free(db);
+        return status_new(STATUS_USAGE, "'%s' names no file; leave --db out, or give it the path of a database", path);
+    }
     if (snprintf(db->path, sizeof db->path, "%s", path) >= (int)sizeof db->path) {
         free(db);
         return status_new(STATUS_USAGE, "the path of the database is too long");

@@ -78,6 +78,12 @@ teardown() { rm -rf "$folder"; }
     fails 2 "command line was" hinge run "$suite" --db "$db" --set train.steps=11
 }
 
+@test "a database without a name is refused before anything is announced" {
+    fails 2 "'' names no file" hinge run "$suite" --db ""
+    fails 2 "':memory:' names no file" hinge run "$suite" --db :memory:
+    fails 2 "'' names no file" hinge compare drawn --db ""
+}
+
 @test "some variants drawn and others measured are refused" {
     sed -i 's/same: .*/same: {run.backend: cpu}/' "$suite"
     fails 2 "variant same: run.backend differs" hinge plan "$suite" --db "$db"

@@ -88,7 +88,7 @@ static void plan_parcels(struct evaluator *e, const struct config *config) {
     size_t full = full_windows(&e->windows);
     e->chunk_windows = full ? full : 1;
     if (config->eval_mode == EVAL_TTT)
-        e->chunk_windows = least((size_t)config->eval_ttt_chunk / e->windows.time, e->chunk_windows);
+        e->chunk_windows = least((size_t)config->eval_ttt_chunk / e->windows.time, e->windows.count);
     e->parcel_windows = least(slice ? slice : 1, e->chunk_windows);
     e->chunk_parcels = ceiling(e->chunk_windows, e->parcel_windows);
     e->parcel_count = full / e->chunk_windows * e->chunk_parcels + ceiling(full % e->chunk_windows, e->parcel_windows) +

@@ -462,6 +462,17 @@ static void what_is_learnt_does_not_depend_on_the_slices(void **state) {
     set("eval.mode", "standard");
 }
 
+/* Eighteen windows and a tail: a chunk that they do not fill has nothing behind it. */
+static void only_a_whole_chunk_is_learnt_from(void **state) {
+    (void)state;
+    double standard = run().nll;
+    set_ttt("288", "sgd", "0.5", "1");
+    assert_true(run().nll != standard);
+    set_ttt("304", "sgd", "0.5", "1");
+    expect_close(run().nll, standard, tolerance);
+    set("eval.mode", "standard");
+}
+
 static void a_rate_that_is_too_high_is_named(void **state) {
     (void)state;
     struct evaluation out;
@@ -520,6 +531,7 @@ int main(void) {
         cmocka_unit_test(it_learns_and_leaves_the_weights_of_the_caller_alone),
         cmocka_unit_test(learning_gives_the_same_bits_on_any_number_of_lanes),
         cmocka_unit_test(what_is_learnt_does_not_depend_on_the_slices),
+        cmocka_unit_test(only_a_whole_chunk_is_learnt_from),
         cmocka_unit_test(a_rate_that_is_too_high_is_named),
         cmocka_unit_test(a_callback_can_stop_it),
         cmocka_unit_test(a_tokenizer_of_another_size_is_refused_with_the_figures),

@@ -125,7 +125,7 @@ static status refused(const struct option_row *row, const char *value, const cha
 
 static status out_of_bounds(const struct option_row *row, const char *value, const char *kind) {
     char expected[128];
-    snprintf(expected, sizeof expected, "%s from %.17g to %.17g", kind, row->low, row->high);
+    snprintf(expected, sizeof expected, "%s from %.15g to %.15g", kind, row->low, row->high);
     return refused(row, value, expected);
 }
 

@@ -83,6 +83,16 @@ static void the_bits_are_the_same_on_one_two_and_four_lanes(void **state) {
     }
 }
 
+/* Bigrams that have not come up have no gradient and no moments: 0/0 at an epsilon of 0. */
+static void the_least_epsilon_of_adam_keeps_the_weights_finite(void **state) {
+    (void)state;
+    char setting[64];
+    snprintf(setting, sizeof setting, "optim.adam_epsilon=%g", option_find("optim.adam_epsilon")->low);
+    struct trainer *trainer = new_trainer(setting, 1);
+    run(trainer, 3);
+    trainer_destroy(trainer);
+}
+
 static void seeds_differ_and_the_same_seed_repeats(void **state) {
     (void)state;
     char hex[3][65];
@@ -301,6 +311,7 @@ int main(void) {
         cmocka_unit_test(the_multiplier_follows_its_definition),
         cmocka_unit_test(a_structured_text_is_learnt_far_below_its_unigram_entropy),
         cmocka_unit_test(the_bits_are_the_same_on_one_two_and_four_lanes),
+        cmocka_unit_test(the_least_epsilon_of_adam_keeps_the_weights_finite),
         cmocka_unit_test(seeds_differ_and_the_same_seed_repeats),
         cmocka_unit_test(slices_change_memory_and_rounding_only),
         cmocka_unit_test(ema_starts_from_the_initial_weights_and_follows_its_formula),

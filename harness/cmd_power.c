@@ -14,11 +14,13 @@
 #include "harness/store.h"
 #include "harness/suite_families.h"
 #include "harness/table.h"
+#include "harness/terminal.h"
 #include "harness/verbs.h"
 #include "model/files.h"
 
 static const size_t seed_counts[] = {2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50};
 enum { COUNTS = sizeof seed_counts / sizeof *seed_counts };
+enum { DRAWN_WIDTH = 112 }; /* of the widest table with its drawing, which narrower terminals do without */
 
 /* Without a correction that shares alpha, the two are equal. */
 struct power_row {
@@ -125,14 +127,14 @@ static void draw_row(const struct power_request *r, const struct power_row *row,
     for (int i = 0; i < WIDTH; i++) text_add(line, "%s", cells[i]);
 }
 
-static void print_rows(const struct power_request *r) {
+static void print_rows(const struct power_request *r, bool drawn) {
     static const struct table_column columns[] = {{"seeds", ALIGN_RIGHT, false},
                                                   {"one comparison", ALIGN_RIGHT, false},
                                                   {"in the family", ALIGN_RIGHT, false},
                                                   {"power for the margin", ALIGN_RIGHT, false},
-                                                  {"○ one  ● in the family  │ margin", ALIGN_LEFT, false},
-                                                  {"", ALIGN_LEFT, false}};
-    struct table *table = table_new(columns, sizeof columns / sizeof *columns);
+                                                  {"", ALIGN_LEFT, false},
+                                                  {"○ one  ● in the family  │ margin", ALIGN_LEFT, false}};
+    struct table *table = table_new(columns, drawn ? 6 : 5);
     int decimals = (int)fmin(12, fmax(0, 2 - floor(log10(r->sd))));
     for (int i = 0; i < COUNTS; i++) {
         const struct power_row *row = &r->rows[i];
@@ -143,11 +145,11 @@ static void print_rows(const struct power_request *r) {
             table_cell(table, "%.0f %%", 100 * row->margin_power);
         else
             table_cell(table, "-");
-        struct text line = {0};
-        draw_row(r, row, &line);
-        table_cell(table, "%s", text_of(&line));
-        text_free(&line);
         table_cell(table, "%s", row->attainable ? "" : "not attainable");
+        struct text line = {0};
+        if (drawn) draw_row(r, row, &line);
+        if (drawn) table_cell(table, "%s", text_of(&line));
+        text_free(&line);
     }
     table_print(table, stdout, 2);
     table_free(table);
@@ -156,22 +158,27 @@ static void print_rows(const struct power_request *r) {
 static void print_text(const struct power_request *r) {
     const struct suite *suite = &r->suite;
     const struct design *d = &suite->design;
-    printf("%s: minimum detectable difference of %s at %.0f %% power, %s, %s over %zu comparison%s, alpha %g\n",
-           suite->name, suite->metric, 100 * r->power, test_name(d->test), correction_name(d->correction), r->family,
-           r->family == 1 ? "" : "s", d->alpha);
+    struct text head = {0}, foot = {0};
+    bool drawn = !terminal_is(stdout) || terminal_width(stdout) >= DRAWN_WIDTH;
+    text_add(&head, "%s: minimum detectable difference of %s at %.0f %% power, %s, %s over %zu comparison%s, alpha %g",
+             suite->name, suite->metric, 100 * r->power, test_name(d->test), correction_name(d->correction), r->family,
+             r->family == 1 ? "" : "s", d->alpha);
+    text_print(stdout, text_of(&head), 0, 0);
     printf("sd of the differences %.4g, ", r->sd);
     if (r->sources)
         printf("pooled over %zu stored variant%s%s\n\n", r->sources, r->sources == 1 ? "" : "s",
                r->simulated ? " (simulated)" : "");
     else
         printf("as given\n\n");
-    print_rows(r);
-    printf("\nThe axis of the drawing is logarithmic. The power is that of the paired t test; the suite declares %d "
-           "seeds.",
-           suite->seed_count);
-    if (r->seeds_for_margin) printf(" Its margin, %g, takes %zu.", d->margin, r->seeds_for_margin);
-    if (d->margin > 0 && !r->seeds_for_margin) printf(" Its margin, %g, takes more than 10,000.", d->margin);
+    print_rows(r, drawn);
+    text_add(&foot, "%sThe power is that of the paired t test; the suite declares %d seeds.",
+             drawn ? "The axis of the drawing is logarithmic. " : "", suite->seed_count);
+    if (r->seeds_for_margin) text_add(&foot, " Its margin, %g, takes %zu.", d->margin, r->seeds_for_margin);
+    if (d->margin > 0 && !r->seeds_for_margin) text_add(&foot, " Its margin, %g, takes more than 10,000.", d->margin);
     putchar('\n');
+    text_print(stdout, text_of(&foot), 0, 0);
+    text_free(&head);
+    text_free(&foot);
 }
 
 static status print_json(const struct power_request *r) {

@@ -17,7 +17,7 @@ static const char notes[] =
     "`hinge help VERB` prints a verb's flags and examples. Exit status:\n"
     "  0    good\n"
     "  2    usage: the command line or a suite asks for something impossible\n"
-    "  3    data: a file is damaged, of another version or size, or the text or database is not made yet\n"
+    "  3    data: damaged, of another version or size, or not prepared or run yet\n"
     "  4    system: disk, memory, permission, a missing file or program\n"
     "  5    diverged: a run's numbers stopped being finite\n"
     "  6    a check was made and did not hold (verify, reproduce)\n"

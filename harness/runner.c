@@ -45,11 +45,12 @@ static status look_at_clock(const struct runner_request *request, struct store *
     return NULL;
 }
 
-/* Drawn figures are any build's. */
+/* Drawn figures are any build's, and where nothing is left to do nothing is mixed. */
 static status check_build(const struct runner_request *request, struct store *store) {
     struct provenance now;
     const struct suite *suite = request->plan->suite;
-    if (request->mix_builds || suite_simulated(suite)) return NULL;
+    bool complete = count_done(request->plan) == request->plan->stage_count;
+    if (request->mix_builds || complete || suite_simulated(suite)) return NULL;
     provenance_collect(&now, request->plan->ops);
     return store_check_build(store, suite->name, suite->scale, &now);
 }

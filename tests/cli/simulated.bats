@@ -123,6 +123,13 @@ teardown() { rm -rf "$folder"; }
     [ -s "$folder/figure/power.pdf" ] && [ -s "$folder/figure/power.svg" ]
 }
 
+@test "power fits a terminal of 80 columns" {
+    local lines
+    lines=$(script -qec "stty cols 80; '$HINGE' power '$suite' --sd 0.002" /dev/null </dev/null | tr -d '\r')
+    [[ $lines == *"power for the margin"* ]]
+    [ "$(LC_ALL=C.UTF-8 wc -L <<<"$lines")" -le 80 ]
+}
+
 @test "power draws only where the figures' templates are, and says so elsewhere" {
     cd "$folder"
     fails 2 "reports/power.gp" hinge power "$suite" --sd 0.002 --figure "$folder/p"

@@ -40,6 +40,12 @@ go_on() { # PROGRAM FLAGS...
     as_undisturbed "$db"
 }
 
+@test "another build finds a complete suite complete: there is nothing left to mix" {
+    go_on "$HINGE"
+    go_on "$folder/hinge"
+    grep -q "0 stages done now" "$folder/log"
+}
+
 @test "other data under the same name are refused, with both hashes" {
     stop_in_training "$db"
     local arguments

@@ -3,7 +3,7 @@
  *   X = G/(|G| + 1e-7), wide; steps times:  A = X X^T;  B = b A + c A^2;  X = a X + B X
  *
  * Each line is one product: b A and a X are its beta term. Matrices are kept wide (n x longer), so tall ones are
- * transposed on the way in and out. For the 7 in_proj of the published preset (2224 x 512), 5 steps are 91 GFLOP:
+ * transposed on the way in and out. For the 7 in_proj of the published preset (2240 x 512), 5 steps are 92 GFLOP:
  * 0.12 ms at 790 TFLOP/s; all of that preset's matrices, 0.25 TFLOP: 0.3 ms.
  *
  * Scratch: X | X' | A | B (batch of each, bf16) | partial sums of squares | norms | the workspace of cuBLASLt. */

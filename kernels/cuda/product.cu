@@ -176,7 +176,7 @@ void product_run(const struct product *p) {
     if (s != CUBLAS_STATUS_SUCCESS) note_failure(p, s);
 }
 
-/* 6 bytes an element: a weight of 2224 x 512 takes 1.6 us at 4.3 TB/s. */
+/* 6 bytes an element: a weight of 2240 x 512 takes 1.6 us at 4.3 TB/s. */
 __global__ void round_kernel(bf16 *to, const float *from, size_t count) {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (i + 4 <= count) {

@@ -103,6 +103,26 @@ YAML
     fails 2 "allowed: demo, laptop, nemotron-h, small, tiny; did you mean demo?" hinge list "$FOLDER/els where/mine.yaml"
 }
 
+# example FILE FIRST LAST: the lines of a README's example, as a reader would save them.
+example() { sed -n "/^    $2/,/^ *$3/s/^    //p" "$1"; }
+
+@test "the suites that the READMEs show are suites, at their scales, too" {
+    example README.md "name: width" "four:" >"$FOLDER/width.yaml"
+    succeeds hinge list "$FOLDER/width.yaml"
+    [[ $output == *"model.mlp_mult=4"* ]]
+    example suites/README.md "name: recurrence" "laptop:" >"$FOLDER/shown.yaml"
+    succeeds hinge list "$FOLDER/shown.yaml"
+    succeeds hinge list "$FOLDER/shown.yaml" --scale laptop
+    sed '/^variants:/,$d; s/^baseline: .*/baseline: bits4-gptq/' "$FOLDER/shown.yaml" >"$FOLDER/crossed.yaml"
+    example suites/README.md "matrix:" " gptq:" >>"$FOLDER/crossed.yaml"
+    succeeds hinge list "$FOLDER/crossed.yaml"
+    [[ $output == *"bits4-rowwise"*"bits4-gptq"*"bits6-rowwise"*"bits6-gptq"* ]]
+    sed -i '/^seeds: /d' "$FOLDER/shown.yaml"
+    example suites/README.md "seeds: {first" "looks:" >>"$FOLDER/shown.yaml"
+    succeeds hinge list "$FOLDER/shown.yaml"
+    [[ $output == *"seeds   1 2 3 4 5 6 7 8 9 10 11"* ]]
+}
+
 @test "the published suites run at tiny on shards that were registered as fineweb" {
     hinge data prepare --text "$FOLDER/text.txt" --name made --data "$FOLDER/shards" >/dev/null
     hinge data add "$FOLDER/shards/made" --tokenizer "$FOLDER/shards/made/tokenizer.model" --name fineweb \

@@ -197,12 +197,23 @@ static status measure_code(const char *path, struct submission *s) {
     return NULL;
 }
 
+static status load_revision(struct store *store, int64_t number, struct submission *s) {
+    struct run_details details;
+    TRY(store_run_details(store, number, &details));
+    for (int i = 0; i < details.provenance_count; i++)
+        if (strcmp(details.provenance[i].name, "revision") == 0)
+            snprintf(s->revision, sizeof s->revision, "%s", details.provenance[i].value);
+    run_details_free(&details);
+    return NULL;
+}
+
 static status load(struct store *store, int64_t number, struct submission *s) {
     struct results alone = {0};
     TRY(store_load_run(store, number, &alone));
     status failed = store_load_results(store, alone.suite, alone.scale, &s->results);
     results_free(&alone);
-    return failed ? failed : store_run_config(store, number, &s->config);
+    if (!failed) failed = store_run_config(store, number, &s->config);
+    return failed ? failed : load_revision(store, number, s);
 }
 
 static const char *given(const struct invocation *in, const char *flag) {
@@ -224,6 +235,10 @@ static status make(const struct invocation *in, int64_t number, struct submissio
            s->results.variants[s->variant].name, s->seeds, s->seeds == 1 ? "" : "s", s->loss, s->bpb,
            s->bytes + s->code_bytes);
     submission_print_claim(stdout, s);
+    if (submission_of_other_code(s))
+        printf("Another code: revision %s is counted, %s trained the run; build that one, or give its archive with "
+               "--code.\n",
+               provenance_revision(), s->revision);
     return NULL;
 }
 

@@ -177,6 +177,10 @@ void submission_print_claim(FILE *out, const struct submission *s) {
     if (c->late) fprintf(out, "Some of these runs were added after the declaration was frozen.\n");
 }
 
+bool submission_of_other_code(const struct submission *s) {
+    return !s->code && strcmp(s->revision, provenance_revision()) != 0;
+}
+
 static void print_code(FILE *out, const struct submission *s) {
     if (s->code)
         fprintf(out, "The code is `%s`, counted as it lies here.\n\n", s->code);
@@ -185,6 +189,11 @@ static void print_code(FILE *out, const struct submission *s) {
                 "The code is counted as the source text of revision %s: harness, kernels, model and the Makefile. Put "
                 "it here, or give an archive of it with --code.\n\n",
                 provenance_revision());
+    if (submission_of_other_code(s))
+        fprintf(out,
+                "**Another code.** Revision %s trained this: build that one and make this "
+                "folder again, or give its archive with --code.\n\n",
+                s->revision);
 }
 
 void submission_print_readme(FILE *out, const struct submission *s) {

@@ -28,6 +28,7 @@ struct submission {
     const char *baseline, *author, *github_id;
     const char *code;  /* the file in the folder that holds it; NULL: the program's own sources, not copied */
     size_t code_bytes; /* of that file, or of those sources */
+    char revision[64]; /* of the program that trained the run that was named */
     int seeds;         /* finished ones of the variant */
     double loss, bpb;  /* means over them */
     size_t bytes;      /* of the largest artifact */
@@ -42,5 +43,8 @@ const struct comparison *submission_comparison(const struct submission *s);
 
 void submission_print_json(FILE *out, const struct submission *s);
 void submission_print_log(FILE *out, const struct submission *s, const struct result_run *run);
+/* Whether the sources that are counted are not those that trained the run. */
+bool submission_of_other_code(const struct submission *s);
+
 void submission_print_readme(FILE *out, const struct submission *s);
 void submission_print_claim(FILE *out, const struct submission *s);

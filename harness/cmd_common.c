@@ -116,7 +116,7 @@ void note_peek(const struct invocation *in, struct results *results) {
     status s = store_record_peek(cli_text(in, "db"), results, in->verb->name);
     if (!s && results->peek_count > before) tell_peek(&results->peeks[before]);
     if (!s) return;
-    fprintf(stderr, "hinge: this early look could not be noted in the database: %s\n", status_text(s));
+    fprintf(stderr, "hinge: this peek could not be noted in the database: %s\n", status_text(s));
     status_free(s);
 }
 

@@ -258,7 +258,7 @@ static const char *const examples[] = {
 
 const struct verb verb_status = {
     .name = "status",
-    .purpose = "what is done, running, failed and left: of all suites, or of one",
+    .purpose = "what is done, running, failed and left: of all suites, or of one with its figures",
     .arguments = "[SUITE]",
     .least = 0,
     .most = 1,

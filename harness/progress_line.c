@@ -54,19 +54,26 @@ static void put_full(const struct runner_progress *p, char *out, size_t size) {
                 format_duration(p->suite_seconds_left, suite_left));
 }
 
-static void put_short(const struct runner_progress *p, char *out, size_t size) {
+/* What a narrow line does without, the least needed first; the time left stays. */
+enum { WITHOUT_RATE = 1, WITHOUT_LOSS, WITHOUT_RUN, LEAST_LINE = WITHOUT_RUN };
+
+static void put_short(const struct runner_progress *p, int without, char *out, size_t size) {
     char run_left[UNITS_CAPACITY], suite_left[UNITS_CAPACITY];
-    snprintf(out, size, "%d/%d %s %" PRId64 " ", p->run, p->run_count, p->variant, p->seed);
+    snprintf(out, size, "%d/%d ", p->run, p->run_count);
+    if (without < WITHOUT_RUN) text_append(out, size, "%s %" PRId64 " ", p->variant, p->seed);
     put_stage(out, size, p);
-    if (isfinite(p->loss)) text_append(out, size, " · %.3f", p->loss);
-    if (isfinite(p->tokens_per_second)) text_append(out, size, " · %.0f tok/s", p->tokens_per_second);
-    text_append(out, size, " · %s, %s left", format_duration(p->run_seconds_left, run_left),
-                format_duration(p->suite_seconds_left, suite_left));
+    if (without < WITHOUT_LOSS && isfinite(p->loss)) text_append(out, size, " · %.3f", p->loss);
+    if (without < WITHOUT_RATE && isfinite(p->tokens_per_second))
+        text_append(out, size, " · %.0f tok/s", p->tokens_per_second);
+    text_append(out, size, " · ");
+    if (without < WITHOUT_RUN) text_append(out, size, "%s, ", format_duration(p->run_seconds_left, run_left));
+    text_append(out, size, "%s left", format_duration(p->suite_seconds_left, suite_left));
 }
 
 const char *progress_text(const struct runner_progress *progress, size_t columns, char *out, size_t size) {
     put_full(progress, out, size);
-    if (text_columns(out) > columns) put_short(progress, out, size);
+    for (int without = 0; without <= LEAST_LINE && text_columns(out) > columns; without++)
+        put_short(progress, without, out, size);
     return out;
 }
 

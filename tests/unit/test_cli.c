@@ -225,6 +225,11 @@ static void the_progress_line_gets_short_where_there_is_little_room(void **state
                         "1 min 05 s, suite 1 h 02 min");
     assert_string_equal(progress_text(&progress, 100, text, sizeof text),
                         "2/9 none 42 train · step 120/600 · 3.250 · 7530 tok/s · 1 min 05 s, 1 h 02 min left");
+    assert_string_equal(progress_text(&progress, 79, text, sizeof text),
+                        "2/9 none 42 train · step 120/600 · 3.250 · 1 min 05 s, 1 h 02 min left");
+    assert_string_equal(progress_text(&progress, 65, text, sizeof text),
+                        "2/9 none 42 train · step 120/600 · 1 min 05 s, 1 h 02 min left");
+    assert_string_equal(progress_text(&progress, 59, text, sizeof text), "2/9 train · step 120/600 · 1 h 02 min left");
 }
 
 static void json_knows_no_nan_and_keeps_the_order_of_keys(void **state) {

@@ -36,11 +36,10 @@ status documents_split(const struct documents *documents, double held_out, struc
     }
     if (out->count[SPLIT_TRAIN] && out->count[SPLIT_VALIDATION]) return NULL;
     status s = status_new(STATUS_DATA,
-                          "of %zu document%s %zu are for training and %zu held out, and both must have some: give more "
+                          "of %zu documents %zu are for training and %zu held out, and both must have some: give more "
                           "documents (in a file each begins at an unindented line after a blank one, in a folder each "
                           "file is one), or hold out another share with --held-out",
-                          documents->count, documents->count == 1 ? "" : "s", out->count[SPLIT_TRAIN],
-                          out->count[SPLIT_VALIDATION]);
+                          documents->count, out->count[SPLIT_TRAIN], out->count[SPLIT_VALIDATION]);
     document_split_free(out);
     return s;
 }

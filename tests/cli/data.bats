@@ -96,7 +96,7 @@ prepare() { hinge data prepare --data "$folder/data" "$@"; }
     : >"$folder/empty"
     fails 3 "holds no text" prepare --text "$folder/empty" --name x
     grep . "$folder/text.txt" >"$folder/solid.txt"
-    fails 3 "of 1 document 1 are for training" prepare --text "$folder/solid.txt" --name x
+    fails 3 "of 1 documents 1 are for training" prepare --text "$folder/solid.txt" --name x
     [[ $stderr == *"begins at an unindented line after a blank one"*"--held-out"* ]]
     [ -z "$(ls -A "$folder/data")" ]
 }

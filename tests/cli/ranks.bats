@@ -28,6 +28,9 @@ teardown() { [ -z "$folder" ] || rm -rf "$folder"; }
 
 on_ranks() { mpirun --oversubscribe -np "$1" "$HINGE" run "$folder/suites/pair.yaml" --data "$folder/data" --db "$folder/$2.db" "${@:3}"; }
 
+# count_in DATABASE TABLE: its rows; 0 while there is no database.
+count_in() { sqlite3 -readonly "$folder/$1.db" "SELECT count(*) FROM $2" 2>/dev/null || echo 0; }
+
 hashes() { hinge export runs pair --db "$folder/$1.db" --json | json "[(r['weights_sha256'], r['trace_sha256'], r['artifact_sha256']) for r in d]"; }
 
 @test "1, 2 and 4 ranks leave the same weights, losses and artifacts" {
@@ -41,9 +44,16 @@ hashes() { hinge export runs pair --db "$folder/$1.db" --json | json "[(r['weigh
 
 @test "ranks that are interrupted are resumed by another number of them" {
     succeeds hinge run "$folder/suites/pair.yaml" --data "$folder/data" --db "$folder/alone.db" --set train.steps=60
-    run timeout --signal INT 4 mpirun --oversubscribe -np 2 "$HINGE" run "$folder/suites/pair.yaml" \
-        --data "$folder/data" --db "$folder/stopped.db" --set train.steps=60 --checkpoint 0.01
+    mpirun --oversubscribe -np 2 "$HINGE" run "$folder/suites/pair.yaml" --data "$folder/data" \
+        --db "$folder/stopped.db" --set train.steps=60 --checkpoint 0.01 >"$folder/log" 2>&1 3>&- &
+    local process=$! code=0
+    while [ "$(count_in stopped 'steps')" -lt 3 ]; do kill -0 "$process"; sleep 0.05; done
+    kill -TERM "$process"
+    wait "$process" || code=$?
+    [ "$code" -ne 0 ]
+    [ "$(count_in stopped 'steps')" -lt 240 ]
     succeeds on_ranks 4 stopped --set train.steps=60
+    [ "$(count_in stopped 'steps')" -eq 240 ]
     [ "$(hashes stopped)" = "$(hashes alone)" ]
 }
 

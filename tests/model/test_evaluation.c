@@ -495,6 +495,30 @@ static void a_callback_can_stop_it(void **state) {
     assert_true(done >= 10 && done < 19);
 }
 
+static bool only_forwards(void *context, size_t done, size_t total) {
+    size_t *last = context;
+    assert_true(done >= *last && done <= total);
+    *last = done;
+    return false;
+}
+
+static void its_progress_never_goes_back_and_ends_at_the_last_window(void **state) {
+    (void)state;
+    static const char *const modes[] = {"standard", "sliding", "ttt"};
+    struct evaluation out;
+    set_ttt("48", "sgd", "0.1", "2");
+    set("train.slice_tokens", "16");
+    set("eval.stride", "16");
+    for (int i = 0; i < 3; i++) {
+        size_t done = 0;
+        set("eval.mode", modes[i]);
+        expect_good(evaluate(&config, backend_find("cpu"), weights, &dataset, only_forwards, &done, &out));
+        assert_int_equal(done, 19);
+    }
+    set("train.slice_tokens", "48");
+    set("eval.mode", "standard");
+}
+
 static void a_tokenizer_of_another_size_is_refused_with_the_figures(void **state) {
     (void)state;
     struct evaluation out;
@@ -534,6 +558,7 @@ int main(void) {
         cmocka_unit_test(only_a_whole_chunk_is_learnt_from),
         cmocka_unit_test(a_rate_that_is_too_high_is_named),
         cmocka_unit_test(a_callback_can_stop_it),
+        cmocka_unit_test(its_progress_never_goes_back_and_ends_at_the_last_window),
         cmocka_unit_test(a_tokenizer_of_another_size_is_refused_with_the_figures),
         cmocka_unit_test(weights_that_are_not_finite_have_diverged),
     };

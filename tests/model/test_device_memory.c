@@ -38,7 +38,7 @@ static const char *const settings[] = {
     "train.steps=8 model.bigram_buckets=0 model.smear=off attention.rope_dims=0 attention.layers=0,2 "
     "train.quantise_above=500",
 };
-enum { SETTINGS = sizeof settings / sizeof *settings, WINDOWS = 13, KEY_LENGTH = 64 };
+enum { SETTINGS = sizeof settings / sizeof *settings, WINDOWS = 13, MOST_PIECES = 8192 };
 static const char KEY[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 static const struct backend *device(void) { return guarded_backend(64); }
@@ -220,6 +220,90 @@ static void a_training_that_does_not_fit_is_refused_with_the_slice_that_does(voi
     assert_int_equal(guarded_pieces(), 0);
 }
 
+/* --- announced memory --------------------------------------------------------------------------------------------- */
+
+/* What is held of the device's memory, and the most that ever was; without the pieces that AddressSanitizer's arenas
+ * have beside their block. */
+static struct {
+    size_t held, most;
+    int count;
+    struct {
+        void *memory;
+        size_t bytes;
+    } pieces[MOST_PIECES];
+} meter;
+
+static status metered_new(void **out, size_t bytes, const char *what) {
+    TRY(device()->memory_new(out, bytes, what));
+    if (strcmp(what, "a piece of an arena") == 0) bytes = 0;
+    assert_true(meter.count < MOST_PIECES);
+    meter.pieces[meter.count].memory = *out;
+    meter.pieces[meter.count++].bytes = bytes;
+    meter.held += bytes;
+    if (meter.held > meter.most) meter.most = meter.held;
+    return NULL;
+}
+
+static void metered_free(void *memory) {
+    int i = meter.count - 1;
+    while (i >= 0 && meter.pieces[i].memory != memory) i--;
+    assert_true(i >= 0);
+    meter.held -= meter.pieces[i].bytes;
+    meter.pieces[i] = meter.pieces[--meter.count];
+    device()->memory_free(memory);
+}
+
+static const struct backend *metered(void) {
+    static struct backend backend;
+    backend = *device();
+    backend.memory_new = metered_new;
+    backend.memory_free = metered_free;
+    meter.held = meter.most = 0;
+    meter.count = 0;
+    return &backend;
+}
+
+static void assert_announced(size_t announced, const char *what) {
+    if (meter.most != announced) fail_msg("%s: %zu bytes taken, %zu announced", what, meter.most, announced);
+    assert_int_equal(meter.held, 0);
+}
+
+static void an_evaluation_takes_the_memory_that_it_announces(void **state) {
+    (void)state;
+    static const char *const modes[] = {"train.slice_tokens=48", "eval.mode=sliding eval.stride=5",
+                                        "eval.mode=ttt eval.ttt_chunk=64 eval.ttt_optimizer=adamw"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        struct evaluation out;
+        size_t announced;
+        struct config config = config_of(0, modes[i]);
+        const struct backend *ops = metered();
+        assert_good(evaluation_memory(&config, ops, scored_text(), &announced));
+        assert_good(evaluate(&config, ops, trained(0), scored_text(), NULL, NULL, &out));
+        assert_announced(announced, modes[i]);
+    }
+}
+
+static void quantising_takes_the_memory_that_it_announces(void **state) {
+    (void)state;
+    static const char *const methods[] = {
+        "quant.method=rowwise quant.clip=search",
+        "quant.method=gptq quant.calibration=train",
+        "quant.method=gptq quant.calibration=self",
+    };
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        struct network net;
+        struct quantized_model model;
+        size_t announced;
+        struct config config = config_of(0, methods[i]);
+        assert_good(network_create(&net, &config, metered(), 1, (size_t)config.train_sequence));
+        assert_good(quantize_memory(&net, &announced));
+        assert_good(quantize_model(&net, trained(0), toy_dataset(), 3, NULL, NULL, &model));
+        quantized_model_free(&model);
+        network_destroy(&net);
+        assert_announced(announced, methods[i]);
+    }
+}
+
 /* The test of the test. */
 static void the_guard_ends_who_touches_its_memory(void **state) {
     (void)state;
@@ -255,6 +339,8 @@ int main(void) {
         cmocka_unit_test(evaluation_and_learning_while_scoring_have_the_same_bits),
         cmocka_unit_test(calibrating_and_quantising_have_the_same_bits),
         cmocka_unit_test(a_golden_file_agrees),
+        cmocka_unit_test(an_evaluation_takes_the_memory_that_it_announces),
+        cmocka_unit_test(quantising_takes_the_memory_that_it_announces),
         cmocka_unit_test(a_training_that_does_not_fit_is_refused_with_the_slice_that_does),
     };
     return cmocka_run_group_tests(tests, toy_folder_make, toy_folder_remove);

@@ -109,15 +109,11 @@ static int find_run(const struct results *results, int variant, int64_t seed) {
     return -1;
 }
 
-static bool ended(const struct result_run *run) {
-    return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
-}
-
 /* Seeds from the first on of which both variants have ended. */
 static int seeds_in_a_row(const struct results *results, int variant, int baseline) {
     for (int s = 0; s < results->seed_count; s++) {
         int x = find_run(results, variant, results->seeds[s]), y = find_run(results, baseline, results->seeds[s]);
-        if (x < 0 || y < 0 || !ended(&results->runs[x]) || !ended(&results->runs[y])) return s;
+        if (x < 0 || y < 0 || !run_ended(&results->runs[x]) || !run_ended(&results->runs[y])) return s;
     }
     return results->seed_count;
 }

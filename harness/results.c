@@ -57,8 +57,7 @@ void results_free(struct results *results) {
     *results = (struct results){0};
 }
 
-/* A run that was never done is no observation; one that failed is, without a value. */
-static bool observed(const struct result_run *run) {
+bool run_ended(const struct result_run *run) {
     return strcmp(run->status, "done") == 0 || strcmp(run->status, "failed") == 0;
 }
 
@@ -67,7 +66,7 @@ bool results_peeked(const struct results *results, int *done, int *declared) {
     for (int i = 0; i < results->run_count; i++) {
         if (results->runs[i].late) continue;
         ++*declared;
-        *done += observed(&results->runs[i]);
+        *done += run_ended(&results->runs[i]);
     }
     return *done > 0 && *done < *declared && !results->looks;
 }
@@ -174,7 +173,7 @@ status results_observations(const struct results *results, const char *metric, s
     for (int i = 0; i < results->run_count; i++) {
         const struct result_run *run = &results->runs[i];
         bool failed = strcmp(run->status, "failed") == 0;
-        if (!observed(run)) continue;
+        if (!run_ended(run)) continue;
         (*observations)[(*count)++] = (struct observation){.variant = results->variants[run->variant].name,
                                                            .family = results->variants[run->variant].family,
                                                            .seed = run->seed,

@@ -86,6 +86,9 @@ struct results {
 
 void results_free(struct results *results);
 
+/* Done or failed: an observation, if one without a value. */
+bool run_ended(const struct result_run *run);
+
 /* Whether showing the results is a peek: declared runs have ended, not all of them, and no looks were declared. */
 bool results_peeked(const struct results *results, int *done, int *declared);
 

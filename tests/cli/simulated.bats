@@ -84,6 +84,15 @@ teardown() { rm -rf "$folder"; }
     fails 2 "'' names no file" hinge compare drawn --db ""
 }
 
+@test "a suite without traces has a report, and no curves in it" {
+    sed -i 's/run.backend: simulated/run.backend: simulated, simulated.trace: 0/' "$suite"
+    hinge run "$suite" --db "$db" 2>/dev/null
+    succeeds hinge report drawn --db "$db" -o "$folder/out"
+    [ -s "$folder/out/drawn.pdf" ]
+    [ -s "$folder/out/drawn/slopes.pdf" ]
+    [ ! -e "$folder/out/drawn/curves.pdf" ]
+}
+
 @test "some variants drawn and others measured are refused" {
     sed -i 's/same: .*/same: {run.backend: cpu}/' "$suite"
     fails 2 "variant same: run.backend differs" hinge plan "$suite" --db "$db"

@@ -75,7 +75,7 @@ struct mamba_gradients {
 
 /* What the forward pass of one mixer keeps for the backward pass. R = batch*time rows. A backend whose scan makes each
  * head's B and C where it uses them (`scan_makes_vectors`) has rate and phase instead of b, c, cosine and sine, and its
- * own order for what is (R, heads) or (R, groups) here; the others have no rate and phase. */
+ * own order for what is (R, heads), (R, groups) or (R, angles) here; the others have no rate and phase. */
 struct mamba_tape {
     act *b, *c;          /* (R, heads, state) after norm, bias and rotation */
     act *cosine, *sine;  /* (R, heads, angles) of the phase; may be NULL when angles is 0 */

@@ -95,6 +95,17 @@ static void device_launch(const char *name, void (*kernel)(Parameters...), dim3 
 #endif
 }
 
+/* --- a lane's scratch, piece by piece ----------------------------------------------------------------------------- */
+
+/* The next piece of what is laid out from `base` on, each on 256 bytes; used: bytes so far. With base NULL, only
+ * counted. */
+static inline size_t scratch_bytes(size_t bytes) { return ceil_div(bytes, 256) * 256; }
+template <typename T> static inline T *take_scratch(void *base, size_t *used, size_t count) {
+    T *at = reinterpret_cast<T *>(static_cast<char *>(base) + *used);
+    *used += scratch_bytes(count * sizeof(T));
+    return at;
+}
+
 /* --- reductions: every thread of the warp or block gets the result; the order is fixed -----------------------------
  */
 

@@ -28,25 +28,18 @@ struct sorting {
     size_t bytes;
 };
 
-template <typename T> static T *take(char *base, size_t *used, size_t count) {
-    T *at = reinterpret_cast<T *>(base + *used);
-    *used += ceil_div(count * sizeof(T), 256) * 256;
-    return at;
-}
-
 static struct sorting sorting_of(void *scratch, size_t rows, size_t dim, size_t entries) {
     struct sorting s = {};
-    char *base = static_cast<char *>(scratch);
     s.rows = rows, s.dim = dim, s.entries = entries;
     s.tiles = ceil_div(rows, TILE);
     s.segments = ceil_div(rows, SEGMENT);
-    s.counts = take<uint32_t>(base, &s.bytes, s.tiles * entries);
-    s.start = take<uint32_t>(base, &s.bytes, entries);
-    s.rank = take<uint32_t>(base, &s.bytes, rows);
-    s.sorted = take<uint32_t>(base, &s.bytes, rows);
-    s.sorted_ids = take<int32_t>(base, &s.bytes, rows);
-    s.heads = take<float>(base, &s.bytes, s.segments * dim);
-    s.tails = take<float>(base, &s.bytes, s.segments * dim);
+    s.counts = take_scratch<uint32_t>(scratch, &s.bytes, s.tiles * entries);
+    s.start = take_scratch<uint32_t>(scratch, &s.bytes, entries);
+    s.rank = take_scratch<uint32_t>(scratch, &s.bytes, rows);
+    s.sorted = take_scratch<uint32_t>(scratch, &s.bytes, rows);
+    s.sorted_ids = take_scratch<int32_t>(scratch, &s.bytes, rows);
+    s.heads = take_scratch<float>(scratch, &s.bytes, s.segments * dim);
+    s.tails = take_scratch<float>(scratch, &s.bytes, s.segments * dim);
     return s;
 }
 

@@ -14,22 +14,15 @@ enum {
     OWN = GPTQ_BLOCK / (int)WARP /* columns of a block that a lane owns: lane, lane + 32, .. */
 };
 
-template <typename T> static T *take(char *base, size_t *used, size_t count) {
-    T *at = reinterpret_cast<T *>(base + *used);
-    *used += ceil_div(count * sizeof(T), 256) * 256;
-    return at;
-}
-
 static gptq lay_out(void *scratch, size_t rows, size_t cols) {
     gptq p = {};
-    char *base = static_cast<char *>(scratch);
     p.rows = rows, p.cols = cols, p.size = ceil_div(cols, SIDE) * SIDE;
-    p.hessian = take<double>(base, &p.bytes, p.size * p.size);
-    p.inverse = take<double>(base, &p.bytes, p.size * p.size);
-    p.weights = take<double>(base, &p.bytes, rows * cols);
-    p.errors = take<double>(base, &p.bytes, rows * GPTQ_BLOCK);
-    p.diagonal = take<double>(base, &p.bytes, cols + 1);
-    p.order = take<uint32_t>(base, &p.bytes, cols);
+    p.hessian = take_scratch<double>(scratch, &p.bytes, p.size * p.size);
+    p.inverse = take_scratch<double>(scratch, &p.bytes, p.size * p.size);
+    p.weights = take_scratch<double>(scratch, &p.bytes, rows * cols);
+    p.errors = take_scratch<double>(scratch, &p.bytes, rows * GPTQ_BLOCK);
+    p.diagonal = take_scratch<double>(scratch, &p.bytes, cols + 1);
+    p.order = take_scratch<uint32_t>(scratch, &p.bytes, cols);
     return p;
 }
 

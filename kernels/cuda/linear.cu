@@ -9,7 +9,7 @@
  * Scratch: the rounded weights, then the workspace of cuBLASLt. */
 #include "kernels/cuda/product.cuh"
 
-static size_t rounded_bytes(size_t count) { return ceil_div(count * sizeof(bf16), 256) * 256; }
+static size_t rounded_bytes(size_t count) { return scratch_bytes(count * sizeof(bf16)); }
 
 extern "C" size_t cuda_linear_scratch(size_t, size_t out, size_t in) {
     return rounded_bytes(out * in) + PRODUCT_WORKSPACE;

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(PREPARE_THREADS) gradient_tokens(prepare_gradi
 /* The lane's scratch, forward and backward; returns its bytes. */
 static size_t lay_out_scratch(prepare_gradients *a, void *scratch, const struct mamba_shape *s) {
     size_t pairs = s->batch * s->heads * mamba_chunks(s) * s->angles, turns = pairs * sizeof(uint32_t);
-    size_t behind = (pairs * sizeof(float) + 255) / 256 * 256;
+    size_t behind = scratch_bytes(pairs * sizeof(float));
     size_t dt_bias = s->batch * token_tiles(*s) * s->heads * sizeof(float);
     a->behind = (float *)scratch;
     a->dt_bias = (float *)((char *)scratch + behind);

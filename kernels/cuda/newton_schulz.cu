@@ -27,24 +27,17 @@ struct layout {
     size_t bytes;
 };
 
-static size_t take(size_t *used, size_t bytes) {
-    size_t at = *used;
-    *used += ceil_div(bytes, 256) * 256;
-    return at;
-}
-
-static struct layout layout_of(char *base, size_t batch, size_t rows, size_t cols) {
+static struct layout layout_of(void *scratch, size_t batch, size_t rows, size_t cols) {
     struct layout l = {};
     l.n = rows < cols ? rows : cols;
     l.longer = rows < cols ? cols : rows;
     l.count = rows * cols;
-    size_t whole = batch * l.count * sizeof(bf16), square = batch * l.n * l.n * sizeof(bf16);
-    l.x = reinterpret_cast<bf16 *>(base + take(&l.bytes, whole));
-    l.next = reinterpret_cast<bf16 *>(base + take(&l.bytes, whole));
-    l.a = reinterpret_cast<bf16 *>(base + take(&l.bytes, square));
-    l.b = reinterpret_cast<bf16 *>(base + take(&l.bytes, square));
-    l.partial = reinterpret_cast<double *>(base + take(&l.bytes, batch * NORM_BLOCKS * sizeof(double)));
-    l.workspace = base + take(&l.bytes, PRODUCT_WORKSPACE);
+    l.x = take_scratch<bf16>(scratch, &l.bytes, batch * l.count);
+    l.next = take_scratch<bf16>(scratch, &l.bytes, batch * l.count);
+    l.a = take_scratch<bf16>(scratch, &l.bytes, batch * l.n * l.n);
+    l.b = take_scratch<bf16>(scratch, &l.bytes, batch * l.n * l.n);
+    l.partial = take_scratch<double>(scratch, &l.bytes, batch * NORM_BLOCKS);
+    l.workspace = take_scratch<char>(scratch, &l.bytes, PRODUCT_WORKSPACE);
     return l;
 }
 

@@ -367,18 +367,13 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
 /* The tensors of `a` that are in the lane's scratch; returns their bytes. */
 static size_t lay_out_scratch(backward_arguments *a, bf16 **gradients, void *scratch, const struct mamba_shape *s) {
     size_t used = 0, tiles = s->batch * mamba_chunks(s), heads = tiles * s->heads;
-    auto take = [&](size_t bytes) {
-        char *at = (char *)scratch + used;
-        used += (bytes + 255) / 256 * 256;
-        return at;
-    };
     size_t padded = s->state <= 64 ? 0 : s->state <= 128 ? 128 : 256;
-    *gradients = (bf16 *)take(heads * s->head_dim * s->state * sizeof(bf16));
-    a->sums = (float4 *)take(tiles * s->groups * 2 * padded / 8 / PARTS * SSD_THREADS * sizeof(float4));
-    a->biases = (float *)take(heads * 2 * s->state * sizeof(float));
-    a->norms = (float *)take(tiles * 2 * s->groups * s->state * sizeof(float));
-    a->last = (float *)take(heads * sizeof(float));
-    a->dd = (float *)take(heads * sizeof(float));
+    *gradients = take_scratch<bf16>(scratch, &used, heads * s->head_dim * s->state);
+    a->sums = take_scratch<float4>(scratch, &used, tiles * s->groups * 2 * padded / 8 / PARTS * SSD_THREADS);
+    a->biases = take_scratch<float>(scratch, &used, heads * 2 * s->state);
+    a->norms = take_scratch<float>(scratch, &used, tiles * 2 * s->groups * s->state);
+    a->last = take_scratch<float>(scratch, &used, heads);
+    a->dd = take_scratch<float>(scratch, &used, heads);
     return used;
 }
 

@@ -44,13 +44,9 @@ static int count_comparisons(const struct comparand *c) {
     return count;
 }
 
-/* Every comparison may spend its share of alpha over its looks. */
-static status plan_looks(const struct invocation *in, struct comparand *c) {
-    const char *text = cli_text(in, "looks");
+static status read_looks(const char *text, struct looks *looks) {
     size_t n[MOST_LOOKS + 1];
-    int count = 0, family = count_comparisons(c);
-    enum spending spending = SPEND_OBRIEN_FLEMING;
-    if (!text) return NULL;
+    int count = 0;
     for (char *end; count <= MOST_LOOKS; text = end + 1) {
         long value = strtol(text, &end, 10);
         if (end == text || value < 0 || (*end && *end != ','))
@@ -58,15 +54,36 @@ static status plan_looks(const struct invocation *in, struct comparand *c) {
         n[count++] = (size_t)value;
         if (!*end) break;
     }
-    spending_find(cli_text(in, "spending"), &spending);
+    if (count > MOST_LOOKS)
+        return status_new(STATUS_USAGE, "--looks: from 1 to %d are possible, not %d", MOST_LOOKS, count);
+    memcpy(looks->n, n, (size_t)count * sizeof *n);
+    looks->count = count;
+    return NULL;
+}
+
+/* Every comparison may spend its share of alpha over its looks; the declared ones are planned anew where the command
+ * line changes what they spend. */
+static status plan_looks(const struct invocation *in, struct comparand *c) {
+    const char *text = cli_text(in, "looks");
+    const struct look_plan *declared = c->design.looks;
+    struct looks looks = {0};
+    int family = count_comparisons(c);
+    if (text)
+        TRY(read_looks(text, &looks));
+    else if (declared && (cli_given(in, "alpha") || cli_given(in, "correction") || cli_given(in, "spending"))) {
+        looks = (struct looks){.spending = declared->spending, .count = declared->count};
+        memcpy(looks.n, declared->n, sizeof looks.n);
+    } else
+        return NULL;
+    if (text || cli_given(in, "spending")) spending_find(cli_text(in, "spending"), &looks.spending);
     double alpha = c->design.correction == CORRECT_NONE || family < 2 ? c->design.alpha : c->design.alpha / family;
-    TRY(look_plan_make(spending, n, count, alpha, &c->looks));
+    TRY(look_plan_make(looks.spending, looks.n, looks.count, alpha, &c->looks));
     c->design.looks = &c->looks;
     return NULL;
 }
 
 static status override_design(const struct invocation *in, struct comparand *c) {
-    static const char *const decisions[] = {"baseline", "test", "correction", "alpha", "margin", "looks"};
+    static const char *const decisions[] = {"baseline", "test", "correction", "alpha", "margin", "looks", "spending"};
     struct design *d = &c->design;
     const char *text;
     if ((text = cli_text(in, "baseline"))) d->baseline = text;
@@ -142,6 +159,8 @@ static void print_design(const struct comparand *c, const struct comparison_tabl
     if (t->groups > 1) printf(", %d declared families", t->groups);
     printf("\n");
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
+    if (metric_find(c->metric) && metric_find(c->metric)->timed)
+        printf("Times are compared seed by seed, where one machine trained both.\n");
     if (c->undeclared) printf("This differs from what the suite declares: late, and exploratory.\n");
     if (preliminary(c, t)) printf("Not all planned runs are done: preliminary.\n");
     print_caveats(&c->results);
@@ -303,6 +322,7 @@ static json_t *row_json(const struct comparand *c, const struct comparison *row)
     json_object_set_new(out, "n", json_integer((json_int_t)row->summary.n));
     json_object_set_new(out, "failed", json_integer((json_int_t)row->summary.failed));
     json_object_set_new(out, "pairs", json_integer((json_int_t)row->pairs));
+    json_object_set_new(out, "seeds_on_two_machines", json_integer((json_int_t)row->two_machines));
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         json_object_set_new(out, figures[i].name, json_number(figure_of(row, figures[i].offset)));
     add_tests(&c->design, row, out);

@@ -176,6 +176,7 @@ status results_observations(const struct results *results, const char *metric, s
         if (!run_ended(run)) continue;
         (*observations)[(*count)++] = (struct observation){.variant = results->variants[run->variant].name,
                                                            .family = results->variants[run->variant].family,
+                                                           .machine = metric_rows[which].timed ? run->node : NULL,
                                                            .seed = run->seed,
                                                            .value = failed ? (double)NAN : figure(run, which),
                                                            .failed = failed,

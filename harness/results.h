@@ -111,6 +111,7 @@ const struct metric_row *metric_find(const char *name); /* NULL when there is no
  * known ones and the nearest. */
 status results_metric(const struct results *results, int run, const char *metric, double *value);
 
-/* One observation per run of the declared metric. Caller frees *observations. */
+/* One observation per run of the declared metric; a time with the machine that took it. Caller frees *observations,
+ * whose names point into results. */
 status results_observations(const struct results *results, const char *metric, struct observation **observations,
                             size_t *count);

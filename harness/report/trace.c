@@ -70,12 +70,18 @@ static void mark_variant(const struct analysis *a, int variant, bool with_metric
     }
 }
 
+/* A run that failed is compared wherever it ran. */
+static bool same_machine(const struct analysis *a, int variant, int seed) {
+    return !analysis_both(a, variant, seed) || analysis_block(a, variant, seed);
+}
+
 /* Of the first `seeds` ones. */
 static void mark_pairs(const struct analysis *a, int row, int seeds, bool *used) {
     const struct comparison *c = &a->table.rows[row];
     for (int s = 0; s < seeds; s++) {
         int runs[] = {analysis_run(a, analysis_variant(a, row), s), analysis_run(a, a->baseline, s)};
         bool there[] = {runs[0] >= 0 && compared(a, c, runs[0]), runs[1] >= 0 && compared(a, c, runs[1])};
+        if (a->metric->timed && !(there[0] && there[1] && same_machine(a, analysis_variant(a, row), s))) continue;
         for (int k = 0; k < 2; k++)
             if (there[k] && (!c->paired || there[!k])) used[runs[k]] = true;
     }

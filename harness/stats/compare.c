@@ -106,7 +106,7 @@ static status take_look(const struct design *design, const struct grouping *g, i
     *taken = s.shared == plan->n[k];
     if (*taken) {
         struct look_result *look = &row->looks[row->look_count++];
-        *look = (struct look_result){plan->n[k], s.data.pairs, NAN, NAN};
+        *look = (struct look_result){plan->n[k], s.data.pairs, e.delta, e.error, NAN, NAN};
         if (!isnan(e.error)) {
             look->statistic = e.delta == 0.0 ? 0.0 : e.delta / e.error;
             look->boundary = -student_quantile(plan->level[k] / 2.0, e.freedom);
@@ -153,12 +153,20 @@ static status summarise_series(const struct series *s, struct comparison *row) {
     return NULL;
 }
 
+static size_t count_failed(const struct series *s) {
+    size_t count = 0;
+    for (size_t i = 0; i < s->count; i++)
+        count += s->entries[i].observation->failed || !isfinite(s->entries[i].observation->value);
+    return count;
+}
+
 /* A test by pairs stands back for its counterpart when no seed is shared. */
 static void choose_test(const struct design *design, const struct sample_pair *s, struct comparison *row) {
     const struct test_row *declared = &test_rows[design->test];
     row->test = declared->pairs && !s->shared ? declared->unpaired : design->test;
     row->paired = test_rows[row->test].pairs;
     row->pairs = s->data.pairs;
+    row->two_machines = s->two_machines;
     row->units = units_of(row, &s->data);
 }
 
@@ -168,6 +176,7 @@ static status fill_row(const struct design *design, const struct grouping *g, in
     TRY(summarise_series(&g->series[v], row));
     row->test = design->test;
     if (v == 0) return NULL;
+    row->baseline_failed = count_failed(&g->series[0]);
     TRY(sample_pair_make(&g->series[v], &g->series[0], design, 0, &s));
     choose_test(design, &s, row);
     row->late |= row->paired ? s.late : s.late_sample;
@@ -255,13 +264,24 @@ static size_t seeds_for_margin(const struct design *design, double sd_baseline, 
     return row->sd_delta > 0.0 ? seeds_for_power(design->margin / row->sd_delta, PLANNED_POWER, alpha) : 2;
 }
 
+/* Every comparison has its share of alpha for all looks, unless nothing is corrected. */
+static void fill_repeated_interval(const struct design *design, struct comparison *row) {
+    if (!row->look_count || (design->correction == CORRECT_NONE && row->family > 1)) return;
+    const struct look_result *last = &row->looks[row->look_count - 1];
+    row->family_low = last->delta - last->boundary * last->error;
+    row->family_high = last->delta + last->boundary * last->error;
+}
+
 static void plan_row(const struct design *design, double sd_baseline, struct comparison *row) {
     double share = row->family > 1 ? design->alpha / row->family : design->alpha;
     double alpha = design->correction == CORRECT_HOLM ? share : design->alpha;
     struct estimate e = {row->delta, row->error, row->freedom};
     row->needed_n = needed_seeds(row->test, design->correction, design->alpha, (size_t)row->family);
     if (isnan(row->error)) return;
-    estimate_interval(e, share, &row->family_low, &row->family_high);
+    if (design->looks)
+        fill_repeated_interval(design, row);
+    else
+        estimate_interval(e, share, &row->family_low, &row->family_high);
     row->mde80 = row->error * detectable_shift(PLANNED_POWER, row->freedom, alpha);
     row->seeds_needed = seeds_for_margin(design, sd_baseline, alpha, row);
 }

@@ -92,12 +92,20 @@ static status parse_seed(const struct reader *r, const char *text, int64_t *seed
     return NULL;
 }
 
+/* What is squared and cubed must neither overflow nor vanish. */
+static bool is_usable(double value) {
+    return value == 0.0 || !isfinite(value) || (fabs(value) >= CSV_LEAST && fabs(value) <= CSV_MOST);
+}
+
 static status parse_value(const struct reader *r, const char *text, struct observation *row) {
     char *end;
+    errno = 0;
     row->value = strtod(text, &end);
     row->failed = !*text || strcasecmp(text, "failed") == 0;
     if (!row->failed && (end == text || *end))
         return wrong(r, "the value must be a number, or 'failed', or empty", text);
+    if (errno == ERANGE || !is_usable(row->value))
+        return wrong(r, "values from 1e-30 to 1e30 in size, and 0, can be compared; choose another unit for", text);
     if (row->failed) row->value = NAN;
     return NULL;
 }

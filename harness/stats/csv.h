@@ -11,6 +11,9 @@ struct csv_observations {
     char *text;
 };
 
+#define CSV_LEAST 1e-30 /* of a value's size, unless it is 0 */
+#define CSV_MOST 1e30
+
 /* Failures name file and line, and what was expected there. Nothing is left allocated then. */
 status csv_read(const char *path, struct csv_observations *out);
 void csv_free(struct csv_observations *csv);

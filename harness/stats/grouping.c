@@ -129,23 +129,41 @@ static void add_pair(const struct observation *v, const struct observation *b, c
     out->late |= v->late || b->late;
 }
 
+/* A run that failed is worse than any time, wherever it ran. */
+static bool comparable(const struct observation *v, const struct observation *b) {
+    return !v->machine || !b->machine || failed(v) || failed(b) || strcmp(v->machine, b->machine) == 0;
+}
+
 static void add_pairs(const struct series *variant, const struct series *baseline, const struct filler *f,
                       struct sample_pair *out) {
     for (size_t i = 0, j = 0; i < variant->count && j < baseline->count;) {
         const struct entry *v = &variant->entries[i], *b = &baseline->entries[j];
         int64_t x = v->observation->seed, y = b->observation->seed;
-        if (x == y && in_look(v, f->first)) add_pair(v->observation, b->observation, f, out);
+        if (x == y && in_look(v, f->first)) {
+            if (comparable(v->observation, b->observation))
+                add_pair(v->observation, b->observation, f, out);
+            else
+                out->two_machines++;
+        }
         i += x <= y;
         j += y <= x;
     }
 }
 
+/* Also without pairs, times are compared only where one machine took both of a seed. */
+static bool in_block(const struct observation *o, const struct series *other) {
+    if (!o->machine) return true;
+    for (size_t i = 0; i < other->count; i++)
+        if (other->entries[i].observation->seed == o->seed) return comparable(o, other->entries[i].observation);
+    return false;
+}
+
 /* The values of a series: the finite ones, and all with failed ones as the worst. */
-static void add_sample(const struct series *s, const struct filler *f, double *finite, size_t *n, double *ranked,
-                       size_t *ranked_n) {
+static void add_sample(const struct series *s, const struct series *other, const struct filler *f, double *finite,
+                       size_t *n, double *ranked, size_t *ranked_n) {
     for (size_t i = 0; i < s->count; i++) {
         const struct observation *o = s->entries[i].observation;
-        if (!in_look(&s->entries[i], f->first)) continue;
+        if (!in_look(&s->entries[i], f->first) || !in_block(o, other)) continue;
         ranked[(*ranked_n)++] = failed(o) ? f->worst : o->value;
         if (!failed(o)) finite[(*n)++] = o->value;
     }
@@ -168,8 +186,8 @@ status sample_pair_make(const struct series *variant, const struct series *basel
     double *x = next + 4 * most, *ranked_x = x + n, *y = ranked_x + n, *ranked_y = y + m;
     struct test_data *data = &out->data;
     add_pairs(variant, baseline, &f, out);
-    add_sample(variant, &f, x, &data->n, ranked_x, &data->ranked_n);
-    add_sample(baseline, &f, y, &data->m, ranked_y, &data->ranked_m);
+    add_sample(variant, baseline, &f, x, &data->n, ranked_x, &data->ranked_n);
+    add_sample(baseline, variant, &f, y, &data->m, ranked_y, &data->ranked_m);
     data->differences = f.differences, data->ranked_differences = f.ranked_differences;
     data->variant = x, data->ranked_variant = ranked_x, data->baseline = y, data->ranked_baseline = ranked_y;
     out->paired_variant = f.paired_variant, out->paired_baseline = f.paired_baseline;

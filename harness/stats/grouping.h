@@ -29,7 +29,8 @@ void grouping_free(struct grouping *g);
 struct sample_pair {
     struct test_data data;
     const double *paired_variant, *paired_baseline; /* (data.pairs) */
-    size_t shared;                                  /* seeds that both have, finite or not */
+    size_t shared;                                  /* seeds that both have, finite or not, and may be compared */
+    size_t two_machines;                            /* seeds that both have, but with times of two machines */
     bool late;                                      /* of a pair that is used */
     bool late_sample;                               /* of any value of the variant or the baseline */
     double *memory;

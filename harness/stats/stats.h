@@ -38,6 +38,8 @@ struct observation {
     bool failed;        /* crashed or diverged: counted and shown, never dropped silently */
     bool late;          /* added after the declaration was frozen */
     const char *family; /* of the variant's comparison: those of one name are corrected together; NULL is "" */
+    const char
+        *machine; /* of a time: compared only with the same seed's on the same machine; NULL: it does not matter */
 };
 
 enum test_kind { TEST_PAIRED_T, TEST_SIGN_FLIP, TEST_WILCOXON, TEST_WELCH, TEST_MANN_WHITNEY, TEST_KINDS };
@@ -85,6 +87,7 @@ enum { FEW_SEEDS = 10 };   /* at so few a bootstrap interval is too narrow */
 /* What was seen at one declared look. */
 struct look_result {
     size_t n, pairs;            /* seeds of the look; those of them that could be paired */
+    double delta, error;        /* mean difference of these pairs, and its standard error */
     double statistic, boundary; /* t; significant when |t| reaches the boundary */
 };
 
@@ -93,16 +96,20 @@ struct comparison {
     char *variant;
     bool late; /* some value that it rests on was added after the declaration */
     struct summary summary;
-    enum test_kind test; /* declared, or its unpaired counterpart when no seed is shared */
-    bool paired;         /* the figures below are of pairs; otherwise of two samples */
-    size_t pairs;        /* seeds present and finite in both */
-    size_t units;        /* seeds that the test used: pairs; the smaller sample when unpaired; ranks: failed too */
-    double delta, ci_low, ci_high;  /* mean difference; Student t, or Welch, at 1 - alpha, not adjusted */
-    double family_low, family_high; /* the same at 1 - alpha / family: all intervals of the family hold together */
-    double bca_low, bca_high;       /* bootstrap of the paired differences at 1 - alpha; when thorough */
-    double sd_delta;                /* of the paired differences */
-    double error, freedom;          /* of delta: standard error, degrees of freedom */
-    double rho;                     /* correlation of the pairs; NAN when undefined */
+    enum test_kind test;    /* declared, or its unpaired counterpart when no seed is shared */
+    bool paired;            /* the figures below are of pairs; otherwise of two samples */
+    size_t pairs;           /* seeds present and finite in both */
+    size_t baseline_failed; /* seeds of the baseline that failed or are not finite */
+    size_t two_machines;    /* seeds left out because their two times were taken on different machines */
+    size_t units;           /* seeds that the test used: pairs; the smaller sample when unpaired; ranks: failed too */
+    double delta, ci_low, ci_high; /* mean difference; Student t, or Welch, at 1 - alpha, not adjusted */
+    double family_low,
+        family_high;          /* at 1 - alpha / family: all intervals of the family hold together; with looks, over
+                                 them too: delta +- boundary x error of the last (Jennison & Turnbull 1989) */
+    double bca_low, bca_high; /* bootstrap of the paired differences at 1 - alpha; when thorough */
+    double sd_delta;          /* of the paired differences */
+    double error, freedom;    /* of delta: standard error, degrees of freedom */
+    double rho;               /* correlation of the pairs; NAN when undefined */
     double p_of[TEST_KINDS], adjusted_of[TEST_KINDS]; /* of all tests when thorough, else of the row's test */
     double p, p_adjusted;                             /* of the row's test; adjusted over the family */
     int direction;                      /* of the row's test: -1 the variant is lower, +1 higher, 0 neither */

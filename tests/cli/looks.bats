@@ -35,6 +35,14 @@ YAML
     [[ $output == *"0 stages done now"* ]]
 }
 
+@test "another alpha or spending on the command line moves the boundaries, and is no longer the declared design" {
+    hinge run batch.yaml --db batch.db 2>&1
+    boundary() { hinge compare batch --db batch.db --json "$@" | json 'd["variants"][2]["looks"][-1]["boundary"], d["declared"]'; }
+    [[ $(boundary) == "(2.78"*", True)" ]]
+    [[ $(boundary --alpha 0.001) == "(5.14"*", False)" ]]
+    [[ $(boundary --spending pocock) == "(3.47"*", False)" ]]
+}
+
 @test "the looks are frozen with the suite" {
     hinge run batch.yaml --db batch.db 2>&1
     sed -i 's/obrien-fleming/pocock/' batch.yaml

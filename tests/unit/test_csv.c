@@ -71,8 +71,8 @@ static void quotes_crlf_and_a_byte_order_mark_are_read(void **state) {
 static void failed_seeds_are_kept_as_failed(void **state) {
     (void)state;
     struct csv_observations csv;
-    assert_null(read_text("variant,seed,value\na,1,failed\na,2,\na,3,nan\na,4,1\n", &csv));
-    assert_int_equal(csv.count, 4);
+    assert_null(read_text("variant,seed,value\na,1,failed\na,2,\na,3,nan\na,4,0\na,5,inf\n", &csv));
+    assert_int_equal(csv.count, 5);
     assert_true(csv.rows[0].failed && csv.rows[1].failed && isnan(csv.rows[2].value) && !csv.rows[3].failed);
     csv_free(&csv);
 }
@@ -85,6 +85,8 @@ static void what_is_wrong_is_named_with_its_line(void **state) {
     assert_refused("variant,seed,value,variant\n", ":1: a column stands twice in the header: 'variant'");
     assert_refused("variant,seed,value\na,1,2\n\na,1.5,2\n", ":4: the seed must be a whole number: '1.5'");
     assert_refused("variant,seed,value\na,1,two\n", ":2: the value must be a number");
+    assert_refused("variant,seed,value\na,1,1e400\n", ":2: values from 1e-30 to 1e30 in size, and 0, can be compared");
+    assert_refused("variant,seed,value\na,1,-1e-170\n", "choose another unit for: '-1e-170'");
     assert_refused("variant,seed,value\na,99999999999999999999,2\n", ":2: the seed must be a whole number");
     assert_refused("variant,seed,value\na,1\n", ":2: 2 fields; the header has 3");
     assert_refused("variant,seed,value\n\"a,1,2\n", ":2: a quoted field has no closing quote");

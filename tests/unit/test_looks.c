@@ -160,19 +160,22 @@ static void a_comparison_stops_at_the_first_boundary_and_follows_the_order_of_th
     make_plan(SPEND_POCOCK, n, 3, 0.05, &plan);
     struct design design = {.baseline = "plain", .alpha = 0.05, .looks = &plan};
     for (int i = 0; i < 7; i++) {
-        o[2 * i] = (struct observation){"plain", 1000 - i, 1.0, false, false, NULL};
-        o[2 * i + 1] = (struct observation){"variant", 1000 - i, 1.0 + d[i], false, false, NULL};
+        o[2 * i] = (struct observation){"plain", 1000 - i, 1.0, false, false, NULL, NULL};
+        o[2 * i + 1] = (struct observation){"variant", 1000 - i, 1.0 + d[i], false, false, NULL, NULL};
     }
     struct comparison row = compare_two(&design, o, 14);
     assert_int_equal(row.look_count, 1);
     assert_int_equal(row.stopped, 0);
     assert_int_equal(row.verdict, VERDICT_BETTER);
     assert_near(row.looks[0].statistic, -0.01 / (0.001 / sqrt(3.0)), 1e-6);
+    assert_near(row.family_high, -0.01 + plan.boundary[0] * 0.001 / sqrt(3.0), 1e-9);
+    assert_true(row.family_high < 0.0 && row.ci_high > 0.0); /* the seeds after the look are not of it */
     for (int i = 0; i < 7; i++) o[2 * i + 1].value = 1.0 + d[6 - i];
     row = compare_two(&design, o, 14);
     assert_int_equal(row.look_count, 3);
     assert_int_equal(row.stopped, -1);
     assert_int_equal(row.verdict, VERDICT_INCONCLUSIVE);
+    assert_true(row.family_low < row.ci_low && row.family_high > row.ci_high);
     row = compare_two(&design, o, 12); /* the sixth seed: the third look is not yet there */
     assert_int_equal(row.look_count, 2);
 }

@@ -203,8 +203,8 @@ static size_t study(struct observation *out, size_t seeds) {
         for (size_t v = 0; v < COUNT(names); v++) {
             double noise = 0.01 * ((double)(s * 7 % 5) - 2.0);
             double own = wobble[v] * ((double)((s * 3 + v) % 5) - 2.0);
-            out[count++] =
-                (struct observation){names[v], (int64_t)(100 - s), 1.3 + noise + shift[v] + own, false, false, NULL};
+            out[count++] = (struct observation){
+                names[v], (int64_t)(100 - s), 1.3 + noise + shift[v] + own, false, false, NULL, NULL};
         }
     return count;
 }
@@ -329,7 +329,7 @@ static void claims_about_the_margin_are_adjusted_too(void **state) {
     struct comparison_table t;
     for (int v = 0; v < 5; v++)
         for (int s = 0; s < 3; s++)
-            o[v * 3 + s] = (struct observation){names[v], s, 1.0 + differences[v][s], false, false, NULL};
+            o[v * 3 + s] = (struct observation){names[v], s, 1.0 + differences[v][s], false, false, NULL, NULL};
     assert_compares(&by_t, o, 15, &t);
     const struct comparison *far = row_of(&t, "far"), *near = row_of(&t, "near");
     assert_true(far->p_margin < 0.05 && far->p_margin_adjusted >= 0.05);
@@ -397,9 +397,9 @@ static void correlation_and_superiority_describe_the_pairs(void **state) {
     const double tied[] = {1.1, 1.2, 1.1, 1.3, 1.3}; /* 3 ties, 1 lower, 1 higher */
     struct observation o[15];
     for (int i = 0; i < 5; i++) {
-        o[10 + i] = (struct observation){"tied", i, tied[i], false, false, NULL};
-        o[i] = (struct observation){"base", i, x[i], false, false, NULL};
-        o[5 + i] = (struct observation){"other", i, y[i], false, false, NULL};
+        o[10 + i] = (struct observation){"tied", i, tied[i], false, false, NULL, NULL};
+        o[i] = (struct observation){"base", i, x[i], false, false, NULL, NULL};
+        o[5 + i] = (struct observation){"other", i, y[i], false, false, NULL, NULL};
     }
     struct comparison_table t;
     struct design design = {.baseline = "base", .alpha = 0.05};

@@ -31,9 +31,9 @@ static void fill(double *d, size_t n, double shift) {
 
 /* Rows of two variants whose seeds are not shared, or are. */
 static size_t observe(struct observation *o, const double *x, size_t n, const double *y, size_t m, int64_t first_y) {
-    for (size_t i = 0; i < n; i++) o[i] = (struct observation){"variant", (int64_t)i, x[i], false, false, NULL};
+    for (size_t i = 0; i < n; i++) o[i] = (struct observation){"variant", (int64_t)i, x[i], false, false, NULL, NULL};
     for (size_t i = 0; i < m; i++)
-        o[n + i] = (struct observation){"plain", first_y + (int64_t)i, y[i], false, false, NULL};
+        o[n + i] = (struct observation){"plain", first_y + (int64_t)i, y[i], false, false, NULL, NULL};
     return n + m;
 }
 
@@ -111,6 +111,29 @@ static void without_shared_seeds_the_unpaired_test_stands_in(void **state) {
     assert_int_equal(row.test, TEST_MANN_WHITNEY);
     assert_near(row.p, 0.08225108225108226, EXACT);
     assert_near(row.attainable_p, 2.0 / 462.0, EXACT);
+}
+
+static void times_of_two_machines_are_not_compared(void **state) {
+    (void)state;
+    struct observation o[12];
+    struct design design = {.baseline = "plain", .test = TEST_PAIRED_T, .alpha = 0.05};
+    const double x[] = {11, 12.5, 13, 14.5, 90, 95}, y[] = {10, 11, 12, 13, 14, 15};
+    size_t n = observe(o, x, 6, y, 6, 0);
+    for (size_t i = 0; i < n; i++) o[i].machine = i == 4 || i == 5 ? "slow" : "fast";
+    struct comparison row = compare_two(&design, o, n);
+    assert_int_equal(row.pairs, 4);
+    assert_int_equal(row.two_machines, 2);
+    assert_near(row.delta, 1.25, EXACT);
+    design.test = TEST_WELCH;
+    assert_near(compare_two(&design, o, n).delta, 1.25, EXACT);
+    o[5].failed = true; /* worse than any time, wherever it ran */
+    design.test = TEST_WILCOXON;
+    assert_int_equal(compare_two(&design, o, n).units, 5);
+    for (size_t i = 0; i < 6; i++) o[i].machine = "slow", o[i].failed = false;
+    for (int test = 0; test < TEST_KINDS; test++) {
+        design.test = (enum test_kind)test;
+        assert_int_equal(compare_two(&design, o, n).verdict, VERDICT_TOO_FEW);
+    }
 }
 
 static void failed_seeds_rank_worst(void **state) {
@@ -249,7 +272,7 @@ static void simultaneous_intervals_are_those_of_alpha_over_the_family(void **sta
     struct design design = {.baseline = "plain", .alpha = 0.05};
     for (int i = 0; i < 15; i++)
         o[i] = (struct observation){
-            i < 5 ? "plain" : i < 10 ? "a" : "b", i % 5, i < 5 ? 0.0 : five[i % 5], false, false, NULL};
+            i < 5 ? "plain" : i < 10 ? "a" : "b", i % 5, i < 5 ? 0.0 : five[i % 5], false, false, NULL, NULL};
     assert_null(compare_variants(&design, o, 15, &t));
     double low, high;
     interval_t(five, 5, 0.025, &low, &high);
@@ -280,6 +303,7 @@ int main(void) {
         cmocka_unit_test(rank_sums_agree_with_scipy_also_with_ties),
         cmocka_unit_test(welch_agrees_with_scipy),
         cmocka_unit_test(without_shared_seeds_the_unpaired_test_stands_in),
+        cmocka_unit_test(times_of_two_machines_are_not_compared),
         cmocka_unit_test(failed_seeds_rank_worst),
         cmocka_unit_test(bca_agrees_with_scipy_on_all_resamples),
         cmocka_unit_test(bca_counts_all_resamples_up_to_ten_pairs),

@@ -108,3 +108,64 @@ setup() {
     fails 2 "must ascend from 2 on" hinge compare --csv values.csv --baseline plain --looks 3,3
     fails 2 "--looks: whole numbers separated by commas" hinge compare --csv values.csv --baseline plain --looks 3,x
 }
+
+table() { # VARIANT VALUE...: rows of seeds 1, 2, ...
+    local seed=0
+    for value in "${@:2}"; do echo "$1,$((++seed)),$value"; done
+}
+
+@test "where ranks and the mean tell two ways, the sentence says so and names no size" {
+    {
+        echo "variant,seed,value"
+        table b 0.01 0.02 0.03 0.04 0.05 0.06 0.07 0.08 0.09 0.10 0.11 0.12
+        table v 0.009 0.018 0.027 0.036 0.045 0.054 0.063 0.072 0.081 0.09 0.099 50
+    } >ranks.csv
+    succeeds hinge compare --csv ranks.csv --baseline b --test wilcoxon --margin 0.001
+    [[ $output == *"v is better than b (Δ = 4.1"* ]]
+    [[ $output == *"The ranks of the seeds say so; their mean difference does not"* ]]
+    [[ $output != *"margin of 0.001 is exceeded"* ]]
+}
+
+@test "no p is called adjusted without a correction" {
+    succeeds hinge compare --csv values.csv --baseline plain --margin 0.005 --correction none
+    [[ $output == *"one-sided p"* ]]
+    [[ $output != *"adjusted"* ]]
+    succeeds hinge compare --csv values.csv --baseline plain --margin 0.005
+    [[ $output == *"(adjusted one-sided p"* ]]
+}
+
+@test "a comparison that failed seeds prevent rests on none, and the baseline's failures are told" {
+    {
+        echo "variant,seed,value"
+        table b 1.0 1.1 1.2 failed
+        table gone failed failed failed failed
+        table there 1.0 1.2 1.4 1.6
+    } >failed.csv
+    succeeds hinge compare --csv failed.csv --baseline b
+    [[ $output == *"gone shares no finished seed with b; no test is possible with fewer than two. 4 of its 4 seeds failed, and 1 of b's."* ]]
+    [[ $output == *"1 of the seeds of b failed and could not be compared: the comparison rests on those that survived."* ]]
+    succeeds hinge compare --csv failed.csv --baseline b --test wilcoxon
+    [[ $output == *"4 paired seeds, in 1 of which a run failed"* ]]
+}
+
+@test "without pairs the seeds that a margin takes are those of each variant" {
+    {
+        echo "variant,seed,value"
+        table a 1.0 1.1 0.9 1.05 0.95 1.02 0.98 1.03
+        table b 1.06 1.16 0.96 1.11 1.01 1.08 1.04 1.09 | awk -F, '{print $1","$2+100","$3}'
+    } >apart.csv
+    succeeds hinge compare --csv apart.csv --baseline a --margin 0.1
+    [[ $output == *"These seeds find a difference of the margin, 0.1, with"* ]]
+    succeeds hinge compare --csv apart.csv --baseline a --margin 0.05
+    [[ $output == *"seeds each would be needed to find"* ]]
+}
+
+@test "small values are shown with the digits that tell them apart" {
+    {
+        echo "variant,seed,value"
+        table a 1.1e-9 1.2e-9 1.3e-9
+        table b 2.1e-9 2.3e-9 2.2e-9
+    } >small.csv
+    succeeds hinge compare --csv small.csv --baseline a
+    [[ $output == *"b is worse than a by 0.0000000010"* ]]
+}

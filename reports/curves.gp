@@ -9,8 +9,9 @@ do for [FORMAT in 'pdf png svg'] {
     set xlabel 'step'
     set ylabel 'training loss (nats per token)'
     if (CURVES > 5) { set key outside right top Left reverse } else { set key top right Left reverse }
-    set yrange [* : LOSS_TOP]
-    set format y '%.1f'
+    set yrange [LOSS_LEAST : LOSS_MOST]
+    set ytics nomirror step_for(LOSS_MOST - LOSS_LEAST)
+    set format y format_for(LOSS_MOST - LOSS_LEAST)
     plot for [c = 1:CURVES] 'curves.tsv' index (c - 1) using 1:3:4 with filledcurves fillcolor rgb colour(c) fillstyle transparent solid 0.22 noborder, \
          for [c = 1:CURVES] 'curves.tsv' index (c - 1) using 1:2 with lines linewidth 1.6 linecolor rgb colour(c) dashtype dash(c) title CURVE[c]
     unset output

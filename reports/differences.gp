@@ -9,6 +9,7 @@ LEFT = 0.035 + 0.0108 * LONGEST
 MIDDLE = LEFT + (0.975 - LEFT) * 0.53
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
+    set datafile missing # a seed without a value breaks its line
     set multiplot
     set yrange [ROWS + 0.6 : 0.4]
     set tmargin at screen 1.0 - 0.85 / HEIGHT
@@ -22,10 +23,10 @@ do for [FORMAT in 'pdf png svg'] {
     set format x format_for(VALUES_MOST - VALUES_LEAST)
     set xlabel METRIC
     set key at screen LEFT, screen 1.0 - 0.3 / HEIGHT left center horizontal Left reverse maxrows 2 samplen 1.5
-    TOLD = SEEDS <= 8 ? SEEDS : 0 # seeds that have a shape and a name of their own
-    plot for [s = 1:TOLD] 'seeds.tsv' every :::(s - 1)::(s - 1) using 2:1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
+    TOLD = SEEDS <= TOLD_SEEDS ? SEEDS : 0 # seeds that have a shape and a name of their own
+    plot for [s = 1:TOLD] 'seeds.tsv' every :::(s - 1)::(s - 1) using ($2):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
              pointtype hollow(s) pointsize 0.55 title SEED[s], \
-         (TOLD ? '/dev/null' : 'seeds.tsv') using 2:1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' pointtype 6 pointsize 0.4, \
+         (TOLD ? '/dev/null' : 'seeds.tsv') using ($2):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' pointtype 6 pointsize 0.4, \
          'means.tsv' using 2:1 with points pointtype 2 pointsize 0.75 linewidth 2.2 linecolor rgb colour(1) title 'mean'
     set lmargin at screen MIDDLE + 0.025
     set rmargin at screen 0.975

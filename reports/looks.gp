@@ -12,7 +12,7 @@ do for [FORMAT in 'pdf png svg'] {
     set xrange [1.5 : LOOK_LAST + 0.5]
     set yrange [-asinh(LOOK_TOP) : asinh(LOOK_TOP)]
     set ytics nomirror ('0' 0)
-    do for [tick in LOOK_TOP > 30 ? '1 2 5 10 20 50 100 200 500 1000 10000 100000 1000000' : '1 2 3 5 10 20'] {
+    do for [tick in LOOK_TOP > 300 ? '1 10 100 1000 10000 100000 1000000' : LOOK_TOP > 30 ? '1 3 10 30 100' : '1 2 5 10 20'] {
         set ytics add (tick asinh(tick + 0), '−' . tick -asinh(tick + 0))
     }
     set xtics nomirror 1

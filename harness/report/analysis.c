@@ -133,7 +133,7 @@ static void count_runs(const struct analysis *a, int v, struct variant_figures *
         f->failed += run_failed(run);
         f->missing += !run_done(run) && !run_failed(run);
         if (!run_done(run)) continue;
-        f->parameters = (double)run->parameter_count;
+        f->parameters = run->parameter_count ? (double)run->parameter_count : (double)NAN; /* drawn runs have none */
         for (int c = 0; c < CLASS_COUNT; c++) f->class_bytes[c] += (double)run->sizes.class_bytes[c];
     }
     for (int c = 0; c < CLASS_COUNT; c++) f->class_bytes[c] /= f->done;

@@ -54,7 +54,7 @@ status figure_slopes(const struct analysis *a, const char *folder, struct text *
         if (a->table.rows[r].pairs < 2) continue;
         for (int s = 0; s < a->results->seed_count && lines < MOST_LINES; s++) {
             double from = analysis_metric(a, a->baseline, s), to = analysis_metric(a, variant, s);
-            if (!isfinite(from - to)) continue;
+            if (!isfinite(from - to) || (a->metric->timed && !analysis_block(a, variant, s))) continue;
             text_add(&rows, "%.10g\t%.10g\n", from, to);
             lines++;
         }
@@ -139,13 +139,17 @@ static bool on_front(const struct analysis *a, int v, bool by_time) {
 }
 
 /* One line a variant: mean and sd of bytes, seconds and BPB, then whether it is on the two fronts. */
-static void add_mean(const struct analysis *a, int v, struct text *rows) {
+static void add_mean(const struct analysis *a, int v, struct text *rows, struct range *bpb) {
     const struct variant_figures *f = &a->variants[v];
     const struct summary *summaries[] = {&f->bytes, &f->train_seconds, &f->artifact};
     text_add(rows, "%d", v + 1);
     for (int k = 0; k < 3; k++) {
         figure_value(rows, summaries[k]->mean);
         figure_value(rows, summaries[k]->n > 1 ? summaries[k]->sd : 0.0);
+    }
+    if (f->bytes.n && f->artifact.n > 1) {
+        widen(bpb, f->artifact.mean - f->artifact.sd);
+        widen(bpb, f->artifact.mean + f->artifact.sd);
     }
     text_add(rows, "\t%d\t%d\n", on_front(a, v, false), on_front(a, v, true));
 }
@@ -156,7 +160,7 @@ status figure_front(const struct analysis *a, const char *folder, struct text *s
     double largest = 0.0;
     for (int v = 0; v < a->results->variant_count; v++) {
         add_points(a, v, &points, &bpb);
-        add_mean(a, v, &means);
+        add_mean(a, v, &means, &bpb);
         if (a->variants[v].bytes.n) largest = fmax(largest, a->variants[v].bytes.max);
     }
     *any = bpb.most >= bpb.least;

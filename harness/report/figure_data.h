@@ -3,7 +3,8 @@
 #include "harness/report/analysis.h"
 #include "harness/report/text.h"
 
-enum { LABEL_CHARACTERS = 24, MOST_LINES = 100 }; /* lines: a figure draws that many seeds, the first ones */
+/* MOST_LINES: a figure draws that many seeds, the first ones; TOLD_SEEDS: so many have a shape and a name each. */
+enum { LABEL_CHARACTERS = 24, MOST_LINES = 100, TOLD_SEEDS = 8 };
 
 void figure_label(struct text *t, const char *name);                 /* a quoted, shortened name */
 void figure_row_label(struct text *t, const struct comparison *row); /* the same, saying what is late or has failed */

@@ -123,17 +123,12 @@ static bool has_curve(const struct analysis *a, int v) {
     return a->variants[v].curve_of == v && longest_trace(a, v) > 1;
 }
 
-/* The top of the axis leaves out the steep start, which would flatten all else. */
-static double curve_top(const struct analysis *a, double *values) {
-    double top = 0.0;
-    for (int v = 0; v < a->results->variant_count; v++) {
-        size_t steps = longest_trace(a, v);
-        if (has_curve(a, v)) top = fmax(top, loss_at(a, v, steps / 12, 1, values).max);
-    }
-    return top;
-}
+struct extent {
+    double least, most;
+};
 
-static void add_curve(const struct analysis *a, int v, struct text *t, double *values) {
+/* The top of the axis leaves out the steep start, which would flatten all else. */
+static void add_curve(const struct analysis *a, int v, struct text *t, double *values, struct extent *axis) {
     size_t steps = longest_trace(a, v), window = (size_t)figures_smoothing_steps(a->results);
     size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
     for (size_t step = 0; step < steps; step += stride) {
@@ -143,12 +138,15 @@ static void add_curve(const struct analysis *a, int v, struct text *t, double *v
         figure_value(t, s.min);
         figure_value(t, s.max);
         text_add(t, "\n");
+        axis->least = fmin(axis->least, s.min);
+        if (step >= steps / 12) axis->most = fmax(axis->most, s.max);
     }
     text_add(t, "\n\n");
 }
 
 static status write_curves(const struct analysis *a, const char *folder, struct text *settings, int *curves) {
     struct text rows = {0}, names = {0};
+    struct extent axis = {INFINITY, -INFINITY};
     double *values = calloc((size_t)a->results->run_count + 1, sizeof *values);
     if (!values) return status_new(STATUS_SYSTEM, "out of memory for the curves");
     *curves = 0;
@@ -163,11 +161,11 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
         text_gnuplot(&names, text_of(&brief));
         text_free(&brief);
         text_free(&label);
-        add_curve(a, v, &rows, values);
+        add_curve(a, v, &rows, values, &axis);
     }
-    double top = curve_top(a, values);
     text_add(settings, "CURVES = %d\n", *curves);
-    if (*curves) text_add(settings, "array CURVE[%d] = [%s]\nLOSS_TOP = %.10g\n", *curves, text_of(&names), top);
+    if (*curves) text_add(settings, "array CURVE[%d] = [%s]\n", *curves, text_of(&names));
+    if (axis.most >= axis.least) figure_range(settings, "LOSS", axis.least, axis.most);
     free(values);
     text_free(&names);
     return figure_write(&rows, folder, "curves.tsv");
@@ -229,7 +227,7 @@ static void add_names(const struct analysis *a, struct text *t) {
     for (int k = 0; a->compared && k < a->table.count; k++)
         if (a->table.rows[k].late || a->table.rows[k].summary.failed) longest = LABEL_CHARACTERS;
     text_add(t, "]\nLONGEST = %zu\n", longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest);
-    text_add(t, "SEEDS = %d\narray SEED[%d] = [", drawn_seeds(a), drawn_seeds(a));
+    text_add(t, "TOLD_SEEDS = %d\nSEEDS = %d\narray SEED[%d] = [", TOLD_SEEDS, drawn_seeds(a), drawn_seeds(a));
     for (int s = 0; s < drawn_seeds(a); s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
     text_add(t, "]\n");
     if (!a->compared) return;

@@ -81,9 +81,16 @@ static void csv_value(struct grid *g, double value) {
     if (isfinite(value)) text_add(&g->csv, "%.12g", value);
 }
 
+static void add_number(struct text *t, double value, int decimals) {
+    if (decimals)
+        text_number(t, value, decimals);
+    else
+        text_integer(t, value);
+}
+
 void grid_number(struct grid *g, double value, int decimals) {
     struct text plain = {0};
-    text_number(&plain, value, decimals);
+    add_number(&plain, value, decimals);
     latex_of(g, &plain);
     text_free(&plain);
     csv_value(g, value);
@@ -108,13 +115,6 @@ void grid_p(struct grid *g, double p) {
         text_add(&g->latex, "%.4f", p);
     csv_value(g, p);
     end_cell(g);
-}
-
-static void add_number(struct text *t, double value, int decimals) {
-    if (decimals)
-        text_number(t, value, decimals);
-    else
-        text_integer(t, value);
 }
 
 void grid_interval(struct grid *g, double low, double high, int decimals) {

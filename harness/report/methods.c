@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "harness/report/caveats.h"
+#include "harness/simulated.h"
 
 static void paragraph(struct text *latex, const char *title, struct text *plain) {
     text_add(latex, "\\paragraph{%s.} ", title);
@@ -156,6 +157,21 @@ static void describe_training(const struct analysis *a, struct text *t) {
     add_schedule(c, t);
 }
 
+/* What kernels/simulated draws from; no sentence about a training would be true. */
+static void describe_simulation(const struct analysis *a, struct text *t) {
+    const struct config *c = &a->results->config;
+    text_add(t,
+             "Nothing was trained, evaluated or quantised, and no text was read: every figure is drawn. Bits per byte "
+             "are normal about %g plus the effect of the variant, with a standard deviation of %g over the seeds and a "
+             "correlation of %g between two variants under one seed",
+             c->simulated_bpb, c->simulated_seed_sd, c->simulated_correlation);
+    if (c->simulated_node_sd > 0.0)
+        text_add(t, "; each of %" PRId64 " machines adds its own shift, with a standard deviation of %g",
+                 c->simulated_nodes, c->simulated_node_sd);
+    if (c->simulated_failure_rate > 0.0) text_add(t, "; a run fails with probability %g", c->simulated_failure_rate);
+    text_add(t, ". What each variant changes of this is listed with the variants.");
+}
+
 /* The first evaluation that there is: all score the same tokens. */
 static const struct evaluation *an_evaluation(const struct results *r) {
     for (int i = 0; i < r->run_count; i++)
@@ -258,15 +274,21 @@ static void describe_looks(const struct look_plan *plan, struct text *t) {
     text_add(
         t,
         " seeds, as declared; a comparison stops where |t| reaches its boundary. The boundaries spend α = %.4g of "
-        "each comparison by the %s function (Lan & DeMets) and are computed for t with its few degrees of freedom. ",
+        "each comparison by the %s function (Lan & DeMets) and are computed for t with its few degrees of freedom. "
+        "Intervals that hold together hold over the looks too (Jennison & Turnbull); all others, and p, are of the "
+        "seeds "
+        "there are and take no account of the looks. ",
         plan->alpha, spending_name(plan->spending));
 }
 
 static void describe_failures_and_late(const struct analysis *a, struct text *t) {
     text_add(t, test_ranks(a->design.test) ? "Failed seeds are counted and rank as the worst; "
                                            : "Failed seeds are counted and cannot be compared; ");
-    text_add(t, "what was added after the declaration was frozen is marked late, and corrected over all comparisons, "
-                "while declared ones are corrected among themselves.");
+    text_add(t, "what was added after the declaration was frozen is marked late%s.",
+             a->design.looks ? ", and judged by the boundaries of the declared comparisons"
+             : a->design.correction == CORRECT_NONE
+                 ? ""
+                 : ", and corrected over all comparisons, while declared ones are corrected among themselves");
     caveats_sentences(a->results, t);
 }
 
@@ -274,6 +296,10 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
     const struct design *d = &a->design;
     describe_test(a, t);
     describe_looks(d->looks, t);
+    if (a->metric->timed)
+        text_add(t,
+                 "Times are compared seed by seed, and only where one machine trained both; the means of the variants "
+                 "are over all their runs. ");
     if (d->margin > 0.0 && !d->looks)
         text_add(t,
                  "“By the margin” means that a one-sided t test against the margin of %g passes too; “equivalent” that "
@@ -288,21 +314,24 @@ static void describe_statistics(const struct analysis *a, struct text *t) {
     warn_of_few_seeds(a, t);
 }
 
+struct topic {
+    const char *title;
+    void (*describe)(const struct analysis *a, struct text *t);
+};
+
 void methods_write(const struct analysis *a, struct text *latex) {
-    static const struct {
-        const char *title;
-        void (*describe)(const struct analysis *a, struct text *t);
-    } paragraphs[] = {
-        {"Model", describe_model},
-        {"Data", describe_data},
-        {"Training", describe_training},
-        {"Evaluation", describe_evaluation},
-        {"Quantisation", describe_quantisation},
-        {"Statistics", describe_statistics},
-    };
-    for (size_t i = 0; i < sizeof paragraphs / sizeof *paragraphs; i++) {
+    static const struct topic measured[] = {{"Model", describe_model},
+                                            {"Data", describe_data},
+                                            {"Training", describe_training},
+                                            {"Evaluation", describe_evaluation},
+                                            {"Quantisation", describe_quantisation},
+                                            {"Statistics", describe_statistics},
+                                            {NULL, NULL}};
+    static const struct topic drawn[] = {
+        {"Simulation", describe_simulation}, {"Statistics", describe_statistics}, {NULL, NULL}};
+    for (const struct topic *topic = simulated_note(a->results) ? drawn : measured; topic->title; topic++) {
         struct text plain = {0};
-        paragraphs[i].describe(a, &plain);
-        paragraph(latex, paragraphs[i].title, &plain);
+        topic->describe(a, &plain);
+        paragraph(latex, topic->title, &plain);
     }
 }

@@ -127,13 +127,17 @@ static void define_captions(const struct analysis *a, struct text *t) {
     define(t, "UnigramCaption", isfinite(unigram) && unigram > 0.0 ? caption : "");
     size_t fewest = SIZE_MAX;
     for (int r = 1; a->compared && r < a->table.count; r++)
-        if (a->table.rows[r].pairs >= 2) fewest = a->table.rows[r].pairs < fewest ? a->table.rows[r].pairs : fewest;
+        if (isfinite(a->table.rows[r].bca_low) && a->table.rows[r].pairs < fewest) fewest = a->table.rows[r].pairs;
     snprintf(caption, sizeof caption,
              " With as few as %zu pairs the bootstrap covers less than it says; read it beside t, not instead.",
              fewest);
     define(t, "BootstrapCaption", fewest <= FEW_SEEDS ? caption : "");
     snprintf(caption, sizeof caption, " (of %d seeds the first %d)", a->results->seed_count, MOST_LINES);
     define(t, "SeedsCaption", a->results->seed_count > MOST_LINES ? caption : "");
+    snprintf(caption, sizeof caption, " (legend: the seed%s)", a->results->seed_count == 1 ? "" : "s");
+    define(t, "SeedsLegend", a->results->seed_count <= TOLD_SEEDS ? caption : "");
+    define(t, "TogetherCaption", a->design.looks ? "Bonferroni, and over all looks" : "Bonferroni");
+    define(t, "TogetherName", a->table.groups > 1 ? "all comparisons of its family" : "all comparisons");
     define(t, "VerdictRule", a->design.looks ? "the boundaries of the declared looks" : "the corrected p");
     define(t, "IntervalCaption", test_pairs(a->design.test) ? "Student's t on the differences" : "Welch's");
     define(t, "PairingCaption", test_pairs(a->design.test) ? "paired by seed" : "between two samples");
@@ -211,7 +215,11 @@ static void say_learning(const struct analysis *a, struct text *latex) {
     text_number(&t, most, a->bpb_decimals);
     text_add(&t, " bits per byte, an add-one unigram model of the same tokens ");
     text_number(&t, unigram, a->bpb_decimals);
-    text_add(&t, most < unigram ? "; all of them are under it." : "; not all of them are under it.");
+    text_add(&t, "; %s of them %s under it.",
+             most < unigram    ? "all"
+             : least < unigram ? "some"
+                               : "none",
+             least < unigram ? "are" : "is");
     text_add(latex, "\\item ");
     text_latex(latex, text_of(&t));
     text_add(latex, "\n");

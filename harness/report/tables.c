@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/report/grid.h"
+#include "harness/simulated.h"
 
 #define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long, a->caveats)
 
@@ -18,7 +19,11 @@ static int precision_of(double value) { return value >= 100.0 ? 0 : value >= 10.
 
 static void add_seeds(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
-    for (int s = 0; s < r->seed_count; s++) text_add(t, "%s%" PRId64, s ? ", " : "", r->seeds[s]);
+    for (int s = 0; s < r->seed_count; s++) {
+        int run = analysis_run(a, a->baseline, s);
+        bool late = run >= 0 && r->runs[run].late;
+        text_add(t, "%s%" PRId64 "%s", s ? ", " : "", r->seeds[s], late ? " (late)" : "");
+    }
 }
 
 static const char *correction_title(enum correction correction) {
@@ -84,8 +89,12 @@ static void add_preset(const struct analysis *a, struct text *t) {
 }
 
 static void add_or_dash(struct text *t, const char *text) { text_add(t, "%s", *text ? text : "–"); }
-static void add_data(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->dataset); }
-static void add_data_hash(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->dataset_sha256); }
+static void add_data(const struct analysis *a, struct text *t) {
+    add_or_dash(t, simulated_note(a->results) ? "none: figures are drawn" : a->results->dataset);
+}
+static void add_data_hash(const struct analysis *a, struct text *t) {
+    add_or_dash(t, simulated_note(a->results) ? "" : a->results->dataset_sha256);
+}
 static void add_source(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->source); }
 static void add_frozen(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->declared_at); }
 static void add_hash(const struct analysis *a, struct text *t) { add_or_dash(t, a->results->declaration_sha256); }

@@ -268,7 +268,7 @@ void text_integer(struct text *t, double value) {
     }
     char digits[64];
     int n = snprintf(digits, sizeof digits, "%.0f", fabs(value));
-    if (value < 0.0) append(t, "−");
+    if (value < 0.0 && strcmp(digits, "0") != 0) append(t, "−");
     for (int i = 0; i < n; i++) text_add(t, "%s%c", i && (n - i) % 3 == 0 ? "," : "", digits[i]);
 }
 

@@ -299,6 +299,54 @@ static void times_are_compared_within_blocks_of_one_machine(void **state) {
     char *csv = contents(in_scratch("blocks/test-data/timings.csv"));
     assert_true(fabs(csv_field(csv, "recurrence", 5) - 10.0) < 1e-9);
     free(csv);
+    snprintf(results.metric, sizeof results.metric, "train_seconds");
+    write_report(&results, in_scratch("blocks"), pdf);
+    csv = contents(in_scratch("blocks/test-data/significance.csv"));
+    assert_true(fabs(csv_field(csv, "recurrence", 3) - 10.0) < 1e-9);
+    free(csv);
+    csv = contents(in_scratch("blocks/test-data/trace.csv"));
+    assert_holds(csv, "recurrence,\"compared, in one block\",\"1, 2, 5, 6\"");
+    free(csv);
+    char *text = contents(in_scratch("blocks/test-data/findings.tex"));
+    assert_holds(text, "Left out: 1 seed whose two times were taken on different machines");
+    free(text);
+    results_free(&results);
+}
+
+static void drawn_results_claim_no_training(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 9);
+    results.config.run_backend = BACKEND_SIMULATED;
+    write_report(&results, in_scratch("drawn"), pdf);
+    char *text = pdf_text(pdf), *facts = contents(in_scratch("drawn/test-data/facts.tex"));
+    assert_holds(text, "Nothing was trained");
+    assert_null(strstr(text, "A hybrid decoder"));
+    assert_null(strstr(text, "GPTQ with"));
+    assert_holds(facts, "\\newcommand{\\SeedsLegend}{}"); /* nine seeds have no names in the figure */
+    free(text);
+    free(facts);
+    results_free(&results);
+}
+
+static void the_axis_of_the_losses_holds_all_but_the_steep_start(void **state) {
+    (void)state;
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 2);
+    for (int i = 0; i < results.run_count; i++) {
+        struct result_run *run = &results.runs[i];
+        for (size_t k = 0; k < run->step_count; k++) run->trace[k].loss = k < 4 ? 9.0 : 5.90 + 0.02 * (k > 200);
+    }
+    write_report(&results, in_scratch("axis"), pdf);
+    char *settings = contents(in_scratch("axis/test-data/settings.gp"));
+    const char *least = strstr(settings, "LOSS_LEAST = "), *most = strstr(settings, "LOSS_MOST = ");
+    assert_non_null(least);
+    assert_non_null(most);
+    assert_true(strtod(least + 13, NULL) > 5.89 && strtod(least + 13, NULL) < 5.90);
+    assert_true(strtod(most + 12, NULL) > 5.92 && strtod(most + 12, NULL) < 5.93);
+    free(settings);
     results_free(&results);
 }
 
@@ -386,7 +434,7 @@ static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
     write_report(&results, in_scratch("partial"), pdf);
     char *text = pdf_text(pdf), *settings = contents(in_scratch("partial/test-data/settings.gp"));
     assert_holds(settings, "BROKEN = 0");
-    assert_holds(text, "not all of them are under it");
+    assert_holds(text, "some of them are under it");
     free(settings);
     assert_holds(
         text, "Incomplete. This suite is not complete: of 12 planned runs 10 are done, 1 failed, 1 have not finished");
@@ -574,6 +622,8 @@ int main(void) {
         cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
+        cmocka_unit_test(drawn_results_claim_no_training),
+        cmocka_unit_test(the_axis_of_the_losses_holds_all_but_the_steep_start),
         cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),

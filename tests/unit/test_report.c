@@ -18,7 +18,6 @@
 #include "harness/report/published.h"
 #include "harness/report/report.h"
 #include "harness/report/text.h"
-#include "harness/report/trace.h"
 #include "tests/unit/report_fixture.h"
 
 static char scratch[64];
@@ -221,47 +220,6 @@ static void the_variance_by_source_adds_up_to_what_was_put_in(void **state) {
     results_free(&results);
 }
 
-static void every_number_of_the_comparison_names_its_runs(void **state) {
-    (void)state;
-    struct results results;
-    struct analysis a;
-    struct trace_runs runs;
-    const struct trace_figure *figure;
-    int row;
-    fixture_results(&results, &plain_names, 6);
-    snprintf(fixture_run(&results, 2, 1)->status, sizeof results.runs->status, "failed");
-    assert_null(analyse(&results, &a));
-    const struct {
-        const char *cell, *ids;
-    } cells[] = {
-        {"none.mean", "1, 5 … 21 (by 4)"},
-        {"recurrence.delta", "1, 2, 5, 6, 9, 10, 13, 14, 17, 18, 21, 22"},
-        {"no-rope.n", "3, 11, 15 … 23 (by 4)"},
-        {"no-rope.p", "1, 3, 9, 11 … 23 (by 2)"},
-    };
-    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
-        struct text ids = {0};
-        assert_null(trace_find(&a, cells[i].cell, &row, &figure));
-        assert_null(trace_runs(&a, row, figure->basis, &runs));
-        trace_ids(&a, &runs, &ids);
-        assert_string_equal(text_of(&ids), cells[i].ids);
-        text_free(&ids);
-        trace_runs_free(&runs);
-    }
-    assert_null(trace_find(&a, "int8.verdict", &row, &figure));
-    assert_null(trace_runs(&a, row, figure->basis, &runs));
-    assert_int_equal(runs.count, 23);
-    trace_runs_free(&runs);
-    status unknown = trace_find(&a, "int8.delt", &row, &figure);
-    assert_holds(status_text(unknown), "did you mean 'delta'?");
-    status_free(unknown);
-    unknown = trace_find(&a, "int9.delta", &row, &figure);
-    assert_holds(status_text(unknown), "did you mean 'int8'?");
-    status_free(unknown);
-    analysis_free(&a);
-    results_free(&results);
-}
-
 static void declared_looks_show_boundaries_path_and_where_it_stopped(void **state) {
     (void)state;
     const size_t n[] = {3, 6};
@@ -299,17 +257,6 @@ static void times_are_compared_within_blocks_of_one_machine(void **state) {
     char *csv = contents(in_scratch("blocks/test-data/timings.csv"));
     assert_true(fabs(csv_field(csv, "recurrence", 5) - 10.0) < 1e-9);
     free(csv);
-    snprintf(results.metric, sizeof results.metric, "train_seconds");
-    write_report(&results, in_scratch("blocks"), pdf);
-    csv = contents(in_scratch("blocks/test-data/significance.csv"));
-    assert_true(fabs(csv_field(csv, "recurrence", 3) - 10.0) < 1e-9);
-    free(csv);
-    csv = contents(in_scratch("blocks/test-data/trace.csv"));
-    assert_holds(csv, "recurrence,\"compared, in one block\",\"1, 2, 5, 6\"");
-    free(csv);
-    char *text = contents(in_scratch("blocks/test-data/findings.tex"));
-    assert_holds(text, "Left out: 1 seed whose two times were taken on different machines");
-    free(text);
     results_free(&results);
 }
 
@@ -619,7 +566,6 @@ int main(void) {
         cmocka_unit_test(the_csv_of_significance_holds_the_compared_figures),
         cmocka_unit_test(the_table_of_sizes_pairs_the_bytes_by_seed_and_tells_the_way_to_the_cap),
         cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
-        cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(drawn_results_claim_no_training),

@@ -71,8 +71,7 @@ static status list_options(const struct invocation *in) {
     return list ? json_print(stdout, list) : NULL;
 }
 
-/* --- strategies, metrics, ops
- * ------------------------------------------------------------------------------------------ */
+/* --- strategies, metrics, ops ------------------------------------------------------------------------------------- */
 
 static json_t *strategy_json(const struct strategy_row *row) {
     json_t *object = json_object();

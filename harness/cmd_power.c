@@ -40,8 +40,7 @@ struct power_request {
     size_t seeds_for_margin, needed_seeds; /* 0: no margin or never; never */
 };
 
-/* --- the spread ------------------------------------------------------------------------------------------------------
- */
+/* --- the spread --------------------------------------------------------------------------------------------------- */
 
 /* Root mean square of the sd of the differences, by their degrees of freedom. */
 static status pool(const struct results *results, struct power_request *r) {
@@ -90,8 +89,7 @@ static status stored_spread(const struct invocation *in, struct power_request *r
     return unknown;
 }
 
-/* --- the table -------------------------------------------------------------------------------------------------------
- */
+/* --- the table ---------------------------------------------------------------------------------------------------- */
 
 static void fill(struct power_request *r) {
     const struct design *d = &r->suite.design;
@@ -208,8 +206,7 @@ static status print_json(const struct power_request *r) {
     return json_print(stdout, root);
 }
 
-/* --- the figure ------------------------------------------------------------------------------------------------------
- */
+/* --- the figure --------------------------------------------------------------------------------------------------- */
 
 static status write_inputs(const struct power_request *r, const char *folder, const char *templates) {
     char path[4400];
@@ -247,8 +244,7 @@ static status draw(const struct power_request *r, const char *folder) {
     return NULL;
 }
 
-/* --- entry -----------------------------------------------------------------------------------------------------------
- */
+/* --- entry -------------------------------------------------------------------------------------------------------- */
 
 static status show(const struct invocation *in, struct power_request *r) {
     r->family = (size_t)suite_largest_family(&r->suite);

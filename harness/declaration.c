@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- head ----------------------------------------------------------------------------------------------------------
- */
+/* --- head --------------------------------------------------------------------------------------------------------- */
 
 static void print_real(FILE *out, const char *name, double value) {
     char text[32];
@@ -52,8 +51,7 @@ static void print_head(FILE *out, const struct plan *plan, const struct dataset_
     print_common(out, plan->suite);
 }
 
-/* --- variants ------------------------------------------------------------------------------------------------------
- */
+/* --- variants ----------------------------------------------------------------------------------------------------- */
 
 static void print_variant(FILE *out, const struct suite *suite, const struct suite_variant *variant) {
     char value[512], common[512];
@@ -67,8 +65,7 @@ static void print_variant(FILE *out, const struct suite *suite, const struct sui
     }
 }
 
-/* --- texts ---------------------------------------------------------------------------------------------------------
- */
+/* --- texts -------------------------------------------------------------------------------------------------------- */
 
 static char *finish(FILE *out, char **text) {
     if (fclose(out) == 0) return *text;
@@ -107,8 +104,7 @@ char *plan_declaration(const struct plan *plan, const struct dataset_list *datas
     return finish(out, &text);
 }
 
-/* --- families ------------------------------------------------------------------------------------------------------
- */
+/* --- families ----------------------------------------------------------------------------------------------------- */
 
 void declaration_family(const char *block, char *out, size_t size) {
     static const char key[] = "\n  family: ";
@@ -117,8 +113,7 @@ void declaration_family(const char *block, char *out, size_t size) {
     if (line) snprintf(out, size, "%.*s", (int)strcspn(line + strlen(key), "\n"), line + strlen(key));
 }
 
-/* --- differences ---------------------------------------------------------------------------------------------------
- */
+/* --- differences -------------------------------------------------------------------------------------------------- */
 
 struct line {
     const char *key, *value;

@@ -11,8 +11,7 @@
 #include "harness/simulated.h"
 #include "model/network_shapes.h"
 
-/* --- a process of its own ------------------------------------------------------------------------------------------
- */
+/* --- a process of its own ----------------------------------------------------------------------------------------- */
 
 struct answer {
     bool failed;
@@ -88,8 +87,7 @@ status device_probe(const struct backend *ops, struct device_room *room) {
     return device_apart(ops, look, (void *)ops, room, sizeof *room);
 }
 
-/* --- the choice -----------------------------------------------------------------------------------------------------
- */
+/* --- the choice --------------------------------------------------------------------------------------------------- */
 
 static bool opens(const struct backend *ops) {
     struct device_room room;

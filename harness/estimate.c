@@ -36,8 +36,7 @@ struct variant_work {
     double stored; /* bytes that the artifact holds before compression */
 };
 
-/* --- counted operations ----------------------------------------------------------------------------------------------
- */
+/* --- counted operations ------------------------------------------------------------------------------------------- */
 
 static double muon_flops(const struct network *net) {
     double sum = 0;
@@ -142,8 +141,7 @@ static status count_variant(const struct plan *plan, int variant, const struct d
     return s;
 }
 
-/* --- seconds ---------------------------------------------------------------------------------------------------------
- */
+/* --- seconds ------------------------------------------------------------------------------------------------------ */
 
 /* What a job has of the machine. */
 struct share {
@@ -263,8 +261,7 @@ static status measure_missing(struct plan *plan, const struct share *share, cons
     return NULL;
 }
 
-/* --- totals ----------------------------------------------------------------------------------------------------------
- */
+/* --- totals ------------------------------------------------------------------------------------------------------- */
 
 static double least_of(const double *values, int count, int *at) {
     *at = 0;

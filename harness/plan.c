@@ -40,8 +40,7 @@ bool stage_state_find(const char *name, enum stage_state *state) {
     return false;
 }
 
-/* --- datasets ------------------------------------------------------------------------------------------------------
- */
+/* --- datasets ----------------------------------------------------------------------------------------------------- */
 
 const struct dataset *datasets_find(const struct dataset_list *list, const char *name) {
     for (int i = 0; i < list->count; i++)
@@ -75,8 +74,7 @@ void datasets_close(struct dataset_list *list) {
     *list = (struct dataset_list){0};
 }
 
-/* --- keys ----------------------------------------------------------------------------------------------------------
- */
+/* --- keys --------------------------------------------------------------------------------------------------------- */
 
 static void add_line(struct digest *digest, const char *name, const char *value) {
     digest_add(digest, name, strlen(name));
@@ -118,8 +116,7 @@ static void stage_key(enum stage_kind kind, const struct key_parts *k, char key[
     digest_finish(digest, key);
 }
 
-/* --- runs and stages ------------------------------------------------------------------------------------------------
- */
+/* --- runs and stages ---------------------------------------------------------------------------------------------- */
 
 struct builder {
     struct plan *plan;

@@ -140,8 +140,7 @@ const char *provenance_find(const struct provenance *provenance, const char *nam
     return NULL;
 }
 
-/* --- comparison ----------------------------------------------------------------------------------------------------
- */
+/* --- comparison --------------------------------------------------------------------------------------------------- */
 
 /* In the order in which they explain best. A revision alone changes nothing: equal files give equal bits. */
 static const char *const deciding[] = {"precision", "compiler", "flags", "openblas",

@@ -20,8 +20,7 @@ struct reproducing {
 
 static const struct result_run *stored(const struct reproducing *r) { return &r->run->runs[0]; }
 
-/* --- what cannot be compared -----------------------------------------------------------------------------------------
- */
+/* --- what cannot be compared -------------------------------------------------------------------------------------- */
 
 static status check_comparable(const struct reproducing *r, const struct dataset *dataset,
                                const struct run_details *d) {
@@ -48,8 +47,7 @@ static status check_comparable(const struct reproducing *r, const struct dataset
     return NULL;
 }
 
-/* --- steps -----------------------------------------------------------------------------------------------------------
- */
+/* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static bool report(const struct reproducing *r, const struct step_record *record) {
     const struct runner_callbacks *c = r->callbacks;
@@ -127,8 +125,7 @@ static status train_again(struct reproducing *r, const struct dataset *dataset) 
     return s;
 }
 
-/* --- entry -----------------------------------------------------------------------------------------------------------
- */
+/* --- entry -------------------------------------------------------------------------------------------------------- */
 
 static status reproduce(struct reproducing *r, const struct run_details *details, const char *data_root) {
     struct dataset dataset;

@@ -24,8 +24,7 @@ const char *outcome_name(enum outcome outcome) {
     return names[outcome];
 }
 
-/* --- words -----------------------------------------------------------------------------------------------------------
- */
+/* --- words -------------------------------------------------------------------------------------------------------- */
 
 static status not_understood(const char *text) {
     return status_new(STATUS_USAGE,
@@ -88,8 +87,7 @@ status requirement_parse(const char *text, struct requirement *out) {
     return NULL;
 }
 
-/* --- figures ---------------------------------------------------------------------------------------------------------
- */
+/* --- figures ------------------------------------------------------------------------------------------------------ */
 
 static status find_variant(const struct results *results, const char *name, int *variant) {
     for (*variant = 0; *variant < results->variant_count; ++*variant)
@@ -167,8 +165,7 @@ static status pair_up(const struct results *results, int variant, int baseline, 
     return NULL;
 }
 
-/* --- the decision ----------------------------------------------------------------------------------------------------
- */
+/* --- the decision ------------------------------------------------------------------------------------------------- */
 
 static void test_bound(const struct requirement *r, bool higher, const double *d, size_t n, struct judgement *out) {
     /* Lower is better in these terms: the requirement is a mean below the bound. */

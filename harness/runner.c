@@ -11,8 +11,7 @@
 #include "harness/worker.h"
 #include "kernels/clock.h"
 
-/* --- before and after ------------------------------------------------------------------------------------------------
- */
+/* --- before and after --------------------------------------------------------------------------------------------- */
 
 /* A copy of the plan with states of its own. */
 static status view_of(const struct plan *plan, struct plan *view) {
@@ -97,8 +96,7 @@ static status count_after(const struct runner_request *request, struct plan *vie
     return s;
 }
 
-/* --- the work --------------------------------------------------------------------------------------------------------
- */
+/* --- the work ----------------------------------------------------------------------------------------------------- */
 
 /* What work needs beside its request. */
 struct doing {

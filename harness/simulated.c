@@ -15,8 +15,7 @@
 enum { BATCH_RUNS = 1024 };
 static const double batch_seconds = 0.2;
 
-/* --- suites ----------------------------------------------------------------------------------------------------------
- */
+/* --- suites ------------------------------------------------------------------------------------------------------- */
 
 bool suite_simulated(const struct suite *suite) { return suite->config.run_backend == BACKEND_SIMULATED; }
 
@@ -47,8 +46,7 @@ const char *simulated_note(const struct results *results) {
                : NULL;
 }
 
-/* --- figures ---------------------------------------------------------------------------------------------------------
- */
+/* --- figures ------------------------------------------------------------------------------------------------------ */
 
 /* What the draws of a variant are keyed by: before and after the quantisation. */
 struct variant_names {
@@ -105,8 +103,7 @@ static double spread(const struct drawing *d, const char *name, double relative)
     return exp(relative * simulated_spread(d->seed, d->variant, name));
 }
 
-/* --- stages ----------------------------------------------------------------------------------------------------------
- */
+/* --- stages ------------------------------------------------------------------------------------------------------- */
 
 /* A loss that falls towards that of the drawn bits per byte at four bytes a token. */
 static struct step_record step_of(const struct drawing *d, int64_t step, double last, double milliseconds) {
@@ -192,8 +189,7 @@ static status draw(const struct drawing *d) {
     return store_finish(d->simulation->store, d->stage->key, d->simulation->worker, &result);
 }
 
-/* --- all -------------------------------------------------------------------------------------------------------------
- */
+/* --- all ---------------------------------------------------------------------------------------------------------- */
 
 /* A drawn failure is the run's; any other ends the work. */
 static status end_badly(const struct simulation *m, struct plan_stage *stage, status s) {

@@ -27,8 +27,7 @@ struct training {
     double last_saved; /* monotonic seconds */
 };
 
-/* --- starting and resuming -------------------------------------------------------------------------------------------
- */
+/* --- starting and resuming ---------------------------------------------------------------------------------------- */
 
 /* What all ranks are about to do. */
 static status order(const struct training *t, enum order_kind kind) {
@@ -86,8 +85,7 @@ static status resume(struct training *t) {
     return create(t);
 }
 
-/* --- keeping what was done -------------------------------------------------------------------------------------------
- */
+/* --- keeping what was done ---------------------------------------------------------------------------------------- */
 
 static status append(struct training *t, const struct step_record *record) {
     if (t->count == t->capacity) {
@@ -112,8 +110,7 @@ static status save(struct training *t) {
     return NULL;
 }
 
-/* --- steps -----------------------------------------------------------------------------------------------------------
- */
+/* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static double rate_of(const struct step_record *record) {
     return record->milliseconds > 0 ? 1000 * (double)record->tokens / record->milliseconds : (double)NAN;
@@ -150,8 +147,7 @@ static status run_steps(struct training *t) {
     return save(t);
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------------
- */
+/* --- the end ------------------------------------------------------------------------------------------------------ */
 
 static status save_copy(const struct training *t, const char *name, const real *weights, char sha256[65]) {
     char path[4096];

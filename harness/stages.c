@@ -35,8 +35,7 @@ static status damaged_input(const struct stage_context *c, const char *path, sta
     return s;
 }
 
-/* --- weights of earlier stages ---------------------------------------------------------------------------------------
- */
+/* --- weights of earlier stages ------------------------------------------------------------------------------------ */
 
 /* The weights that a stage left: raw ones of a training, averaged ones of an averaging, which the training wrote. */
 struct weights_source {
@@ -67,8 +66,7 @@ static status load_into(const struct stage_context *c, int source, const struct 
     return s;
 }
 
-/* --- average ---------------------------------------------------------------------------------------------------------
- */
+/* --- average ------------------------------------------------------------------------------------------------------ */
 
 /* The averaged weights were written by the training: this stage checks them and names them. */
 static status check_averaged(const struct stage_context *c, const struct plan_stage *stage,
@@ -102,8 +100,7 @@ static status average(const struct stage_context *c, const struct plan_stage *st
     return s;
 }
 
-/* --- quantise --------------------------------------------------------------------------------------------------------
- */
+/* --- quantise ----------------------------------------------------------------------------------------------------- */
 
 static bool quantise_report(void *context, const char *what, double fraction) {
     const struct stage_context *c = context;
@@ -153,8 +150,7 @@ static status quantise(const struct stage_context *c, const struct plan_stage *s
     return s;
 }
 
-/* --- evaluate --------------------------------------------------------------------------------------------------------
- */
+/* --- evaluate ----------------------------------------------------------------------------------------------------- */
 
 static bool evaluation_report(void *context, size_t done, size_t total) {
     const struct stage_context *c = context;
@@ -193,8 +189,7 @@ static status evaluate_stage(const struct stage_context *c, const struct plan_st
     return s;
 }
 
-/* --- all -------------------------------------------------------------------------------------------------------------
- */
+/* --- all ---------------------------------------------------------------------------------------------------------- */
 
 static status finish(const struct stage_context *c, const struct plan_stage *stage, struct stage_result *result,
                      double start) {

@@ -170,8 +170,7 @@ static status option_map(const struct yaml_node *map, const struct yaml_node **o
     return *out ? expect(*out, YAML_MAP) : NULL;
 }
 
-/* --- the parts of a suite ------------------------------------------------------------------------------------------
- */
+/* --- the parts of a suite ----------------------------------------------------------------------------------------- */
 
 static status required(struct loader *l, const char *key, enum yaml_kind kind, const struct yaml_node **out) {
     *out = yaml_get(l->root, key);

@@ -38,8 +38,7 @@ struct worker_state {
     bool *redone;                          /* (stages) made again once because their files were damaged */
 };
 
-/* --- time left -------------------------------------------------------------------------------------------------------
- */
+/* --- time left ---------------------------------------------------------------------------------------------------- */
 
 static double expected_seconds(const struct worker_state *w, int stage) {
     const struct correction_factor *f = &w->factors[w->stages[stage].kind];
@@ -73,8 +72,7 @@ static double stage_seconds_left(const struct worker_state *w, int64_t done, int
     return expected_seconds(w, w->stage);
 }
 
-/* --- what the stage says ---------------------------------------------------------------------------------------------
- */
+/* --- what the stage says ------------------------------------------------------------------------------------------ */
 
 static bool asked_to_stop(const struct worker_state *w) {
     const struct runner_callbacks *c = &w->work->callbacks;
@@ -140,8 +138,7 @@ static bool on_report(void *context, int64_t done, int64_t total, double loss, d
     return w->lost || asked_to_stop(w);
 }
 
-/* --- one stage -------------------------------------------------------------------------------------------------------
- */
+/* --- one stage ---------------------------------------------------------------------------------------------------- */
 
 static void begin_stage(struct worker_state *w, int run_index, int part) {
     const struct plan_run *run = &w->plan->runs[run_index];
@@ -234,8 +231,7 @@ static status do_stage(struct worker_state *w, int run, int part) {
     return NULL;
 }
 
-/* --- all stages ------------------------------------------------------------------------------------------------------
- */
+/* --- all stages --------------------------------------------------------------------------------------------------- */
 
 /* What one walk over the plan found. */
 struct round {

@@ -51,8 +51,7 @@ struct crew {
     status killed;  /* the first worker that was; a failure only when nobody did its work */
 };
 
-/* --- inside a worker -------------------------------------------------------------------------------------------------
- */
+/* --- inside a worker ---------------------------------------------------------------------------------------------- */
 
 static void send_event(const struct child *child, const struct event *event) {
     while (write(child->pipe, event, sizeof *event) < 0 && errno == EINTR) {
@@ -110,8 +109,7 @@ static void enter_child(const struct crew *crew, const struct dataset_list *data
     _exit(run_child(&child));
 }
 
-/* --- around the workers ----------------------------------------------------------------------------------------------
- */
+/* --- around the workers ------------------------------------------------------------------------------------------- */
 
 static void keep_failure(struct crew *crew, status s) {
     bool worse =

@@ -225,8 +225,7 @@ status yaml_read(struct yaml_node *root, const char *path) {
     return s;
 }
 
-/* --- folders of files ----------------------------------------------------------------------------------------------
- */
+/* --- folders of files --------------------------------------------------------------------------------------------- */
 
 static int is_yaml(const struct dirent *entry) {
     size_t length = strlen(entry->d_name), ending = strlen(".yaml");

@@ -256,8 +256,7 @@ static status write_methods(const struct build *b) {
     return write_part(b, &t, "methods.tex");
 }
 
-/* --- LaTeX ----------------------------------------------------------------------------------------------------------
- */
+/* --- LaTeX -------------------------------------------------------------------------------------------------------- */
 
 /* The first line "./file.tex:12: what" of the log, or "" when there is none; tells whether another pass is needed. */
 static status read_log(const struct build *b, char error[512], bool *again) {
@@ -302,8 +301,7 @@ static status run_latex(const struct build *b) {
     return NULL;
 }
 
-/* --- the whole ------------------------------------------------------------------------------------------------------
- */
+/* --- the whole ---------------------------------------------------------------------------------------------------- */
 
 static status advance(void *context, const char *what, double fraction) {
     const struct report_request *request = context;

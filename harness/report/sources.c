@@ -56,8 +56,7 @@ double text_noise_of_difference(const struct analysis *a, int row) {
     return noise_of_ratio(bits, bytes, EVALUATION_BLOCKS, a->design.seed);
 }
 
-/* --- pairs of runs ---------------------------------------------------------------------------------------------------
- */
+/* --- pairs of runs ------------------------------------------------------------------------------------------------ */
 
 /* A mean of half squared differences. */
 struct half_squares {

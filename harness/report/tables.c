@@ -132,8 +132,7 @@ static status design_table(const struct analysis *a, const char *folder) {
     return grid_write(&g, folder, "design");
 }
 
-/* --- significance --------------------------------------------------------------------------------------------------
- */
+/* --- significance ------------------------------------------------------------------------------------------------- */
 
 static void seeds_cell(struct grid *g, const struct comparison *row) {
     char cell[64];

@@ -32,8 +32,7 @@ struct transition {
     const gsl_integration_glfixed_table *rule, *brief; /* of GAUSS points; of SHORT, for short distances */
 };
 
-/* --- polynomials -----------------------------------------------------------------------------------------------------
- */
+/* --- polynomials -------------------------------------------------------------------------------------------------- */
 
 static double chebyshev_angle(const struct piece *p, int node) {
     double low = p->low * p->low, high = p->high * p->high, x = cos(M_PI * (node + 0.5) / CHEBYSHEV);
@@ -179,8 +178,7 @@ static double unstopped_before(const struct transition *t, double here) {
     return t->scale * sum;
 }
 
-/* --- one look forward
- * -------------------------------------------------------------------------------------------------- */
+/* --- one look forward --------------------------------------------------------------------------------------------- */
 
 static double beta_scale(double a, double b) { return exp(-gsl_sf_lnbeta(a, b)); }
 

@@ -22,8 +22,7 @@ status store_suite_id(struct store *store, const char *name, const char *scale, 
                          scale ? scale : "");
 }
 
-/* --- against what was declared --------------------------------------------------------------------------------------
- */
+/* --- against what was declared ------------------------------------------------------------------------------------ */
 
 static status contradiction(struct declaring *d, const char *what) {
     struct query q;
@@ -118,8 +117,7 @@ static status compare(struct declaring *d) {
     return compare_seeds(d);
 }
 
-/* --- adding ----------------------------------------------------------------------------------------------------------
- */
+/* --- adding ------------------------------------------------------------------------------------------------------- */
 
 static status add_datasets(const struct declaring *d) {
     for (int i = 0; i < d->datasets->count; i++) {

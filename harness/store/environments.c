@@ -38,8 +38,7 @@ status store_begin(struct store *store, const char *key, const struct worker *wo
     return database_end(store->db, begin(store, key, worker, provenance));
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 static status read_rows(struct query *q, struct provenance *provenance) {
     *provenance = (struct provenance){0};
@@ -62,8 +61,7 @@ status store_stage_environment(struct store *store, const char *key, struct prov
     return read_rows(&q, provenance);
 }
 
-/* --- one build per suite ---------------------------------------------------------------------------------------------
- */
+/* --- one build per suite ------------------------------------------------------------------------------------------ */
 
 static status check_environment(struct store *store, const char *suite, int64_t environment, int64_t stages,
                                 const struct provenance *now) {

@@ -7,8 +7,7 @@
 
 #define COPY(q, column, field) query_text(q, column, field, sizeof(field))
 
-/* --- suites ----------------------------------------------------------------------------------------------------------
- */
+/* --- suites ------------------------------------------------------------------------------------------------------- */
 
 static void read_summary(struct query *q, struct suite_summary *s) {
     *s = (struct suite_summary){0};
@@ -54,8 +53,7 @@ status store_list_suites(struct store *store, struct suite_summary **rows, int *
     return NULL;
 }
 
-/* --- one run ---------------------------------------------------------------------------------------------------------
- */
+/* --- one run ------------------------------------------------------------------------------------------------------ */
 
 void run_details_free(struct run_details *details) {
     result_texts_free(details->options, details->option_count);

@@ -26,8 +26,7 @@ static status count_rows(const struct loading *l, const char *sql, int *count) {
     return NULL;
 }
 
-/* --- the suite -------------------------------------------------------------------------------------------------------
- */
+/* --- the suite ---------------------------------------------------------------------------------------------------- */
 
 static status read_options(char *text, struct config *config) {
     config_defaults(config);
@@ -131,8 +130,7 @@ static status load_seeds(const struct loading *l) {
     return NULL;
 }
 
-/* --- runs ------------------------------------------------------------------------------------------------------------
- */
+/* --- runs --------------------------------------------------------------------------------------------------------- */
 
 static struct result_run empty_run(void) {
     return (struct result_run){.final_loss = NAN,
@@ -345,8 +343,7 @@ static status load_classes(const struct loading *l, const struct run_index *inde
     return NULL;
 }
 
-/* --- provenance
- * ------------------------------------------------------------------------------------------------------- */
+/* --- provenance --------------------------------------------------------------------------------------------------- */
 
 static status add_provenance(struct results *r, const char *name, const char *value) {
     struct result_text *last = r->provenance_count ? &r->provenance[r->provenance_count - 1] : NULL;
@@ -385,8 +382,7 @@ static status load_provenance(const struct loading *l) {
     return s;
 }
 
-/* --- entries
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- entries ------------------------------------------------------------------------------------------------------ */
 
 static status load(const struct loading *l) {
     struct run_index index;

@@ -8,8 +8,7 @@
 
 static status out_of_memory(void) { return status_new(STATUS_SYSTEM, "out of memory"); }
 
-/* --- peeks and refusals ----------------------------------------------------------------------------------------------
- */
+/* --- peeks and refusals ------------------------------------------------------------------------------------------- */
 
 static status load_peeks(struct store *store, int64_t suite, struct results *r) {
     struct query q;

@@ -15,8 +15,7 @@
 /* migrations[v] turns a database of version v into one of version v + 1. */
 static const char *const migrations[STORE_VERSION] = {store_schema, store_schema_2, store_schema_3};
 
-/* --- versions ------------------------------------------------------------------------------------------------------
- */
+/* --- versions ----------------------------------------------------------------------------------------------------- */
 
 /* One statement sees one state: another process may be making the tables. *version is 0 before it has. */
 static status check_owner(struct store *store, int64_t *version) {
@@ -86,8 +85,7 @@ static status prepare_reading(struct store *store, bool *begun) {
     return *begun && version < STORE_VERSION ? migrate_reading(store, version) : NULL;
 }
 
-/* --- opening -------------------------------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 static void directory_of(const char *path, char out[4096]) {
     const char *slash = strrchr(path, '/');
@@ -145,8 +143,7 @@ status store_file(const struct store *store, const char *key, const char *name, 
     return make ? make_directories(folder) : NULL;
 }
 
-/* --- clocks --------------------------------------------------------------------------------------------------------
- */
+/* --- clocks ------------------------------------------------------------------------------------------------------- */
 
 double store_now(void) {
     struct timespec t;

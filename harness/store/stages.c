@@ -15,8 +15,7 @@ void worker_current(struct worker *worker) {
              (long long)process_start(worker->pid));
 }
 
-/* --- claiming ------------------------------------------------------------------------------------------------------
- */
+/* --- claiming ----------------------------------------------------------------------------------------------------- */
 
 static status unknown_stage(const char *key) { return status_new(STATUS_DATA, "stage %s is not in the database", key); }
 
@@ -140,8 +139,7 @@ status store_stage_state(struct store *store, const char *key, enum stage_state 
     return NULL;
 }
 
-/* --- steps ---------------------------------------------------------------------------------------------------------
- */
+/* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static status put_steps(struct store *store, const char *key, const struct worker *worker, int64_t first,
                         const struct step_record *steps, size_t count) {
@@ -237,8 +235,7 @@ status store_step_totals(struct store *store, const char *key, double *seconds, 
     return NULL;
 }
 
-/* --- results -------------------------------------------------------------------------------------------------------
- */
+/* --- results ------------------------------------------------------------------------------------------------------ */
 
 static status put_evaluation(struct store *store, int64_t stage, const struct evaluation *e) {
     TRY(database_run(store->db, "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", "idddiid", stage,

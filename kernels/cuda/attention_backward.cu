@@ -31,8 +31,7 @@ struct backward {
 
 size_t padded_time(const attention_shape *s) { return ceil_div(s->time, OWN_ROWS) * OWN_ROWS; }
 
-/* --- figures of a row ----------------------------------------------------------------------------------------------
- */
+/* --- figures of a row --------------------------------------------------------------------------------------------- */
 
 /* The thread's share of x y: packs of N, `lanes` of them apart. */
 template <int N> __device__ float dot(const bf16 *x, const bf16 *y, int dim, int lane, int lanes) {
@@ -57,8 +56,7 @@ template <int N> __global__ void row_figures_kernel(backward b, int lanes) {
     if (lane == 0) b.rows[row] = make_float2(log_sum, d);
 }
 
-/* --- dk and dv -----------------------------------------------------------------------------------------------------
- */
+/* --- dk and dv ---------------------------------------------------------------------------------------------------- */
 
 /* What a block has of a tile of queries: q, dout, figures, one behind the other. */
 template <int DIM> constexpr int FIGURES_AT = 2 * tiling<DIM>::TILE;
@@ -182,8 +180,7 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     store_scaled<DIM, VECTORS>(head_of(b.dv, b.keys, sequence, kv_head).from(x.key), tiles + 2 * TILE, x.dv, 1);
 }
 
-/* --- dq ------------------------------------------------------------------------------------------------------------
- */
+/* --- dq ----------------------------------------------------------------------------------------------------------- */
 
 template <int DIM> struct query_warp {
     operand<DIM> q, dout;
@@ -269,8 +266,7 @@ __global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
     store_scaled<DIM, VECTORS>(head_of(b.dq, b.queries, sequence, head).from(x.query), tiles, x.dq, b.scale);
 }
 
-/* --- launches ------------------------------------------------------------------------------------------------------
- */
+/* --- launches ----------------------------------------------------------------------------------------------------- */
 
 template <int N> void launch_row_figures(const backward &b, const struct attention_shape *s) {
     int lanes = 1, threads = OWN_ROWS;

@@ -15,8 +15,7 @@ namespace {
 
 enum { THREADS = 256 };
 
-/* --- pairs of a head -----------------------------------------------------------------------------------------------
- */
+/* --- pairs of a head ---------------------------------------------------------------------------------------------- */
 
 /* N neighbouring pairs, from pair `first` on: rotated ones before the others. */
 template <int N> struct pairs {
@@ -78,8 +77,7 @@ struct head_task {
     }
 };
 
-/* --- forward -------------------------------------------------------------------------------------------------------
- */
+/* --- forward ------------------------------------------------------------------------------------------------------ */
 
 template <int N> __device__ void prepare_values(bf16 *to, const bf16 *from, int lane, int lanes, int dim, int rope) {
     for (int i = lane * N; i < pair_count(dim, rope); i += lanes * N) {
@@ -117,8 +115,7 @@ template <int N> __global__ void attention_prepare_forward_kernel(head_preparati
     if (kept && task.lane == 0) kept[task.at] = inv;
 }
 
-/* --- backward ------------------------------------------------------------------------------------------------------
- */
+/* --- backward ----------------------------------------------------------------------------------------------------- */
 
 struct head_gradients {
     bf16 *dq, *dk, *dv;
@@ -177,8 +174,7 @@ __global__ void gain_gradient_kernel(float *dgain, const float *row_dgain, int r
     if (threadIdx.x == 0) dgain[blockIdx.x] += sum;
 }
 
-/* --- launches ------------------------------------------------------------------------------------------------------
- */
+/* --- launches ----------------------------------------------------------------------------------------------------- */
 
 bool whole_vectors(int dim, int rope) { return rope % (2 * ACTS) == 0 && dim % (2 * ACTS) == 0; }
 

@@ -14,8 +14,7 @@ static cudaStream_t stream;
 
 cudaStream_t device_stream() { return stream; }
 
-/* --- errors: the first is kept until finish ------------------------------------------------------------------------
- */
+/* --- errors: the first is kept until finish ----------------------------------------------------------------------- */
 
 static char first_error[512];
 
@@ -35,8 +34,7 @@ extern "C" status cuda_finish(struct lane *) {
     return s;
 }
 
-/* --- the device -----------------------------------------------------------------------------------------------------
- */
+/* --- the device --------------------------------------------------------------------------------------------------- */
 
 extern "C" int cuda_device_count(void) {
     int count = 0;
@@ -95,8 +93,7 @@ extern "C" status cuda_open(void) {
     return error == cudaSuccess ? NULL : unusable(error);
 }
 
-/* --- memory ---------------------------------------------------------------------------------------------------------
- */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 extern "C" size_t cuda_memory_left(void) {
     size_t left = 0, total = 0;
@@ -136,8 +133,7 @@ extern "C" void cuda_download(struct lane *, void *to, const void *from, size_t 
     copy_and_wait("download", to, from, bytes, cudaMemcpyDeviceToHost);
 }
 
-/* --- graphs ---------------------------------------------------------------------------------------------------------
- */
+/* --- graphs ------------------------------------------------------------------------------------------------------- */
 
 /* What is known of a key: it is done once as it stands, which loads every kernel and makes every plan, recorded the
  * second time, and replayed from then on. The one longest unused makes room for another. */
@@ -187,8 +183,7 @@ extern "C" void cuda_replay(struct lane *, uint64_t key, void (*work)(void *), v
     if (slot->graph) device_note(cudaGraphLaunch(slot->graph, stream), "a replayed step");
 }
 
-/* --- lanes ----------------------------------------------------------------------------------------------------------
- */
+/* --- lanes -------------------------------------------------------------------------------------------------------- */
 
 extern "C" int cuda_lane_count(void) { return 1; }
 

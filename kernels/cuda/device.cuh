@@ -106,8 +106,7 @@ template <typename T> static inline T *take_scratch(void *base, size_t *used, si
     return at;
 }
 
-/* --- reductions: every thread of the warp or block gets the result; the order is fixed -----------------------------
- */
+/* --- reductions: every thread of the warp or block gets the result; the order is fixed ---------------------------- */
 
 __device__ static inline float warp_sum(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);

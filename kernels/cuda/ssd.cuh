@@ -61,8 +61,7 @@ template <int COLUMNS> static constexpr int OWN = COLUMNS / 8 / PARTS;
 /* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are fast_exp2. */
 static const float LOG2_E = 1.44269504f;
 
-/* --- between global and shared memory ------------------------------------------------------------------------------
- */
+/* --- between global and shared memory ----------------------------------------------------------------------------- */
 
 __device__ static inline bool sixteen_bytes(const bf16 *rows, size_t stride, int columns) {
     return (reinterpret_cast<size_t>(rows) % 16 | stride % 8 | (size_t)columns % 8) == 0;
@@ -115,8 +114,7 @@ __device__ static inline void store_rows(bf16 *to, size_t stride, const tile_row
     __syncwarp();
 }
 
-/* --- a warp's products: accumulators hold 16 rows, as d fragments of 8 columns ------------------------------------
- */
+/* --- a warp's products: accumulators hold 16 rows, as d fragments of 8 columns ------------------------------------ */
 
 template <int COLUMNS> __device__ static inline void clear_rows(float (&acc)[COLUMNS][4]) {
 #pragma unroll
@@ -226,9 +224,7 @@ __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const
     return {sum_of_four(sum.upper), sum_of_four(sum.lower)};
 }
 
-/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them
- * --------------------------------------------------
- */
+/* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them ---------------------------------------------- */
 
 struct tile_weights {
     float l[TILE];                           /* log-decay summed from the tile's start, times log2 e */
@@ -294,8 +290,7 @@ __device__ static inline void sum_columns(float *to, const float (&acc)[COLUMNS]
     }
 }
 
-/* --- the carried state (P, N), in float, split over the block's warps ------------------------------------------------
- */
+/* --- the carried state (P, N), in float, split over the block's warps --------------------------------------------- */
 
 template <class F> struct state_part {
     static constexpr int P = F::P, N = F::N, ROW_WARPS = P / 16, COLUMN_WARPS = SSD_WARPS / ROW_WARPS,
@@ -336,8 +331,7 @@ template <class F> struct state_part {
     }
 };
 
-/* --- launches: N is at most 256; a block handles a slice of P of the head's channels ---------------------------------
- */
+/* --- launches: N is at most 256; a block handles a slice of P of the head's channels ------------------------------ */
 
 /* Calls launch<form>() with the form that fits the shape and 160 KB of shared memory. */
 #define SSD_DISPATCH(shape, whole, launch, ...)             \

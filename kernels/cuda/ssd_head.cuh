@@ -62,8 +62,7 @@ __device__ static inline int tile_length(const head_view &v, int i) {
     return (int)(left < (size_t)v.tile ? left : (size_t)v.tile);
 }
 
-/* --- a tile's steps, as lines of floats in shared memory -------------------------------------------------------------
- */
+/* --- a tile's steps, as lines of floats in shared memory ---------------------------------------------------------- */
 
 /* A line has the tile's tokens and those behind it, zeros after the sequence: kappa needs one of them. */
 static constexpr int LINE = TILE + 4, FIXED_LINES = 5;
@@ -140,8 +139,7 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
     }
 }
 
-/* --- B and C
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- B and C ------------------------------------------------------------------------------------------------------ */
 
 /* turn[j][t]: lines of TURNS, for the banks. */
 static constexpr int TURNS = TILE + 4;

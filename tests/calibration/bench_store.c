@@ -23,8 +23,7 @@ struct bench {
     char folder[512], database[600], suite[600];
 };
 
-/* --- the questions -------------------------------------------------------------------------------------------------
- */
+/* --- the questions ------------------------------------------------------------------------------------------------ */
 
 static status make_runs(const struct bench *b) {
     struct suite suite;
@@ -96,8 +95,7 @@ static status report(const struct bench *b) {
     return s;
 }
 
-/* --- around them ---------------------------------------------------------------------------------------------------
- */
+/* --- around them -------------------------------------------------------------------------------------------------- */
 
 static const struct question {
     const char *name;

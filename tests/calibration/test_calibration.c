@@ -44,8 +44,7 @@ static void expect_good(status s) {
     if (s) fail_msg("%s", status_text(s));
 }
 
-/* --- the statistics alone ------------------------------------------------------------------------------------------
- */
+/* --- the statistics alone ----------------------------------------------------------------------------------------- */
 
 static const struct simulated_world world = {
     .bpb = 1.3, .seed_sd = 0.002, .correlation = 0.6, .node_sd = 0.01, .nodes = 4};
@@ -178,8 +177,7 @@ static void correlation_and_spread_are_as_declared(void **state) {
     assert_near("correlation", xy / sqrt(xx * yy), plain.correlation, error);
 }
 
-/* --- the whole pipeline --------------------------------------------------------------------------------------------
- */
+/* --- the whole pipeline ------------------------------------------------------------------------------------------- */
 
 static const double effect_found = -0.0025;
 

@@ -48,8 +48,7 @@ static void must(status s) {
     if (s) stop(status_text(s));
 }
 
-/* --- memory: random numbers everywhere ------------------------------------------------------------------------------
- */
+/* --- memory: random numbers everywhere ---------------------------------------------------------------------------- */
 
 static std::vector<void *> taken;
 
@@ -102,8 +101,7 @@ static void take_scratch(size_t bytes) {
     lane.scratch_bytes = bytes;
 }
 
-/* --- time -----------------------------------------------------------------------------------------------------------
- */
+/* --- time --------------------------------------------------------------------------------------------------------- */
 
 static float milliseconds(const std::function<void()> &call, int repeats) {
     static cudaEvent_t from, to;
@@ -153,8 +151,7 @@ static void measure_limits() {
            "limit");
 }
 
-/* --- rows: bytes of activations (2), reals (4) and doubles (8) ------------------------------------------------------
- */
+/* --- rows: bytes of activations (2), reals (4) and doubles (8) ---------------------------------------------------- */
 
 static void embedding_rows() {
     size_t R = p.rows(), D = p.dim, n = R * D;

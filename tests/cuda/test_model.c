@@ -17,8 +17,7 @@
 
 enum { WINDOWS = 6 };
 
-/* --- golden files ---------------------------------------------------------------------------------------------------
- */
+/* --- golden files ------------------------------------------------------------------------------------------------- */
 
 static void agrees(const char *path) {
     struct golden_result result;
@@ -41,8 +40,7 @@ static void a_golden_model_without_rope_smear_and_bigrams_agrees(void **state) {
     agrees("tests/golden/no-rope.safetensors");
 }
 
-/* --- after training -------------------------------------------------------------------------------------------------
- */
+/* --- after training ----------------------------------------------------------------------------------------------- */
 
 static const real *trained(int i) { return trained_on_cpu(i)->weights; }
 

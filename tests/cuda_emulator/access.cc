@@ -13,8 +13,7 @@ enum { COPYING = (1 << 22) - 1 }; /* the clock of a copy_16 under way: nobody is
 static bool checked;
 bool access_checked() { return checked; }
 
-/* --- order: what a thread knows to be done --------------------------------------------------------------------------
- */
+/* --- order: what a thread knows to be done ------------------------------------------------------------------------ */
 
 /* Each thread's own clock, and its value at the last barrier of the block and of the whole warp. */
 static int clocks[THREADS_MOST], block_clocks[THREADS_MOST], warp_clocks[THREADS_MOST];
@@ -74,8 +73,7 @@ void access_warp_barrier(unsigned mask, int first) {
     }
 }
 
-/* --- shadows --------------------------------------------------------------------------------------------------------
- */
+/* --- shadows ------------------------------------------------------------------------------------------------------ */
 
 static access_cell *new_cells(size_t bytes, int granule) {
     access_cell *cells = static_cast<access_cell *>(calloc(bytes / (size_t)granule + 1, sizeof *cells));
@@ -155,8 +153,7 @@ void access_fault_unwritten(const access_shadow *shadow, size_t offset, const ch
                    shadow->bytes, writer);
 }
 
-/* --- checks ---------------------------------------------------------------------------------------------------------
- */
+/* --- checks ------------------------------------------------------------------------------------------------------- */
 
 extern "C" {
 __attribute__((weak)) void __sanitizer_symbolize_pc(void *pc, const char *format, char *out, size_t bytes);
@@ -338,8 +335,7 @@ static inline __attribute__((always_inline)) void announced(const void *at, size
     pc = nullptr;
 }
 
-/* --- what the compiler calls ----------------------------------------------------------------------------------------
- */
+/* --- what the compiler calls -------------------------------------------------------------------------------------- */
 
 #define ANNOUNCE(name, bytes, kind) \
     void __tsan_##name(const void *at) { announced(at, bytes, kind, __builtin_return_address(0)); }

@@ -40,8 +40,7 @@ struct transfer {
 static thread_local int group_depth;
 static thread_local std::vector<transfer> group;
 
-/* --- the world ------------------------------------------------------------------------------------------------------
- */
+/* --- the world ---------------------------------------------------------------------------------------------------- */
 
 static world *map_world(const char *name, int flags) {
     int file = shm_open(name, O_RDWR | flags, 0600);
@@ -130,8 +129,7 @@ const char *ncclGetErrorString(ncclResult_t result) {
     return "unknown result code";
 }
 
-/* --- transfers ------------------------------------------------------------------------------------------------------
- */
+/* --- transfers ---------------------------------------------------------------------------------------------------- */
 
 /* Moves what can be moved at once; true if that was anything. */
 static bool advance(transfer *t) {

@@ -55,8 +55,7 @@ static float *zeros(size_t bytes) {
     return static_cast<float *>(memory);
 }
 
-/* --- barriers -------------------------------------------------------------------------------------------------------
- */
+/* --- barriers ----------------------------------------------------------------------------------------------------- */
 
 __global__ void barrier_without_those_who_ended(float *x) {
     if (threadIdx.x == 5) return;
@@ -79,8 +78,7 @@ static void test_divergent_barriers(void **) {
                  {"kernel barrier_of_one_branch", "thread (40,0,0)", "__syncwarp"});
 }
 
-/* --- lanes ----------------------------------------------------------------------------------------------------------
- */
+/* --- lanes -------------------------------------------------------------------------------------------------------- */
 
 __global__ void shuffle_without_half_the_warp(float *x) {
     if (threadIdx.x < 16) x[threadIdx.x] = __shfl_sync(0xffffffffu, x[threadIdx.x], 0);
@@ -118,8 +116,7 @@ static void test_missing_lanes(void **) {
     assert_fault([] { LAUNCH(shuffle_outside_its_mask, 1, 20, 0, zeros(128)); }, {"which the block does not have"});
 }
 
-/* --- addresses ------------------------------------------------------------------------------------------------------
- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 __global__ void write_at(float *x, int at) {
     if (threadIdx.x == 3 && blockIdx.x == 1) x[at] = 1;
@@ -178,8 +175,7 @@ static void test_memory_of_the_host(void **) {
     assert_fault_of_access([] { LAUNCH(write_at, 2, 32, 0, reinterpret_cast<float *>(&row), 0); }, {"the host's"});
 }
 
-/* --- what nobody wrote ----------------------------------------------------------------------------------------------
- */
+/* --- what nobody wrote -------------------------------------------------------------------------------------------- */
 
 __global__ void sum_of_unwritten_tile(float *x) {
     float *tile = shared_memory<float>();
@@ -238,8 +234,7 @@ static void test_unwritten(void **) {
     cuda_memory_free(fresh);
 }
 
-/* --- order ----------------------------------------------------------------------------------------------------------
- */
+/* --- order -------------------------------------------------------------------------------------------------------- */
 
 __global__ void neighbours_without_a_barrier(float *x) {
     float *tile = shared_memory<float>();
@@ -306,8 +301,7 @@ static void test_order(void **) {
     assert_fault([] { LAUNCH(copy_that_nobody_awaits, 1, 32, 512, zeros(512)); }, {"copy_16 are under way"});
 }
 
-/* --- no faults ------------------------------------------------------------------------------------------------------
- */
+/* --- no faults ---------------------------------------------------------------------------------------------------- */
 
 /* Everything that the wrong kernels above lack is there. */
 __global__ void ordered(float *x, unsigned *count) {
@@ -342,8 +336,7 @@ static void test_right_kernels_pass(void **) {
     assert_null(cuda_finish(NULL));
 }
 
-/* --- calls of the host ----------------------------------------------------------------------------------------------
- */
+/* --- calls of the host -------------------------------------------------------------------------------------------- */
 
 static void expect_error(const char *word) {
     status s = cuda_finish(NULL);

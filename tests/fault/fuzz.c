@@ -18,8 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static char input[64], scratch[64];
 static const char *seed_folder;
 
-/* --- memory --------------------------------------------------------------------------------------------------------
- */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 static atomic_bool counting;
 static atomic_size_t held, most_held;
@@ -47,8 +46,7 @@ static void check_bound(size_t file_size) {
     abort();
 }
 
-/* --- inputs --------------------------------------------------------------------------------------------------------
- */
+/* --- inputs ------------------------------------------------------------------------------------------------------- */
 
 static void put(const char *path, const void *data, size_t size) {
     int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -71,8 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
 }
 
-/* --- start and end --------------------------------------------------------------------------------------------------
- */
+/* --- start and end ------------------------------------------------------------------------------------------------ */
 
 const char *fuzz_scratch(void) { return scratch; }
 

@@ -34,8 +34,7 @@ static void read_artifact(const char *path) {
     status_free(s);
 }
 
-/* --- seeds ---------------------------------------------------------------------------------------------------------
- */
+/* --- seeds -------------------------------------------------------------------------------------------------------- */
 
 static void seed_raw(const char *name, const unsigned char *packed, size_t packed_size, size_t raw_size) {
     struct xz_reader *reader;

@@ -171,8 +171,7 @@ static void scaled_add_norm_backward(struct op_run *run) {
                                  in(run, 2), in(run, 1), s->n[0], s->n[1]);
 }
 
-/* --- add_into: size = count. Its backward is the identity for both. ------------------------------------------------
- */
+/* --- add_into: size = count. Its backward is the identity for both. ----------------------------------------------- */
 static void add_into_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     op_input(run, "a", s->n[0], 1);
@@ -215,8 +214,7 @@ static void head_forward(struct op_run *run) {
     cpu_head_forward(&run->lane, out(run, 0), in(run, 0), in(run, 1), s->n[0], s->n[1], s->n[2]);
 }
 
-/* --- memory and whole gradients: size = count. Values that a step is judged by are checked in test_value_ops.c. -----
- */
+/* --- memory and whole gradients: size = count. Values that a step is judged by are checked in test_value_ops.c. --- */
 static void one_to_one_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     op_input(run, "x", s->n[0], 1);
@@ -252,8 +250,7 @@ static void add_tree_forward(struct op_run *run) {
     cpu_add_tree(&run->lane, parts, 2, s->n[0], &finite);
 }
 
-/* --- leaky_relu_squared: size = count ------------------------------------------------------------------------------
- */
+/* --- leaky_relu_squared: size = count ----------------------------------------------------------------------------- */
 static void leaky_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     op_input(run, "x", s->n[0], 1);
@@ -269,8 +266,7 @@ static void leaky_backward(struct op_run *run) {
     cpu_leaky_relu_squared_backward(&run->lane, din(run, 0), dout(run, 0), in(run, 0), s->n[0]);
 }
 
-/* --- cross_entropy: size = rows, vocabulary, cap. The output is the sum of nll, as backward has one scale. ---------
- */
+/* --- cross_entropy: size = rows, vocabulary, cap. The output is the sum of nll, as backward has one scale. -------- */
 static void cross_entropy_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     size_t count = s->n[0] * s->n[1];
@@ -295,8 +291,7 @@ static void cross_entropy_backward(struct op_run *run) {
                                s->n[1], (double)s->n[2]);
 }
 
-/* --- softcap: size = count, cap. Its backward is part of cross_entropy's. --------------------------------------------
- */
+/* --- softcap: size = count, cap. Its backward is part of cross_entropy's. ----------------------------------------- */
 static void softcap_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     op_input(run, "logits", s->n[0], 10);

@@ -57,8 +57,7 @@ static void no_pieces_is_no_work(void **state) {
     backend_find("cpu")->for_each(&lane, 1, 0, NULL, NULL);
 }
 
-/* --- for_each within for_each
- * ------------------------------------------------------------------------------------------ */
+/* --- for_each within for_each ------------------------------------------------------------------------------------- */
 static void run_inner(void *context, int piece, struct lane *lane) {
     int *sum = context;
     *sum += lane->scratch == sum ? piece : -1000;

@@ -91,8 +91,7 @@ static void normalised_rows_have_norm_one_and_rows_of_zeros_stay(void **state) {
     assert_near("x", x, expected, ROWS * COLS, 10 * ROUNDING);
 }
 
-/* --- Newton-Schulz --------------------------------------------------------------------------------------------------
- */
+/* --- Newton-Schulz ------------------------------------------------------------------------------------------------ */
 static void multiply(double *c, const double *a, const double *b, size_t m, size_t n, size_t k, bool transpose_b) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {

@@ -4,8 +4,7 @@
 #include "kernels/kernels.h"
 #include "tests/kernels/near.h"
 
-/* --- half ------------------------------------------------------------------------------------------------------------
- */
+/* --- half --------------------------------------------------------------------------------------------------------- */
 /* A finite half by the definition of its fields. */
 static double half_by_hand(uint16_t bits) {
     int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -34,8 +33,7 @@ static void halves_are_rounded_to_nearest_and_ties_to_even(void **state) {
     assert_int_equal(half_from_double(65520), 0x7C00);
 }
 
-/* --- ternary
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- ternary ------------------------------------------------------------------------------------------------------ */
 enum { COUNT = 83 };
 
 static double mean_magnitude(const double *w) {
@@ -95,8 +93,7 @@ static void tiny_ternary_weights_use_the_least_scale_and_pass_gradients_on(void 
     for (int i = 0; i < 4; i++) assert_true(dw[i] == (real)(i + 1));
 }
 
-/* --- fake quantisation: the scale is a power of two, so that all of it is exact
- * ------------------------------------------ */
+/* --- fake quantisation: the scale is a power of two, so that all of it is exact ----------------------------------- */
 static void fake_quantised_rows_round_ties_to_even_and_keep_zeros(void **state) {
     (void)state;
     const real w[12] = {31, -2.5, 1.5, 0.5, 0, 0, 0, 0, -15.5, 7.75, 0.25, -0.75};
@@ -116,8 +113,7 @@ static void the_scale_floor_makes_small_rows_coarse(void **state) {
     assert_near("out", out, expected, 4, 4 * ROUNDING);
 }
 
-/* --- integer rows
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- integer rows ------------------------------------------------------------------------------------------------- */
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -204,8 +200,7 @@ static void the_published_floor_bounds_the_stored_scale(void **state) {
     assert_int_equal(q[2], -2);
 }
 
-/* --- Hessian
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- Hessian ------------------------------------------------------------------------------------------------------ */
 static void the_hessian_is_the_sum_of_outer_products_in_its_upper_triangle(void **state) {
     (void)state;
     enum { ROWS = 300, COLS = 130 };
@@ -224,9 +219,7 @@ static void the_hessian_is_the_sum_of_outer_products_in_its_upper_triangle(void 
     free(h);
 }
 
-/* --- GPTQ
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- GPTQ --------------------------------------------------------------------------------------------------------- */
 struct gptq_problem {
     size_t rows, cols, group, groups;
     int qmax, info;

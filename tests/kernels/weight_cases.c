@@ -1,8 +1,7 @@
 /* weight_cases: rows for the ops on weights: ternary and fake quantisation, optimisers, GPTQ; see op_case.h. */
 #include "tests/kernels/sized_case.h"
 
-/* --- weights: size = rows, cols, qmax. The surrogate of ternarize_backward is checked in test_quantise_ops.c. --------
- */
+/* --- weights: size = rows, cols, qmax. The surrogate of ternarize_backward is checked in test_quantise_ops.c. ----- */
 static void weights_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     size_t count = s->n[0] * s->n[1];
@@ -34,8 +33,7 @@ static void ternarize_backward_forward(struct op_run *run) {
     cpu_ternarize_backward(&run->lane, out(run, 0), in(run, 1), s->kept, s->n[0] * s->n[1]);
 }
 
-/* --- optimisers: size = rows, cols (count is their product), steps
- * ---------------------------------------------------- */
+/* --- optimisers: size = rows, cols (count is their product), steps ------------------------------------------------ */
 static void adam_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     size_t count = s->n[0] * s->n[1];
@@ -113,8 +111,7 @@ static void normalize_rows_forward(struct op_run *run) {
     cpu_normalize_rows(&run->lane, out(run, 0), s->n[0], s->n[1]);
 }
 
-/* --- quantisation: size = rows, cols, group, qmax, percentile in hundredths
- * ------------------------------------------- */
+/* --- quantisation: size = rows, cols, group, qmax, percentile in hundredths --------------------------------------- */
 static void quantize_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
     size_t count = s->n[0] * s->n[1], group = s->n[2] ? s->n[2] : s->n[1];

@@ -149,8 +149,7 @@ static void a_tokenizer_of_another_size_is_refused_with_both_sizes(void **state)
     suite_free(&suite);
 }
 
-/* --- declarations ----------------------------------------------------------------------------------------------------
- */
+/* --- declarations ------------------------------------------------------------------------------------------------- */
 
 static void the_declaration_names_all_that_was_decided(void **state) {
     (void)state;
@@ -178,8 +177,7 @@ static void a_difference_of_declarations_is_told_by_its_key(void **state) {
     assert_string_equal(out, "b is 2 and was not set");
 }
 
-/* --- estimates -------------------------------------------------------------------------------------------------------
- */
+/* --- estimates ---------------------------------------------------------------------------------------------------- */
 
 static void an_estimate_counts_stages_and_says_what_the_design_can_show(void **state) {
     (void)state;

@@ -85,8 +85,7 @@ static void assert_fails(const struct report_request *request, enum status_kind 
     status_free(failure);
 }
 
-/* --- reports -------------------------------------------------------------------------------------------------------
- */
+/* --- reports ------------------------------------------------------------------------------------------------------ */
 
 static void a_report_shows_verdicts_figures_and_hashes(void **state) {
     (void)state;
@@ -504,8 +503,7 @@ static void an_interrupted_report_leaves_nothing(void **state) {
     results_free(&results);
 }
 
-/* --- published figures ---------------------------------------------------------------------------------------------
- */
+/* --- published figures -------------------------------------------------------------------------------------------- */
 
 static status write_published(const char *rows, char **csv) {
     struct results results;

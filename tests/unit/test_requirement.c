@@ -59,8 +59,7 @@ static void what_is_no_requirement_is_refused_with_the_forms(void **state) {
     expect_failure(requirement_parse("a non-inferior to b", &r), "needs a margin", NULL);
 }
 
-/* --- results by hand: variants a and b, seeds 1.., one value of bpb.raw each ----------------------------------------
- */
+/* --- results by hand: variants a and b, seeds 1.., one value of bpb.raw each -------------------------------------- */
 
 enum { SEEDS = 5 };
 

@@ -19,8 +19,7 @@
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
 
-/* --- declarations ----------------------------------------------------------------------------------------------------
- */
+/* --- declarations ------------------------------------------------------------------------------------------------- */
 
 static status check_only(const char *yaml) {
     struct small_plan *p = small_plan_make(yaml);
@@ -132,8 +131,7 @@ static void an_unknown_suite_is_answered_with_those_there_are(void **state) {
     store_close(store);
 }
 
-/* --- claims ----------------------------------------------------------------------------------------------------------
- */
+/* --- claims ------------------------------------------------------------------------------------------------------- */
 
 /* Claims every stage; writes to the pipe how many it got. */
 static void claim_all(const struct plan *plan, int pipe_end) {

@@ -14,8 +14,7 @@
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
 
-/* --- what is read ----------------------------------------------------------------------------------------------------
- */
+/* --- what is read ------------------------------------------------------------------------------------------------- */
 
 static void a_suite_is_read_as_it_is_written(void **state) {
     (void)state;
@@ -125,8 +124,7 @@ static void every_suite_of_the_repository_loads_at_every_scale(void **state) {
     names_free(names, count);
 }
 
-/* --- include and matrix ----------------------------------------------------------------------------------------------
- */
+/* --- include and matrix ------------------------------------------------------------------------------------------- */
 
 static void put(const char *name, const char *text) { small_write(small_path(name), text, strlen(text)); }
 
@@ -204,8 +202,7 @@ static void includes_in_a_circle_are_refused(void **state) {
     free(yaml);
 }
 
-/* --- what is refused -------------------------------------------------------------------------------------------------
- */
+/* --- what is refused ---------------------------------------------------------------------------------------------- */
 
 /* The small suite with one text replaced, and what the message must hold. */
 static const struct mistake {

@@ -11,6 +11,8 @@
  * cycle an SM (200 us). The sums: 9 MB written and read. Limit 275 us. */
 #include "kernels/cuda/ssd_backward.cuh"
 
+#include <stdio.h>
+
 /* --- the gradient of a group's normed B or C -------------------------------------------------------------------------
  */
 
@@ -224,7 +226,8 @@ __device__ static inline void gradient_steps(const backward_tiles<F> *m, const b
     } else {
 #pragma unroll 1
         for (int i = thread - WARP - TILE; i < (int)s.angles * TILE; i += SSD_THREADS - WARP - TILE) {
-            float &sum = l.dtheta[i / TILE * PHASES + i % TILE];
+            if (i % TILE >= at.length) continue;
+            float &sum = l.dtheta[(size_t)(i / TILE) * l.pitch + (size_t)(i % TILE)];
             float part = steps.delta[i % TILE] * l.dphi[i / TILE * PHASES + i % TILE];
             sum = first ? part : sum + part;
         }
@@ -278,7 +281,7 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
                                             unsigned i, warp_place place) {
     const mamba_shape &s = a.t.s;
     int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= F::P ? 0 : -1;
-    step_lines steps = steps_of(l, i, angles);
+    step_lines steps = steps_of<F>(l, i, angles);
     float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
     begin_head(m, l, steps, at, angles, place);
     {
@@ -303,8 +306,19 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
     __syncthreads(); /* all tiles are free, but not the sums */
     backward_place next = at;
     next.head++;
-    if (i + 1 < s.heads / s.groups) fetch_head(m, a, next, steps_of(l, i + 1, angles), place);
+    constexpr bool AHEAD = backward_tiles<F>::AHEAD;
+    bool more = i + 1 < s.heads / s.groups;
+    if (AHEAD && more) fetch_head(m, a, next, steps_of<F>(l, i + 1, angles), place);
     gradient_steps(m, a, l, steps, at, i == 0);
+    if (AHEAD || !more) return;
+    __syncthreads(); /* the steps are free */
+    fetch_head(m, a, next, steps, place);
+}
+
+/* Where the tile's first token has the group's dtheta; angles are `time` apart. */
+__device__ static inline float *dtheta_of(const backward_arguments &a, const backward_place &at) {
+    const mamba_shape &s = a.t.s;
+    return a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
 }
 
 /* dB, dC and dtheta of the group, when all heads are done. */
@@ -315,7 +329,7 @@ __device__ static inline void backward_group(backward_tiles<F> *m, const backwar
     const mamba_shape &s = a.t.s;
     int band = place.row / 16, angles = (int)s.angles, state = at.n;
     size_t width = a.t.columns.width;
-    step_lines steps = steps_of(l, (unsigned)(s.heads / s.groups) - 1, angles);
+    step_lines steps = steps_of<F>(l, (unsigned)(s.heads / s.groups) - 1, angles);
     float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
     bf16 *columns = a.dproj + first_row(a, at) * width + at.group * s.state;
     load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
@@ -333,7 +347,8 @@ __device__ static inline void backward_group(backward_tiles<F> *m, const backwar
     norm_rows<F::N>(b, m->b, m->means[0], steps.inv_b, columns + a.t.columns.b, width, place, at.length, state);
     norm_rows<F::N>(c, m->c, m->means[1], steps.inv_c, columns + a.t.columns.c, width, place, at.length, state);
     store_sums<F::N>(a.norms + (at.index * 2 * s.groups + at.group) * s.state, s.groups * s.state, m->bias, state);
-    float *dtheta = a.dtape.theta + ((at.group * s.batch + at.batch) * s.angles) * s.time + at.tile * s.chunk;
+    if (!backward_tiles<F>::AHEAD) return;
+    float *dtheta = dtheta_of(a, at);
 #pragma unroll 1
     for (int i = (int)threadIdx.x; i < angles * TILE; i += SSD_THREADS)
         if (i % TILE < at.length)
@@ -348,15 +363,16 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
     unsigned tiles = (unsigned)ceil_div(s.time, s.chunk), per_group = (unsigned)(s.heads / s.groups);
     unsigned group = blockIdx.x % (unsigned)s.groups, index = blockIdx.x / (unsigned)s.groups;
     float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
-    float *dphi = steps + 2 * step_floats(s.angles);
-    backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES};
+    float *dphi = steps + backward_tiles<F>::STEPS * step_floats(s.angles);
     backward_place at = {index / tiles,           index % tiles,    group * per_group, group, index, 0,
                          F::head_dim(s.head_dim), F::state(s.state)};
     size_t left = s.time - at.tile * s.chunk;
     at.length = left < s.chunk ? (int)left : (int)s.chunk;
+    backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES, PHASES};
+    if (!backward_tiles<F>::AHEAD) l.dtheta = dtheta_of(a, at), l.pitch = s.time;
 
     group_sum<F::N> sum_b, sum_c;
-    fetch_head(m, a, at, steps_of(l, 0, (int)s.angles), place);
+    fetch_head(m, a, at, steps_of<F>(l, 0, (int)s.angles), place);
     for (unsigned i = 0; i < per_group; i++, at.head++) backward_head(m, l, a, at, sum_b, sum_c, i, place);
     backward_group(m, l, a, at, sum_b, sum_c, place);
 }
@@ -383,9 +399,24 @@ extern "C" size_t cuda_ssd_scratch(const struct mamba_shape *shape) {
     return lay_out_scratch(&a, &gradients, NULL, shape);
 }
 
+/* Says which options to lower where a block of this device has less than `bytes` of shared memory. */
+static bool has_shared_memory(const struct mamba_shape *s, size_t bytes) {
+    int device = 0, most = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (bytes <= (size_t)most) return true;
+    char text[200];
+    snprintf(text, sizeof text,
+             "a state of %zu with %zu rotated pairs takes %zu KB of shared memory, a block of this device has %d KB; "
+             "lower mamba.state or mamba.rotary_fraction",
+             s->state, s->angles, bytes >> 10, most >> 10);
+    device_note_text("ssd_backward", text);
+    return false;
+}
+
 template <class F> static void launch_backward(const backward_arguments &a) {
-    size_t blocks = a.t.s.batch * mamba_chunks(&a.t.s) * a.t.s.groups;
-    size_t bytes = sizeof(backward_tiles<F>) + backward_floats(a.t.s.angles) * sizeof(float);
+    size_t blocks = a.t.s.batch * mamba_chunks(&a.t.s) * a.t.s.groups, bytes = backward_bytes<F>(a.t.s.angles);
+    if (!has_shared_memory(&a.t.s, bytes)) return;
     LAUNCH((ssd_backward_tiles<F>), (unsigned)blocks, SSD_THREADS, bytes, a);
 }
 

@@ -33,6 +33,9 @@ void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
 template <class F> struct backward_tiles {
     static constexpr int P = F::P, N = F::N;
+    /* Room for the next head's steps too, and for dtheta; else those wait, and dtheta is summed where it goes. */
+    static constexpr bool AHEAD = N <= 64;
+    static constexpr int STEPS = AHEAD ? 2 : 1;
     tile_row<N> b[TILE], c[TILE];      /* the group's columns of proj, then the head's B and C in their place */
     tile_row<N> state[P], gradient[P]; /* H', K */
     tile_row<P> x[TILE], dy[TILE];
@@ -50,19 +53,22 @@ template <class F> struct backward_tiles {
     float m[TILE], g[TILE];      /* dy_t.x_t; C_t.B_t */
 };
 
-/* Behind them: the rotations, this head's steps and the next one's, and dphi and dtheta (angles, PHASES), rows apart
- * for the banks. */
+/* Behind them: the rotations, the steps of STEPS heads, and dphi and, AHEAD, dtheta (angles, PHASES), rows apart for
+ * the banks. */
 static constexpr int PHASES = TILE + 8;
 struct backward_lines {
     rotation *turn;
     float *steps, *dphi, *dtheta;
+    size_t pitch; /* of dtheta */
 };
 /* The steps of a block's i-th head. */
-__device__ static inline step_lines steps_of(const backward_lines &l, unsigned i, int angles) {
-    return lay_out_steps(l.steps + i % 2 * step_floats((size_t)angles), angles);
+template <class F> __device__ static inline step_lines steps_of(const backward_lines &l, unsigned i, int angles) {
+    return lay_out_steps(l.steps + i % backward_tiles<F>::STEPS * step_floats((size_t)angles), angles);
 }
-__host__ __device__ static inline size_t backward_floats(size_t angles) {
-    return turn_floats(angles) + 2 * step_floats(angles) + 2 * angles * PHASES;
+template <class F> static size_t backward_bytes(size_t angles) {
+    size_t floats = turn_floats(angles) + backward_tiles<F>::STEPS * step_floats(angles) +
+                    (backward_tiles<F>::AHEAD ? 2 : 1) * angles * PHASES;
+    return sizeof(backward_tiles<F>) + floats * sizeof(float);
 }
 
 /* Where a block stands. What it reads is found from this when it is needed: pointers kept would cost registers. */

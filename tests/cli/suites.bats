@@ -63,7 +63,7 @@ runs() {
     fails 2 "is there already" hinge submission "$run" -o "$FOLDER/record" --db "$FOLDER/hinge.db"
     succeeds hinge submission "$run" -o "$FOLDER/sources" --db "$FOLDER/hinge.db"
     [ "$(json 'd["bytes_code"]' <"$FOLDER/sources/submission.json")" -gt 500000 ]
-    ! grep -q "Another code" "$FOLDER/sources/README.md"
+    run ! grep -q "Another code" "$FOLDER/sources/README.md"
     # When the code that is counted is not the code that trained, it says so.
     sqlite3 "$FOLDER/hinge.db" ".backup '$FOLDER/older.db'"
     sqlite3 "$FOLDER/older.db" "UPDATE provenance SET value = 'older' WHERE name = 'revision'"

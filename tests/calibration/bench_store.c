@@ -30,7 +30,7 @@ static status make_runs(const struct bench *b) {
     struct dataset_list datasets;
     struct plan plan;
     struct runner_summary summary;
-    TRY(suite_load(&suite, &(struct suite_request){.path = b->suite, .presets = "suites/presets"}));
+    TRY(suite_load(&suite, &(struct suite_request){.path = b->suite}));
     TRY(datasets_open(&datasets, &suite, "none"));
     TRY(plan_create(&plan, &suite, &datasets, backend_find("simulated")));
     const struct runner_request request = {.database = b->database, .plan = &plan, .jobs = 1};

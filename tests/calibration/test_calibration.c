@@ -231,7 +231,7 @@ static void make_suite(struct pipeline *p) {
     snprintf(suite_path, sizeof suite_path, "%s/%s.yaml", folder, p->name);
     snprintf(database, sizeof database, "%s/hinge.db", folder);
     write_suite(p, suite_path);
-    expect_good(suite_load(&suite, &(struct suite_request){.path = suite_path, .presets = "suites/presets"}));
+    expect_good(suite_load(&suite, &(struct suite_request){.path = suite_path}));
     run_suite(&suite, database);
     suite_free(&suite);
     expect_good(store_open(&store, database, STORE_READ));

@@ -4,7 +4,7 @@
 
 static void read_suite(const char *path) {
     struct suite suite = {0};
-    const struct suite_request request = {.path = path, .presets = "suites/presets"};
+    const struct suite_request request = {.path = path};
     status s = suite_load(&suite, &request);
     if (!s) suite_free(&suite);
     status_free(s);

@@ -187,7 +187,8 @@ static void add_row(struct table *table, const struct comparison *row, int decim
     if (isnan(row->ci_low))
         table_cell(table, "-");
     else
-        table_cell(table, "%.*f to %.*f", decimals, row->ci_low, decimals, row->ci_high);
+        table_cell(table, "%.*f to %.*f", decimals, without_signed_zero(row->ci_low, decimals), decimals,
+                   without_signed_zero(row->ci_high, decimals));
     table_p(table, row->p);
     table_p(table, row->p_adjusted);
     table_cell(table, "%s", verdict_name(row->verdict));
@@ -199,9 +200,11 @@ static void print_table(const struct comparand *c, const struct comparison_table
     bool holm = c->design.correction == CORRECT_HOLM;
     snprintf(adjusted, sizeof adjusted, "%s", holm ? "p Holm" : c->design.correction == CORRECT_BH ? "p BH" : "p");
     const struct table_column columns[] = {
-        {"variant", ALIGN_LEFT, true}, {"n", ALIGN_RIGHT, false},      {"mean", ALIGN_RIGHT, false},
-        {"sd", ALIGN_RIGHT, false},    {"delta", ALIGN_RIGHT, false},  {interval, ALIGN_RIGHT, false},
-        {"p", ALIGN_RIGHT, false},     {adjusted, ALIGN_RIGHT, false}, {"verdict", ALIGN_LEFT, false},
+        {"variant", ALIGN_LEFT, COLUMN_CUT},    {"n", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"mean", ALIGN_RIGHT, COLUMN_OPTIONAL}, {"sd", ALIGN_RIGHT, COLUMN_OPTIONAL},
+        {"delta", ALIGN_RIGHT, COLUMN_WHOLE},   {interval, ALIGN_RIGHT, COLUMN_WHOLE},
+        {"p", ALIGN_RIGHT, COLUMN_OPTIONAL},    {adjusted, ALIGN_RIGHT, COLUMN_WHOLE},
+        {"verdict", ALIGN_LEFT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     int decimals = wording_decimals(t);

@@ -171,9 +171,10 @@ const struct verb verb_data_add = {
 /* --- list -------------------------------------------------------------------------------------------------------- */
 
 static const struct table_column columns[] = {
-    {"name", ALIGN_LEFT, false},        {"train tokens", ALIGN_RIGHT, false}, {"validation", ALIGN_RIGHT, false},
-    {"vocabulary", ALIGN_RIGHT, false}, {"bytes/token", ALIGN_RIGHT, false},  {"unigram BPB", ALIGN_RIGHT, false},
-    {"source", ALIGN_LEFT, true},
+    {"name", ALIGN_LEFT, COLUMN_WHOLE},         {"train tokens", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"validation", ALIGN_RIGHT, COLUMN_WHOLE},  {"vocabulary", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"bytes/token", ALIGN_RIGHT, COLUMN_WHOLE}, {"unigram BPB", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"source", ALIGN_LEFT, COLUMN_CUT},
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 

@@ -146,9 +146,10 @@ static status list_ops(const struct invocation *in) {
 /* --- presets -------------------------------------------------------------------------------------------------- */
 
 static const struct table_column preset_columns[] = {
-    {"preset", ALIGN_LEFT, false}, {"parameters", ALIGN_RIGHT, false}, {"layers", ALIGN_RIGHT, false},
-    {"width", ALIGN_RIGHT, false}, {"T", ALIGN_RIGHT, false},          {"batch tokens", ALIGN_RIGHT, false},
-    {"steps", ALIGN_RIGHT, false},
+    {"preset", ALIGN_LEFT, COLUMN_WHOLE},  {"parameters", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"layers", ALIGN_RIGHT, COLUMN_WHOLE}, {"width", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"T", ALIGN_RIGHT, COLUMN_WHOLE},      {"batch tokens", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"steps", ALIGN_RIGHT, COLUMN_WHOLE},
 };
 enum { PRESET_COLUMNS = sizeof preset_columns / sizeof *preset_columns };
 
@@ -207,8 +208,8 @@ static status list_presets(const struct invocation *in) {
 /* --- suites --------------------------------------------------------------------------------------------------- */
 
 static const struct table_column suite_columns[] = {
-    {"suite", ALIGN_LEFT, false},  {"variants", ALIGN_RIGHT, false}, {"seeds", ALIGN_RIGHT, false},
-    {"preset", ALIGN_LEFT, false}, {"scales", ALIGN_LEFT, true},
+    {"suite", ALIGN_LEFT, COLUMN_WHOLE},  {"variants", ALIGN_RIGHT, COLUMN_WHOLE}, {"seeds", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"preset", ALIGN_LEFT, COLUMN_WHOLE}, {"scales", ALIGN_LEFT, COLUMN_CUT},
 };
 enum { SUITE_COLUMNS = sizeof suite_columns / sizeof *suite_columns };
 
@@ -291,7 +292,8 @@ static status list_suites(const struct invocation *in) {
 }
 
 static void print_variants(const struct suite *suite) {
-    static const struct table_column columns[] = {{"variant", ALIGN_LEFT, false}, {"what differs", ALIGN_LEFT, true}};
+    static const struct table_column columns[] = {{"variant", ALIGN_LEFT, COLUMN_WHOLE},
+                                                  {"what differs", ALIGN_LEFT, COLUMN_CUT}};
     struct table *table = table_new(columns, 2);
     for (int i = 0; i < suite->variant_count; i++) {
         const struct suite_variant *variant = &suite->variants[i];

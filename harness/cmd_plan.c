@@ -56,8 +56,9 @@ static struct variant_totals totals_of(const struct plan *plan, int variant, int
 
 static void print_variants(const struct plan *plan, int jobs) {
     static const struct table_column columns[] = {
-        {"variant", ALIGN_LEFT, true},  {"runs", ALIGN_RIGHT, false},          {"done", ALIGN_RIGHT, false},
-        {"failed", ALIGN_RIGHT, false}, {"own trainings", ALIGN_RIGHT, false}, {"time left", ALIGN_RIGHT, false},
+        {"variant", ALIGN_LEFT, COLUMN_CUT},          {"runs", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"done", ALIGN_RIGHT, COLUMN_WHOLE},          {"failed", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"own trainings", ALIGN_RIGHT, COLUMN_WHOLE}, {"time left", ALIGN_RIGHT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, (int)(sizeof columns / sizeof *columns));
     char left[UNITS_CAPACITY];
@@ -76,9 +77,11 @@ static void print_variants(const struct plan *plan, int jobs) {
 
 static void print_runs(const struct plan *plan) {
     static const struct table_column columns[] = {
-        {"variant", ALIGN_LEFT, true},   {"seed", ALIGN_RIGHT, false},    {"train", ALIGN_LEFT, false},
-        {"raw", ALIGN_LEFT, false},      {"average", ALIGN_LEFT, false},  {"averaged", ALIGN_LEFT, false},
-        {"quantise", ALIGN_LEFT, false}, {"artifact", ALIGN_LEFT, false}, {"time left", ALIGN_RIGHT, false},
+        {"variant", ALIGN_LEFT, COLUMN_CUT},      {"seed", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"train", ALIGN_LEFT, COLUMN_WHOLE},      {"raw", ALIGN_LEFT, COLUMN_WHOLE},
+        {"average", ALIGN_LEFT, COLUMN_WHOLE},    {"averaged", ALIGN_LEFT, COLUMN_WHOLE},
+        {"quantise", ALIGN_LEFT, COLUMN_WHOLE},   {"artifact", ALIGN_LEFT, COLUMN_WHOLE},
+        {"time left", ALIGN_RIGHT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, (int)(sizeof columns / sizeof *columns));
     char left[UNITS_CAPACITY];
@@ -95,11 +98,11 @@ static void print_runs(const struct plan *plan) {
 }
 
 static void print_stages(const struct prepared *prepared) {
-    static const struct table_column columns[] = {{"stage", ALIGN_LEFT, false},
-                                                  {"all", ALIGN_RIGHT, false},
-                                                  {"done", ALIGN_RIGHT, false},
-                                                  {"to do", ALIGN_RIGHT, false},
-                                                  {"time left", ALIGN_RIGHT, false}};
+    static const struct table_column columns[] = {{"stage", ALIGN_LEFT, COLUMN_WHOLE},
+                                                  {"all", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"done", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"to do", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"time left", ALIGN_RIGHT, COLUMN_WHOLE}};
     const struct plan_estimate *e = &prepared->estimate;
     struct table *table = table_new(columns, 5);
     char left[UNITS_CAPACITY];

@@ -126,12 +126,12 @@ static void draw_row(const struct power_request *r, const struct power_row *row,
 }
 
 static void print_rows(const struct power_request *r, bool drawn) {
-    static const struct table_column columns[] = {{"seeds", ALIGN_RIGHT, false},
-                                                  {"one comparison", ALIGN_RIGHT, false},
-                                                  {"in the family", ALIGN_RIGHT, false},
-                                                  {"power for the margin", ALIGN_RIGHT, false},
-                                                  {"", ALIGN_LEFT, false},
-                                                  {"○ one  ● in the family  │ margin", ALIGN_LEFT, false}};
+    static const struct table_column columns[] = {{"seeds", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"one comparison", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"in the family", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"power for the margin", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"", ALIGN_LEFT, COLUMN_WHOLE},
+                                                  {"○ one  ● in the family  │ margin", ALIGN_LEFT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, drawn ? 6 : 5);
     int decimals = (int)fmin(12, fmax(0, 2 - floor(log10(r->sd))));
     for (int i = 0; i < COUNTS; i++) {

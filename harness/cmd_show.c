@@ -67,7 +67,7 @@ static const char *default_text(const char *key, char out[512]) {
 
 static void print_options(const struct run_details *details, bool all) {
     static const struct table_column columns[] = {
-        {"option", ALIGN_LEFT, false}, {"value", ALIGN_LEFT, true}, {"default", ALIGN_LEFT, true}};
+        {"option", ALIGN_LEFT, COLUMN_WHOLE}, {"value", ALIGN_LEFT, COLUMN_CUT}, {"default", ALIGN_LEFT, COLUMN_CUT}};
     struct table *table = table_new(columns, 3);
     for (int i = 0; i < details->option_count; i++) {
         const struct result_text *option = &details->options[i];
@@ -85,8 +85,9 @@ static void print_options(const struct run_details *details, bool all) {
 
 static void print_stages(const struct run_details *details) {
     static const struct table_column columns[] = {
-        {"stage", ALIGN_LEFT, false},      {"state", ALIGN_LEFT, false},    {"time", ALIGN_RIGHT, false},
-        {"shared by", ALIGN_RIGHT, false}, {"finished", ALIGN_LEFT, false}, {"key", ALIGN_LEFT, true},
+        {"stage", ALIGN_LEFT, COLUMN_WHOLE},    {"state", ALIGN_LEFT, COLUMN_WHOLE},
+        {"time", ALIGN_RIGHT, COLUMN_WHOLE},    {"shared by", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"finished", ALIGN_LEFT, COLUMN_WHOLE}, {"key", ALIGN_LEFT, COLUMN_CUT},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     char took[UNITS_CAPACITY];
@@ -106,8 +107,9 @@ static void print_stages(const struct run_details *details) {
 
 static void print_evaluations(const struct result_run *run) {
     static const struct table_column columns[] = {
-        {"evaluation", ALIGN_LEFT, false}, {"bpb", ALIGN_RIGHT, false},   {"nats/token", ALIGN_RIGHT, false},
-        {"tokens", ALIGN_RIGHT, false},    {"bytes", ALIGN_RIGHT, false}, {"time", ALIGN_RIGHT, false},
+        {"evaluation", ALIGN_LEFT, COLUMN_WHOLE},  {"bpb", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"nats/token", ALIGN_RIGHT, COLUMN_WHOLE}, {"tokens", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"bytes", ALIGN_RIGHT, COLUMN_WHOLE},      {"time", ALIGN_RIGHT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     char text[UNITS_CAPACITY];
@@ -127,10 +129,10 @@ static void print_evaluations(const struct result_run *run) {
 }
 
 static void print_classes(const struct artifact_sizes *sizes) {
-    static const struct table_column columns[] = {{"class", ALIGN_LEFT, false},
-                                                  {"parameters", ALIGN_RIGHT, false},
-                                                  {"bytes before xz", ALIGN_RIGHT, false},
-                                                  {"bits/parameter", ALIGN_RIGHT, false}};
+    static const struct table_column columns[] = {{"class", ALIGN_LEFT, COLUMN_WHOLE},
+                                                  {"parameters", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"bytes before xz", ALIGN_RIGHT, COLUMN_WHOLE},
+                                                  {"bits/parameter", ALIGN_RIGHT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, 4);
     char text[UNITS_CAPACITY];
     for (int c = 0; c < CLASS_COUNT; c++) {
@@ -163,7 +165,7 @@ static void print_artifact(const struct result_run *run) {
 }
 
 static void print_provenance(const struct run_details *details) {
-    static const struct table_column columns[] = {{"", ALIGN_LEFT, false}, {"", ALIGN_LEFT, true}};
+    static const struct table_column columns[] = {{"", ALIGN_LEFT, COLUMN_WHOLE}, {"", ALIGN_LEFT, COLUMN_CUT}};
     struct table *table = table_new(columns, 2);
     for (int i = 0; i < details->provenance_count; i++) {
         table_cell(table, "%s", details->provenance[i].name);

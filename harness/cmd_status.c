@@ -41,9 +41,11 @@ static json_t *summary_json(const struct suite_summary *s) {
 
 static void print_summaries(const struct suite_summary *rows, int count) {
     static const struct table_column columns[] = {
-        {"suite", ALIGN_LEFT, true},     {"scale", ALIGN_LEFT, false},        {"runs", ALIGN_RIGHT, false},
-        {"done", ALIGN_RIGHT, false},    {"running", ALIGN_RIGHT, false},     {"failed", ALIGN_RIGHT, false},
-        {"pending", ALIGN_RIGHT, false}, {"interrupted", ALIGN_RIGHT, false}, {"declared", ALIGN_LEFT, false},
+        {"suite", ALIGN_LEFT, COLUMN_CUT},      {"scale", ALIGN_LEFT, COLUMN_WHOLE},
+        {"runs", ALIGN_RIGHT, COLUMN_WHOLE},    {"done", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"running", ALIGN_RIGHT, COLUMN_WHOLE}, {"failed", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"pending", ALIGN_RIGHT, COLUMN_WHOLE}, {"interrupted", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"declared", ALIGN_LEFT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     for (int i = 0; i < count; i++) {
@@ -140,10 +142,11 @@ static void bpb_cell(struct table *table, const struct result_evaluation *evalua
 
 static void print_runs(const struct results *results) {
     static const struct table_column columns[] = {
-        {"run", ALIGN_RIGHT, false},     {"variant", ALIGN_LEFT, true},    {"seed", ALIGN_RIGHT, false},
-        {"status", ALIGN_LEFT, false},   {"steps", ALIGN_RIGHT, false},    {"train", ALIGN_RIGHT, false},
-        {"bpb raw", ALIGN_RIGHT, false}, {"averaged", ALIGN_RIGHT, false}, {"artifact", ALIGN_RIGHT, false},
-        {"bytes", ALIGN_RIGHT, false},
+        {"run", ALIGN_RIGHT, COLUMN_WHOLE},      {"variant", ALIGN_LEFT, COLUMN_CUT},
+        {"seed", ALIGN_RIGHT, COLUMN_WHOLE},     {"status", ALIGN_LEFT, COLUMN_WHOLE},
+        {"steps", ALIGN_RIGHT, COLUMN_WHOLE},    {"train", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"bpb raw", ALIGN_RIGHT, COLUMN_WHOLE},  {"averaged", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"artifact", ALIGN_RIGHT, COLUMN_WHOLE}, {"bytes", ALIGN_RIGHT, COLUMN_WHOLE},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     char text[UNITS_CAPACITY];

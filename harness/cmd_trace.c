@@ -57,12 +57,12 @@ static json_t *cell_json(const struct cell *c) {
 static void print_runs(const struct cell *c) {
     const struct place *places[] = {trace_place(c->a, c->figure, 0), trace_place(c->a, c->figure, 1)};
     const struct table_column columns[] = {
-        {"run", ALIGN_RIGHT, false},
-        {"variant", ALIGN_LEFT, true},
-        {"seed", ALIGN_RIGHT, false},
-        {"status", ALIGN_LEFT, false},
-        {place_name(places[0]), ALIGN_RIGHT, false},
-        {places[1] ? place_name(places[1]) : "", ALIGN_RIGHT, false},
+        {"run", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"variant", ALIGN_LEFT, COLUMN_CUT},
+        {"seed", ALIGN_RIGHT, COLUMN_WHOLE},
+        {"status", ALIGN_LEFT, COLUMN_WHOLE},
+        {place_name(places[0]), ALIGN_RIGHT, COLUMN_WHOLE},
+        {places[1] ? place_name(places[1]) : "", ALIGN_RIGHT, COLUMN_WHOLE},
     };
     int count = places[1] ? 6 : 5;
     struct table *table = table_new(columns, (size_t)count);
@@ -133,7 +133,7 @@ static status add_row(const struct analysis *a, int row, struct table *table, js
 
 static status show_all(const struct invocation *in, const struct analysis *a) {
     static const struct table_column columns[] = {
-        {"cell", ALIGN_LEFT, false}, {"value", ALIGN_RIGHT, false}, {"runs", ALIGN_LEFT, true}};
+        {"cell", ALIGN_LEFT, COLUMN_WHOLE}, {"value", ALIGN_RIGHT, COLUMN_WHOLE}, {"runs", ALIGN_LEFT, COLUMN_CUT}};
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     json_t *list = cli_switch(in, "json") ? json_array() : NULL;
     status failure = NULL;

@@ -44,7 +44,8 @@ static json_t *result_json(const char *path, const struct golden_result *result)
 }
 
 static void print_rows(const struct golden_result *result) {
-    static const struct table_column columns[] = {{"tensor", ALIGN_LEFT, true}, {"relative L2", ALIGN_RIGHT, false}};
+    static const struct table_column columns[] = {{"tensor", ALIGN_LEFT, COLUMN_CUT},
+                                                  {"relative L2", ALIGN_RIGHT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, 2);
     for (int i = 0; i < result->count; i++) {
         table_cell(table, "%s", result->rows[i].name);

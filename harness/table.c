@@ -3,12 +3,15 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness/terminal.h"
 
 enum { GAP = 2, NOTE_INDENT = 4, LEAST_WIDTH = 8, TABLE_COLUMNS = 32 };
+
+static const size_t LEFT_OUT = SIZE_MAX; /* the width of such a column */
 
 struct table {
     const struct table_column *columns;
@@ -62,9 +65,11 @@ void table_cell(struct table *table, const char *format, ...) {
     add_cell(table, text);
 }
 
+double without_signed_zero(double value, int decimals) { return fabs(value) < 0.5 * pow(10, -decimals) ? 0 : value; }
+
 void table_number(struct table *table, double value, int decimals) {
     if (isfinite(value))
-        table_cell(table, "%.*f", decimals, value);
+        table_cell(table, "%.*f", decimals, without_signed_zero(value, decimals));
     else
         table_cell(table, "-");
 }
@@ -90,18 +95,38 @@ static void measure(const struct table *table, size_t widths[TABLE_COLUMNS]) {
     }
 }
 
-/* Takes columns off the widest that may shrink, one at a time, until the line fits or nothing can give. */
-static void shrink(const struct table *table, size_t widths[TABLE_COLUMNS], size_t limit) {
+static size_t line_width(const struct table *table, const size_t widths[TABLE_COLUMNS]) {
     size_t total = 0;
-    for (int c = 0; c < table->column_count; c++) total += widths[c] + (c ? GAP : 0);
-    while (total > limit) {
-        int widest = -1;
-        for (int c = 0; c < table->column_count; c++)
-            if (table->columns[c].may_shrink && widths[c] > LEAST_WIDTH && (widest < 0 || widths[c] > widths[widest]))
-                widest = c;
-        if (widest < 0) return;
-        widths[widest]--;
-        total--;
+    for (int c = 0; c < table->column_count; c++)
+        if (widths[c] != LEFT_OUT) total += widths[c] + (c ? GAP : 0);
+    return total;
+}
+
+static int widest_to_cut(const struct table *table, const size_t widths[TABLE_COLUMNS]) {
+    int widest = -1;
+    for (int c = 0; c < table->column_count; c++)
+        if (table->columns[c].room == COLUMN_CUT && widths[c] > LEAST_WIDTH &&
+            (widest < 0 || widths[c] > widths[widest]))
+            widest = c;
+    return widest;
+}
+
+static int last_to_leave(const struct table *table, const size_t widths[TABLE_COLUMNS]) {
+    int last = table->column_count - 1;
+    while (last >= 0 && (table->columns[last].room != COLUMN_OPTIONAL || widths[last] == LEFT_OUT)) last--;
+    return last;
+}
+
+/* Leaves columns out, then takes characters off the widest that may be cut, until the line fits or nothing can give. */
+static void shrink(const struct table *table, size_t widths[TABLE_COLUMNS], size_t limit) {
+    while (line_width(table, widths) > limit) {
+        int last = last_to_leave(table, widths), widest = widest_to_cut(table, widths);
+        if (last >= 0)
+            widths[last] = LEFT_OUT;
+        else if (widest >= 0)
+            widths[widest]--;
+        else
+            return;
     }
 }
 
@@ -120,6 +145,7 @@ static void print_cell(FILE *stream, const char *text, size_t width, enum table_
 static void print_line(const struct table *table, FILE *stream, int indent, const size_t *widths, int first) {
     print_padding(stream, (size_t)indent);
     for (int c = 0; c < table->column_count; c++) {
+        if (widths[c] == LEFT_OUT) continue;
         if (c) print_padding(stream, GAP);
         const char *text = first < 0 ? table->columns[c].heading : cell_text(table, first + c);
         print_cell(stream, text, widths[c], table->columns[c].align, c == table->column_count - 1);
@@ -141,6 +167,16 @@ static bool has_headings(const struct table *table) {
     return false;
 }
 
+static void print_left_out(const struct table *table, FILE *stream, int indent, const size_t *widths) {
+    int count = 0;
+    for (int c = 0; c < table->column_count; c++) {
+        if (widths[c] != LEFT_OUT) continue;
+        if (!count++) print_padding(stream, (size_t)indent);
+        fprintf(stream, "%s%s", count == 1 ? "(too narrow here for: " : ", ", table->columns[c].heading);
+    }
+    if (count) fputs(")\n", stream);
+}
+
 void table_print(const struct table *table, FILE *stream, int indent) {
     if (!table) return;
     size_t widths[TABLE_COLUMNS];
@@ -155,4 +191,5 @@ void table_print(const struct table *table, FILE *stream, int indent) {
         print_line(table, stream, indent, widths, i);
         print_notes(table, stream, (size_t)indent + NOTE_INDENT, i / table->column_count);
     }
+    print_left_out(table, stream, indent, widths);
 }

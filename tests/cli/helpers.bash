@@ -27,6 +27,9 @@ succeeds() {
     [ "$status" -eq 0 ] || { echo "exit status $status: $stderr $output"; return 1; }
 }
 
+# said TEXT: the output holds it, whatever lines it was broken into.
+said() { [[ ${output//$'\n'/ } == *"$1"* ]]; }
+
 is_json() { python3 -m json.tool >/dev/null; }
 
 # json EXPRESSION: value of a Python expression over d, the JSON on standard input.

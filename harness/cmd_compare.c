@@ -68,6 +68,9 @@ static status plan_looks(const struct invocation *in, struct comparand *c) {
     const struct look_plan *declared = c->design.looks;
     struct looks looks = {0};
     int family = count_comparisons(c);
+    if ((text || declared) && c->design.test != TEST_PAIRED_T)
+        return status_new(STATUS_USAGE, "--test: looks have the boundaries of paired-t; %s has none",
+                          test_name(c->design.test));
     if (text)
         TRY(read_looks(text, &looks));
     else if (declared && (cli_given(in, "alpha") || cli_given(in, "correction") || cli_given(in, "spending"))) {

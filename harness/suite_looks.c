@@ -63,6 +63,9 @@ status suite_read_spending(const char *path, const struct yaml_node *looks, stru
     const struct yaml_node *name = looks->kind == YAML_MAP && looks->count == 1 ? yaml_get(looks, "spending") : looks;
     if (!name || name->kind != YAML_TEXT || !spending_find(name->text, &suite->looks.spending))
         return yaml_error(looks->place, "looks: the spending function is obrien-fleming or pocock");
+    if (suite->looks.count && suite->design.test != TEST_PAIRED_T)
+        return yaml_error(looks->place, "looks: their boundaries are those of paired-t; the test is %s",
+                          test_name(suite->design.test));
     if (suite->looks.count) return NULL;
     return yaml_error(looks->place, "looks: need seeds in batches, as seeds: {first: 3, step: 2, most: 11}");
 }

@@ -43,6 +43,11 @@ YAML
     [[ $(boundary --spending pocock) == "(3.47"*", False)" ]]
 }
 
+@test "a test that has no boundaries is refused on looks" {
+    hinge run batch.yaml --db batch.db 2>&1
+    fails 2 "looks have the boundaries of paired-t; wilcoxon has none" hinge compare batch --db batch.db --test wilcoxon
+}
+
 @test "the looks are frozen with the suite" {
     hinge run batch.yaml --db batch.db 2>&1
     sed -i 's/obrien-fleming/pocock/' batch.yaml
@@ -56,6 +61,8 @@ YAML
     fails 2 "bad.yaml:5:8: looks: the spending function is obrien-fleming or pocock" hinge plan bad.yaml --db none.db
     sed 's/^seeds.*/seeds: [1, 2, 3]/' batch.yaml >bad.yaml
     fails 2 "looks: need seeds in batches" hinge plan bad.yaml --db none.db
+    sed 's/^looks.*/&\ntest: {kind: sign-flip}/' batch.yaml >bad.yaml
+    fails 2 "bad.yaml:5:8: looks: their boundaries are those of paired-t; the test is sign-flip" hinge plan bad.yaml --db none.db
     sed 's/^seeds.*/seeds: {first: 1, step: 2, most: 9}/' batch.yaml >bad.yaml
     fails 2 "bad.yaml:4:16: seeds: first must be a whole number from 2 to 1000" hinge plan bad.yaml --db none.db
     sed 's/^seeds.*/seeds: {first: 3, step: 2, mots: 9}/' batch.yaml >bad.yaml

@@ -7,6 +7,7 @@
 #include "harness/cmd_common.h"
 #include "harness/device.h"
 #include "harness/simulated.h"
+#include "harness/terminal.h"
 #include "harness/units.h"
 
 static void look_at_device(struct prepared *p) {
@@ -57,6 +58,15 @@ static status check_declaration(const struct invocation *in, const struct prepar
     return refused;
 }
 
+/* Phases without a stored like are timed, which may take seconds. */
+static status estimate_visibly(const struct invocation *in, struct prepared *p) {
+    bool shown = terminal_is(stderr);
+    if (shown) fputs("timing a little of each phase on this machine", stderr);
+    status s = plan_estimate(&p->plan, p->store, (int)cli_int(in, "jobs"), p->room.devices, &p->estimate);
+    if (shown) fputs("\r\033[K", stderr);
+    return s;
+}
+
 static status prepare_parts(const struct invocation *in, struct prepared *p) {
     const struct backend *ops;
     TRY(load_suite(in, &p->suite));
@@ -69,7 +79,7 @@ static status prepare_parts(const struct invocation *in, struct prepared *p) {
         TRY(plan_refresh(&p->plan, p->store));
     }
     look_at_device(p);
-    return plan_estimate(&p->plan, p->store, (int)cli_int(in, "jobs"), p->room.devices, &p->estimate);
+    return estimate_visibly(in, p);
 }
 
 status prepare(const struct invocation *in, struct prepared *prepared) {

@@ -123,14 +123,15 @@ static status parse_record(const struct reader *r, size_t header_fields, struct 
     return parse_value(r, r->fields[r->place[COLUMN_VALUE]], row);
 }
 
-static size_t count_lines(const char *text) {
-    size_t lines = 1;
-    for (; *text; text++) lines += *text == '\n';
-    return lines;
+/* At least as many as there are: CRLF counts twice, and so does a line within quotes. */
+static size_t most_records(const char *text) {
+    size_t records = 1;
+    for (; *text; text++) records += *text == '\n' || *text == '\r';
+    return records;
 }
 
 static status parse(struct reader *r, struct csv_observations *out) {
-    out->rows = calloc(count_lines(r->at), sizeof *out->rows);
+    out->rows = calloc(most_records(r->at), sizeof *out->rows);
     if (!out->rows) return status_new(STATUS_SYSTEM, "%s: out of memory", r->path);
     TRY(read_header(r));
     size_t fields = (size_t)r->field_count;

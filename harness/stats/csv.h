@@ -1,5 +1,6 @@
 /* csv: observations from a CSV file with the columns variant, seed and value, in any order; further columns are
- * ignored. Fields may be quoted as in RFC 4180; lines end in LF or CRLF; a UTF-8 byte order mark is skipped.
+ * ignored. Fields may be quoted as in RFC 4180; lines end in LF, CRLF or CR; a UTF-8 byte order mark is
+ * skipped.
  *
  * A value that is empty, "failed", "nan" or infinite is a failed seed. */
 #pragma once

@@ -18,5 +18,5 @@ static void seeds(void) {
     fuzz_seed("quoted", -1, quoted, strlen(quoted));
 }
 
-/* A line takes two bytes at least, and a row is made for every line. */
+/* A row is made for every end of a line. */
 const struct fuzz_target fuzz_target = {.spare = 1 << 18, .factor = 64, .read = read_csv, .seeds = seeds};

@@ -68,6 +68,16 @@ static void quotes_crlf_and_a_byte_order_mark_are_read(void **state) {
     csv_free(&csv);
 }
 
+/* Found by fuzzing: rows were counted by line feeds, and records end at a lone carriage return as well. */
+static void lone_carriage_returns_end_records(void **state) {
+    (void)state;
+    struct csv_observations csv;
+    assert_null(read_text("variant,seed,value\ra,1,2\ra,2,3\ra,3,4\ra,4,5\ra,5,6\r", &csv));
+    assert_int_equal(csv.count, 5);
+    assert_true(csv.rows[4].seed == 5 && csv.rows[4].value == 6.0);
+    csv_free(&csv);
+}
+
 static void failed_seeds_are_kept_as_failed(void **state) {
     (void)state;
     struct csv_observations csv;
@@ -108,6 +118,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_may_stand_in_any_order_among_others),
         cmocka_unit_test(quotes_crlf_and_a_byte_order_mark_are_read),
+        cmocka_unit_test(lone_carriage_returns_end_records),
         cmocka_unit_test(failed_seeds_are_kept_as_failed),
         cmocka_unit_test(what_is_wrong_is_named_with_its_line),
         cmocka_unit_test(a_missing_file_is_named),

@@ -159,7 +159,7 @@ static char *printed(const struct table *table) {
 
 static void tables_align_text_left_and_numbers_right(void **state) {
     (void)state;
-    static const struct table_column columns[] = {{"name", ALIGN_LEFT, false}, {"value", ALIGN_RIGHT, false}};
+    static const struct table_column columns[] = {{"name", ALIGN_LEFT, COLUMN_WHOLE}, {"value", ALIGN_RIGHT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, 2);
     table_cell(table, "λ");
     table_number(table, 1.25, 2);
@@ -173,7 +173,7 @@ static void tables_align_text_left_and_numbers_right(void **state) {
 
 static void tables_cut_wide_cells_to_100_columns(void **state) {
     (void)state;
-    static const struct table_column columns[] = {{"", ALIGN_LEFT, true}, {"", ALIGN_LEFT, false}};
+    static const struct table_column columns[] = {{"", ALIGN_LEFT, COLUMN_CUT}, {"", ALIGN_LEFT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, 2);
     char wide[301] = "";
     for (int i = 0; i < 100; i++) text_append(wide, sizeof wide, "漢");
@@ -184,6 +184,25 @@ static void tables_cut_wide_cells_to_100_columns(void **state) {
     assert_non_null(strstr(text, "end"));
     text[strcspn(text, "\n")] = 0;
     assert_in_range(text_columns(text), 98, 100);
+    free(text);
+    table_free(table);
+}
+
+static void tables_without_room_leave_out_what_can_be_missed_and_say_what(void **state) {
+    (void)state;
+    static const struct table_column columns[] = {
+        {"name", ALIGN_LEFT, COLUMN_CUT}, {"note", ALIGN_LEFT, COLUMN_OPTIONAL}, {"end", ALIGN_LEFT, COLUMN_WHOLE}};
+    struct table *table = table_new(columns, 3);
+    char wide[81];
+    snprintf(wide, sizeof wide, "%080d", 0);
+    table_cell(table, "%s", wide);
+    table_cell(table, "twenty-four more columns");
+    table_cell(table, "kept");
+    char *text = printed(table);
+    assert_non_null(strstr(text, wide));
+    assert_null(strstr(text, "twenty"));
+    assert_non_null(strstr(text, "kept\n"));
+    assert_non_null(strstr(text, "(too narrow here for: note)\n"));
     free(text);
     table_free(table);
 }
@@ -271,6 +290,7 @@ int main(void) {
         cmocka_unit_test(width_counts_columns_not_bytes),
         cmocka_unit_test(tables_align_text_left_and_numbers_right),
         cmocka_unit_test(tables_cut_wide_cells_to_100_columns),
+        cmocka_unit_test(tables_without_room_leave_out_what_can_be_missed_and_say_what),
         cmocka_unit_test(durations_sizes_and_counts_read_well),
         cmocka_unit_test(the_progress_line_gets_short_where_there_is_little_room),
         cmocka_unit_test(json_knows_no_nan_and_keeps_the_order_of_keys),

@@ -287,7 +287,7 @@ extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
 extern void *__libc_memalign(size_t alignment, size_t size);
-extern const char __executable_start[], etext[]; /* the linker's: where the program's own code lies */
+extern const char __executable_start[], etext[];     /* the linker's: where the program's own code lies */
 __attribute__((noinline)) void *malloc(size_t size); /* inlined, its caller would be the caller's caller */
 static long allocations;
 

@@ -159,7 +159,8 @@ static char *printed(const struct table *table) {
 
 static void tables_align_text_left_and_numbers_right(void **state) {
     (void)state;
-    static const struct table_column columns[] = {{"name", ALIGN_LEFT, COLUMN_WHOLE}, {"value", ALIGN_RIGHT, COLUMN_WHOLE}};
+    static const struct table_column columns[] = {{"name", ALIGN_LEFT, COLUMN_WHOLE},
+                                                  {"value", ALIGN_RIGHT, COLUMN_WHOLE}};
     struct table *table = table_new(columns, 2);
     table_cell(table, "λ");
     table_number(table, 1.25, 2);

@@ -137,8 +137,7 @@ __device__ static inline void store_sums(float *to, size_t stride, const float (
     }
 }
 
-/* --- phases and steps
- * ---------------------------------------------------------------------------------------------------- */
+/* --- phases and steps --------------------------------------------------------------------------------------------- */
 
 /* dphi to its sum over the token and the tile's later ones, F; the whole tile's to `sums`. A warp has one angle at a
  * time. */
@@ -234,8 +233,7 @@ __device__ static inline void gradient_steps(const backward_tiles<F> *m, const b
     }
 }
 
-/* --- the tiles
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the tiles ---------------------------------------------------------------------------------------------------- */
 
 /* Begins the copy of the group's columns of B and C. */
 template <class F>
@@ -377,8 +375,7 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
     backward_group(m, l, a, at, sum_b, sum_c, place);
 }
 
-/* --- launches
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- launches ----------------------------------------------------------------------------------------------------- */
 
 /* The tensors of `a` that are in the lane's scratch; returns their bytes. */
 static size_t lay_out_scratch(backward_arguments *a, bf16 **gradients, void *scratch, const struct mamba_shape *s) {

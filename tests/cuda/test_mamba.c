@@ -170,8 +170,7 @@ static void same_acts(struct mamba_case *c, const char *name, const act *a, cons
     assert_same(name, host_acts(&c->device, a, count), own(c, host_acts(&c->device, b, count)), count * sizeof(real));
 }
 
-/* --- forward
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- forward ------------------------------------------------------------------------------------------------------ */
 
 /* What is (batch, time, each) on the CPU is (batch, each, time) on the device. */
 static void close_steps(struct mamba_case *c, const char *name, const real *got, const real *want, size_t each) {
@@ -248,8 +247,7 @@ static void phases_stay_right_over_thousands_of_tokens(void **state) {
     case_done(&c);
 }
 
-/* --- backward
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- backward ----------------------------------------------------------------------------------------------------- */
 
 static const char *const gradient_names[] = {"ddt_bias", "db_bias", "dc_bias", "db_norm", "dc_norm", "dd"};
 
@@ -359,8 +357,7 @@ static void goes_back_as_the_cpu_does(void **state) {
     for_each_shape(check_backward);
 }
 
-/* --- decode
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- decode ------------------------------------------------------------------------------------------------------- */
 
 static void check_decode(struct mamba_case *c) {
     struct device_case *d = &c->device;

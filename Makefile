@@ -23,7 +23,7 @@ CHECK_PACKAGES := clang-format cppcheck
 LIBRARIES := openblas liblzma sqlite3 jansson libfyaml gsl sentencepiece libcrypto zlib
 
 # MPI is optional: without it a training runs on one rank.
-MPI := $(shell pkg-config --exists ompi-c && echo ompi-c)
+MPI := $(shell pkg-config --exists ompi-c 2>/dev/null && echo ompi-c)
 
 # --- rules ----------------------------------------------------------------------------------------------------------
 comma := ,

@@ -46,12 +46,6 @@ static status collect(struct calibration *c) {
                       c->variant, c->count, c->metric, RELABEL_LEAST);
 }
 
-static const char *opinion(const struct calibration *c, enum test_kind test) {
-    double alpha = c->results.design.alpha;
-    if (attainable_p(test, c->rates.pairs) >= alpha) return "it cannot reject with so few pairs";
-    return relabel_as_promised(&c->rates, test, alpha) ? "as promised" : "above alpha: doubt its assumptions here";
-}
-
 static void print_text(const struct calibration *c) {
     double alpha = c->results.design.alpha;
     printf("%s: A/A test of %s on %zu runs of %s; %zu relabellings into %zu pairs, alpha %g\n", c->results.suite,
@@ -60,7 +54,15 @@ static void print_text(const struct calibration *c) {
     print_caveats(&c->results);
     for (int test = 0; test < TEST_KINDS; test++)
         printf("%-12s  false positives %5.2f %%, promised at most %g %%: %s\n", test_name((enum test_kind)test),
-               100 * c->rates.rate[test], 100 * alpha, opinion(c, (enum test_kind)test));
+               100 * c->rates.rate[test], 100 * alpha, relabel_verdict(&c->rates, (enum test_kind)test, alpha));
+}
+
+/* A key that ends in a test's name, in the spelling of keys. */
+static void set_of_test(json_t *root, const char *what, enum test_kind test, json_t *value) {
+    char name[64];
+    snprintf(name, sizeof name, "%s_%s", what, test_name(test));
+    for (char *at = name; *at; at++) *at = *at == '-' ? '_' : *at;
+    json_object_set_new(root, name, value);
 }
 
 static status print_json(const struct calibration *c) {
@@ -73,11 +75,10 @@ static status print_json(const struct calibration *c) {
     json_object_set_new(root, "pairs", json_integer((json_int_t)c->rates.pairs));
     json_object_set_new(root, "relabellings", json_integer((json_int_t)c->rates.count));
     json_object_set_new(root, "alpha", json_number(c->results.design.alpha));
-    for (int test = 0; test < TEST_KINDS; test++) {
-        char name[64];
-        snprintf(name, sizeof name, "false_positives_%s", test_name((enum test_kind)test));
-        for (char *at = name; *at; at++) *at = *at == '-' ? '_' : *at;
-        json_object_set_new(root, name, json_number(c->rates.rate[test]));
+    for (int i = 0; i < TEST_KINDS; i++) {
+        enum test_kind test = (enum test_kind)i;
+        set_of_test(root, "false_positives", test, json_number(c->rates.rate[test]));
+        set_of_test(root, "verdict", test, json_text(relabel_verdict(&c->rates, test, c->results.design.alpha)));
     }
     json_object_set_new(root, "three_standard_errors", json_number(c->rates.three_errors));
     json_object_set_new(root, "caveats", caveats_json(&c->results));

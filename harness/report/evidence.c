@@ -111,9 +111,7 @@ static void calibration_row(const struct analysis *a, struct grid *g, int row) {
     grid_number(g, 100.0 * rates->rate[test], 2);
     grid_number(g, 100.0 * rates->rate[TEST_PAIRED_T], 2);
     grid_number(g, 100.0 * rates->rate[TEST_SIGN_FLIP], 2);
-    grid_text(g, attainable_p(test, rates->pairs) >= a->design.alpha ? "cannot reject with so few pairs"
-                 : relabel_as_promised(rates, test, a->design.alpha) ? "as promised"
-                                                                     : "above α: doubt its assumptions here");
+    grid_text(g, relabel_verdict(rates, test, a->design.alpha));
 }
 
 /* An A/A test of each variant's runs: how often a difference is called where there is none. */

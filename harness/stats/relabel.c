@@ -70,6 +70,8 @@ status relabel(const double *values, size_t count, size_t pairs, size_t relabell
     return NULL;
 }
 
-bool relabel_as_promised(const struct relabelling *r, enum test_kind test, double alpha) {
-    return r->rate[test] <= alpha + r->three_errors;
+const char *relabel_verdict(const struct relabelling *r, enum test_kind test, double alpha) {
+    if (attainable_p(test, r->pairs) >= alpha) return "cannot reject with so few pairs";
+    if (r->rate[test] > alpha + r->three_errors) return "above alpha: doubt its assumptions here";
+    return r->three_errors > alpha ? "too few runs to tell" : "as promised";
 }

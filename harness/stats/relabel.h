@@ -22,5 +22,6 @@ struct relabelling {
 status relabel(const double *values, size_t count, size_t pairs, size_t relabellings, double alpha, uint64_t seed,
                const bool *wanted, struct relabelling *out);
 
-/* Whether a rate is one that a test of level alpha may have. */
-bool relabel_as_promised(const struct relabelling *r, enum test_kind test, double alpha);
+/* What a rate says of a test of level alpha, in words. Where three standard errors exceed alpha, a rate that is not far
+ * above it says nothing. */
+const char *relabel_verdict(const struct relabelling *r, enum test_kind test, double alpha);

@@ -188,15 +188,9 @@ static void csv_text(FILE *stream, const char *value) {
     fputc('"', stream);
 }
 
-/* The shortest text that reads back to the same double. */
 static void csv_real(FILE *stream, double value) {
-    char digits[64];
-    if (!isfinite(value)) return;
-    for (int precision = 6; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, value);
-        if (strtod(digits, NULL) == value) break;
-    }
-    fputs(digits, stream);
+    char text[32];
+    if (isfinite(value)) fputs(shortest_real(value, text), stream);
 }
 
 static void write_csv(struct writer *writer, const struct source *source) {

@@ -9,11 +9,7 @@
 
 static void print_real(FILE *out, const char *name, double value) {
     char text[32];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    fprintf(out, "%s: %s\n", name, text);
+    fprintf(out, "%s: %s\n", name, shortest_real(value, text));
 }
 
 static void print_design(FILE *out, const struct suite *suite) {

@@ -23,7 +23,7 @@ const char *nearest_word(const char *word, const char *const *candidates, size_t
 }
 
 const char *allowed_words(const char *word, const char *const *words, size_t count, char out[1024]) {
-    size_t used = (size_t)snprintf(out, 1024, "allowed: ");
+    size_t used = (size_t)snprintf(out, 1024, count ? "allowed: " : "there are none here");
     for (size_t i = 0; i < count && used < 900; i++)
         used += (size_t)snprintf(out + used, 1024 - used, "%s%s", i ? ", " : "", words[i]);
     const char *nearest = used < 900 ? nearest_word(word, words, count) : NULL;

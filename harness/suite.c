@@ -54,7 +54,7 @@ static status expect(const struct yaml_node *node, enum yaml_kind kind) {
 static status take_text(const struct yaml_node *node, const char *text, struct yaml_place place, char *out,
                         size_t size) {
     const char *key = node->key ? node->key : "item";
-    if (!*text) return yaml_error(place, "%s: needs a value", key);
+    if (!*text) return yaml_error(place, "%s: needs a value", *key ? key : "a name");
     if (strlen(text) >= size) return yaml_error(place, "%s: longer than %zu bytes", key, size - 1);
     for (const char *c = text; *c; c++)
         if (iscntrl((unsigned char)*c)) return yaml_error(place, "%s: holds a control character", key);

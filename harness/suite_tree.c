@@ -226,6 +226,9 @@ static status check_axis(const struct yaml_node *axis) {
         if (axis->kind == YAML_MAP && !(point->kind == YAML_TEXT && !*point->text)) TRY(expect_map(point, point->key));
         if (axis->kind == YAML_LIST && point->kind != YAML_TEXT)
             return yaml_error(point->place, "%s: expected single values", axis->key);
+        for (int before = 0; axis->kind == YAML_LIST && before < i; before++)
+            if (strcmp(point->text, axis->children[before].text) == 0)
+                return yaml_error(point->place, "%s: %s stands twice", axis->key, point->text);
     }
     return NULL;
 }

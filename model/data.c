@@ -11,6 +11,7 @@
 
 #include "model/files.h"
 #include "model/manifest.h"
+#include "model/options.h"
 #include "model/shards.h"
 #include "model/tokenizer.h"
 
@@ -220,9 +221,14 @@ status dataset_load(struct dataset *dataset, struct manifest *manifest) {
 }
 
 static status no_dataset(const char *root, const char *name) {
+    struct config defaults;
+    config_defaults(&defaults);
+    if (!strcmp(name, defaults.data_name))
+        return status_new(STATUS_DATA, "%s/%s: no prepared text of this name; make it with: hinge data prepare", root,
+                          name);
     return status_new(STATUS_DATA,
-                      "%s/%s: no prepared text of this name; make it with: hinge data prepare --name %s, or register "
-                      "its shards with: hinge data add DIR --tokenizer FILE --name %s",
+                      "%s/%s: no prepared text of this name; register its shards with: hinge data add DIR --tokenizer "
+                      "FILE --name %s, or make it from a text with: hinge data prepare --text FILE --name %s",
                       root, name, name, name);
 }
 

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -290,11 +291,17 @@ void config_defaults(struct config *config) {
 
 /* --- value to text ---------------------------------------------------------------------------------------------- */
 
-static void real_text(double value, char out[512]) {
+const char *shortest_real(double value, char out[32]) {
+    if (fabs(value) >= 1e-4 && fabs(value) < 1e15)
+        for (int decimals = 0; decimals <= 8; decimals++) {
+            snprintf(out, 32, "%.*f", decimals, value);
+            if (strtod(out, NULL) == value) return out;
+        }
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, 512, "%.*g", digits, value);
-        if (strtod(out, NULL) == value) return;
+        snprintf(out, 32, "%.*g", digits, value);
+        if (strtod(out, NULL) == value) break;
     }
+    return out;
 }
 
 static void choice_text(const struct option_row *row, int index, char out[512]) {
@@ -317,7 +324,7 @@ const char *option_text(const struct option_row *row, const struct config *confi
         snprintf(out, 512, "%lld", (long long)*(const int64_t *)field);
         break;
     case OPTION_REAL:
-        real_text(*(const double *)field, out);
+        shortest_real(*(const double *)field, out);
         break;
     case OPTION_FLAG:
         snprintf(out, 512, "%s", *(const bool *)field ? "on" : "off");

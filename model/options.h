@@ -86,6 +86,10 @@ void config_defaults(struct config *config);
  * what is allowed, and for an unknown key the nearest one. Setting quant.strategy sets the options that it names. */
 status config_set(struct config *config, const char *key, const char *value);
 
+/* The shortest decimal text that reads back to the same value, without an exponent where that is as short. Returns out.
+ */
+const char *shortest_real(double value, char out[32]);
+
 /* The option as canonical text: what config_set reads back to the same value. Returns out. */
 const char *option_text(const struct option_row *row, const struct config *config, char out[512]);
 

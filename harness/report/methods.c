@@ -7,6 +7,7 @@
 
 #include "harness/report/caveats.h"
 #include "harness/simulated.h"
+#include "model/trainer.h"
 
 static void paragraph(struct text *latex, const char *title, struct text *plain) {
     text_add(latex, "\\paragraph{%s.} ", title);
@@ -97,7 +98,7 @@ static void describe_model(const struct analysis *a, struct text *t) {
     text_add(t, " The logits are capped by %g tanh(x/%g).", c->model_softcap, c->model_softcap);
     add_recurrence(c, t);
     add_parameters(a, t);
-    text_add(t, " This is what the variants have in common; what each of them changes is listed with the variants.");
+    text_add(t, " This is the suite's configuration; what each variant changes of it is listed with the variants.");
 }
 
 static void describe_data(const struct analysis *a, struct text *t) {
@@ -115,19 +116,24 @@ static void describe_data(const struct analysis *a, struct text *t) {
 }
 
 static void add_schedule(const struct config *c, struct text *t) {
-    text_add(t, " The rates fall to 0 over the last ");
+    double first = trainer_multiplier(c, 0);
+    text_add(t, " The rates ");
+    if (first < 1.0)
+        text_add(t, "begin at %.3g of their full size and fall to 0 over all ", first);
+    else
+        text_add(t, "fall to 0 over the last ");
     add_count(t, c->train_warmdown < c->train_steps ? c->train_warmdown : c->train_steps);
     text_add(t, " steps (%s).", c->train_decay_shape == DECAY_COSINE ? "cosine" : "linear");
     if (c->train_ema > 0.0)
         text_add(t, " The averaged weights are a moving average with decay %g a step.", c->train_ema);
     else if (c->train_swa)
         text_add(
-            t, " The averaged weights are the mean of every 50th step's once the rates are under 0.4 of their start.");
+            t, " The averaged weights are the mean of every 50th step's once the rates are under 0.4 of their full size.");
     else
         text_add(t, " The weights are not averaged.");
     if (c->train_qat_below > 0.0)
         text_add(t,
-                 " Once the rates are under %g of their start, large linear weights pass through fake quantisation to "
+                 " Once the rates are under %g of their full size, large linear weights pass through fake quantisation to "
                  "%" PRId64 " bits.",
                  c->train_qat_below, c->train_qat_bits);
 }
@@ -205,7 +211,13 @@ static void describe_evaluation(const struct analysis *a, struct text *t) {
     text_add(t, " bytes, of the validation text are scored.");
 }
 
-static void describe_quantisation(const struct analysis *a, struct text *t) {
+static bool every_variant_sets(const struct results *r, const char *key) {
+    for (int v = 0; v < r->variant_count; v++)
+        if (!strstr(r->variants[v].overrides, key)) return false;
+    return true;
+}
+
+static void describe_strategy(const struct analysis *a, struct text *t) {
     static const char *const methods[] = {
         [METHOD_NONE] = "fp16",
         [METHOD_ROWWISE] = "rounding to the nearest",
@@ -215,6 +227,10 @@ static void describe_quantisation(const struct analysis *a, struct text *t) {
                                                [CALIBRATION_TRAIN] = "the training text",
                                                [CALIBRATION_NONE] = "no statistics"};
     const struct config *c = &a->results->config;
+    if (every_variant_sets(a->results, "quant.strategy")) {
+        text_add(t, "Each variant stores the averaged weights by a strategy of its own, listed with the variants");
+        return;
+    }
     text_add(t, "The strategy %s stores the averaged weights by %s", c->quant_strategy, methods[c->quant_method]);
     if (c->quant_method == METHOD_ROWWISE || c->quant_method == METHOD_GPTQ)
         text_add(t, " with %" PRId64 " bits and one fp16 scale a %s", c->quant_bits,
@@ -226,6 +242,10 @@ static void describe_quantisation(const struct analysis *a, struct text *t) {
             text_add(t, " at temperature %g", c->quant_calibration_temperature);
         text_add(t, ")");
     }
+}
+
+static void describe_quantisation(const struct analysis *a, struct text *t) {
+    describe_strategy(a, t);
     text_add(t, ". The artifact is one .xz stream around a safetensors file; it is read back through its own decoder, "
                 "and the decoded model is what is scored.");
 }

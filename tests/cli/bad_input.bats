@@ -32,6 +32,10 @@ refused() {
     done
 }
 
+@test "a list of options takes no name" {
+    fails 2 "list --options lists all of them" hinge list --options quant.bits
+}
+
 @test "the suite that the other tests bend is sound" {
     suite
     succeeds hinge plan "$folder/s.yaml" --db "$folder/none.db" --data "$folder/data"

@@ -135,7 +135,8 @@ example() { sed -n "/^    $2/,/^ *$3/s/^    //p" "$1"; }
     hinge data add "$FOLDER/shards/made" --tokenizer "$FOLDER/shards/made/tokenizer.model" --name fineweb \
         --data "$FOLDER/data"
     runs published 7
-    runs published-1000 7
+    runs published-1000 4
+    runs published-hinge 3 bpb_raw
     rm -r "$FOLDER/data/fineweb"
 }
 
@@ -187,7 +188,7 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 }
 
 @test "the published suite is refused without its shards, with the command that registers them" {
-    for suite in published published-1000; do
+    for suite in published published-1000 published-hinge; do
         fails 3 "hinge data add DIR --tokenizer FILE --name fineweb" \
             hinge plan $suite --db "$FOLDER/none.db" --data "$FOLDER/data"
     done

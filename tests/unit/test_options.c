@@ -296,8 +296,23 @@ static void a_setting_after_the_strategy_refines_it(void **state) {
     assert_string_equal(config.quant_strategy, "int8-rowwise");
 }
 
+static void reals_are_as_short_as_they_can_be(void **state) {
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{30, "30"},      {10000, "10000"},  {0.025, "0.025"}, {-1.5, "-1.5"},
+                 {1e-8, "1e-08"}, {1e300, "1e+300"}, {0, "0"},         {0.1 + 0.2, "0.30000000000000004"}};
+    char text[32];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_string_equal(shortest_real(cases[i].value, text), cases[i].text);
+        assert_true(strtod(text, NULL) == cases[i].value);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reals_are_as_short_as_they_can_be),
         cmocka_unit_test(the_defaults_pass_the_check),
         cmocka_unit_test(every_row_reads_back_its_own_text),
         cmocka_unit_test(keys_are_unique),

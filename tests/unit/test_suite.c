@@ -102,6 +102,28 @@ static void the_command_line_wins_over_all_and_is_recorded(void **state) {
     expect_failure(small_load_with(&s, small_suite, NULL, "model.mlp_mul=2"), "--set", "model.mlp_mult", NULL);
 }
 
+/* What a strategy sets is declared by its name. */
+static bool declares(const struct suite_variant *variant, const char *key) {
+    char setting[128];
+    snprintf(setting, sizeof setting, "%s=", key);
+    return strstr(variant->overrides, setting) ||
+           (strncmp(key, "quant.", 6) == 0 && strstr(variant->overrides, "quant.strategy="));
+}
+
+/* Else the difference from the baseline would be that of another option, too, which nobody asked for. */
+static void assert_variants_differ_in_what_they_declare(const struct suite *s) {
+    const struct suite_variant *baseline = &s->variants[suite_variant_find(s, s->design.baseline)];
+    for (int v = 0; v < s->variant_count; v++)
+        for (size_t i = 0; i < option_row_count; i++) {
+            char own[512], base[512];
+            option_text(&option_rows[i], &s->variants[v].config, own);
+            option_text(&option_rows[i], &baseline->config, base);
+            if (strcmp(own, base) != 0 && !declares(&s->variants[v], option_rows[i].key))
+                fail_msg("%s --scale %s: %s has %s %s, the baseline %s", s->name, s->scale, s->variants[v].name,
+                         option_rows[i].key, own, base);
+        }
+}
+
 static void every_suite_of_the_repository_loads_at_every_scale(void **state) {
     (void)state;
     char **names, path[4096];
@@ -117,6 +139,7 @@ static void every_suite_of_the_repository_loads_at_every_scale(void **state) {
             expect_good(suite_load(&scaled, &(struct suite_request){.path = path, .scale = written.scales[k]}));
             assert_int_equal(scaled.variant_count, written.variant_count);
             assert_true(scaled.seed_count >= 2);
+            assert_variants_differ_in_what_they_declare(&scaled);
             suite_free(&scaled);
         }
         suite_free(&written);
@@ -257,6 +280,9 @@ static const struct mistake {
     {"preset: small",
      "preset: small\nmatrix: {quant.bits: [4], b: {c: {quant.bits: 5}}}",
      {"suite.yaml:4:35: quant.bits: two axes"}},
+    {"preset: small",
+     "preset: small\nmatrix: {quant.bits: [4, 5, 4]}",
+     {"suite.yaml:4:29: quant.bits: 4 stands twice"}},
 };
 
 static void every_mistake_is_one_line_with_its_place(void **state) {

@@ -21,7 +21,7 @@ enum {
     DECODED = 8,
     MOST_SAMPLE_BYTES = 1 << 20
 };
-static const double budget_seconds = 0.25, round_seconds = 0.02;
+static const double budget_seconds = 0.25, round_seconds = 0.1;
 
 struct probe {
     struct network net;

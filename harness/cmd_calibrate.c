@@ -53,8 +53,9 @@ static void print_text(const struct calibration *c) {
     if (simulated_note(&c->results)) printf("%s\n", simulated_note(&c->results));
     print_caveats(&c->results);
     for (int test = 0; test < TEST_KINDS; test++)
-        printf("%-12s  false positives %5.2f %%, promised at most %g %%: %s\n", test_name((enum test_kind)test),
-               100 * c->rates.rate[test], 100 * alpha, relabel_verdict(&c->rates, (enum test_kind)test, alpha));
+        printf("%-12s  false positives %5.2f %%, promised at most %g %%, here within %.2f: %s\n",
+               test_name((enum test_kind)test), 100 * c->rates.rate[test], 100 * alpha, 100 * c->rates.three_errors,
+               relabel_verdict(&c->rates, (enum test_kind)test, alpha));
 }
 
 /* A key that ends in a test's name, in the spelling of keys. */

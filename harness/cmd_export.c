@@ -9,6 +9,7 @@
 #include "harness/cmd_common.h"
 #include "harness/export_weights.h"
 #include "harness/json_out.h"
+#include "harness/report/caveats.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/verbs.h"
@@ -17,6 +18,7 @@
 /* What a row of the export is taken from. */
 struct source {
     const struct results *results;
+    const char *read_with; /* the caveats of the suite */
     const struct result_run *run;
     const struct step_record *step;
     const char *kind; /* of the evaluation */
@@ -57,6 +59,7 @@ static const char *backend_of(const struct results *results) {
     static struct value get_##stem(const struct source *s) { return expression; }
 
 COLUMN(suite, text(s->results->suite))
+COLUMN(read_with, text(s->read_with))
 COLUMN(scale, text(s->results->scale))
 COLUMN(backend, text(backend_of(s->results)))
 COLUMN(variant, text(s->results->variants[s->run->variant].name))
@@ -130,6 +133,7 @@ static const struct column run_columns[] = {
     {"started", get_started},
     {"finished", get_finished},
     {"error", get_error},
+    {"read_with", get_read_with},
     {NULL, NULL},
 };
 
@@ -145,6 +149,7 @@ static const struct column step_columns[] = {
     {"multiplier", get_multiplier},
     {"milliseconds", get_milliseconds},
     {"tokens", get_step_tokens},
+    {"read_with", get_read_with},
     {NULL, NULL},
 };
 
@@ -163,6 +168,7 @@ static const struct column evaluation_columns[] = {
     {"bytes", get_bytes},
     {"seconds", get_seconds},
     {"stage_key", get_stage_key},
+    {"read_with", get_read_with},
     {NULL, NULL},
 };
 
@@ -262,6 +268,7 @@ static void export_evaluations(struct writer *writer, const struct source *of) {
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
         struct source source = sources[i];
         source.results = of->results;
+        source.read_with = of->read_with;
         source.run = of->run;
         if (source.evaluation->present) write_row(writer, &source);
     }
@@ -295,10 +302,14 @@ static status find_topic(const char *name, const struct topic **topic) {
 static status export_suite(const struct invocation *in, struct store *store, const char *suite, const char *scale,
                            const struct topic *topic, struct writer *writer) {
     struct results results = {0};
+    struct text caveats = {0};
     TRY(store_load_results_at(store, suite, scale, topic->detail, &results));
     note_peek(in, &results);
+    caveats_line(&results, &caveats);
+    const char *read_with = caveats.size ? text_of(&caveats) : "";
     for (int i = 0; i < results.run_count; i++)
-        topic->export(writer, &(struct source){.results = &results, .run = &results.runs[i]});
+        topic->export(writer, &(struct source){.results = &results, .read_with = read_with, .run = &results.runs[i]});
+    text_free(&caveats);
     results_free(&results);
     return NULL;
 }

@@ -40,7 +40,7 @@ static void print_text(const struct gate *gate) {
                j->metric, r->amount, j->delta, 100 * (1 - j->interval_alpha), j->ci_low, j->ci_high, j->pairs,
                j->alpha);
         if (j->look) printf(" of look %d", j->look);
-        if (j->pairs >= 2) printf("; one-sided p %.4g that it holds, %.4g that it does not", j->p_holds, j->p_does_not);
+        if (j->pairs >= 2) printf("; p %.4g that it holds, %.4g that it does not", j->p_holds, j->p_does_not);
         printf("\n%s%s%s", *j->why ? "  " : "", j->why, *j->why ? "\n" : "");
     }
 }

@@ -174,9 +174,10 @@ static void print_power(const struct prepared *prepared) {
     const struct design *design = &prepared->suite.design;
     const struct plan_estimate *e = &prepared->estimate;
     char line[LINE_CAPACITY] = "", warning[512];
-    text_append(line, sizeof line, "%s of %s against %s, %s over %d comparison%s, alpha %g, margin %g",
-                test_name(design->test), prepared->suite.metric, design->baseline, correction_name(design->correction),
-                e->family, e->family == 1 ? "" : "s", design->alpha, design->margin);
+    text_append(line, sizeof line, "%s of %s against %s, %s over %d comparison%s, alpha %g", test_name(design->test),
+                prepared->suite.metric, design->baseline, correction_name(design->correction), e->family,
+                e->family == 1 ? "" : "s", design->alpha);
+    if (design->margin > 0) text_append(line, sizeof line, ", margin %g", design->margin);
     print_labelled("test", line);
     if (e->attainable_p > 0)
         printf("smallest  p = %.4g with %d seeds, before correction\n", e->attainable_p, prepared->suite.seed_count);

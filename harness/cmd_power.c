@@ -35,10 +35,12 @@ struct power_request {
     struct suite suite;
     double sd, power;
     size_t family, sources; /* sources: variants that the sd comes from; 0: it was given */
-    bool simulated;
+    struct results stored;  /* what it comes from */
     struct power_row rows[COUNTS];
     size_t seeds_for_margin, needed_seeds; /* 0: no margin or never; never */
 };
+
+static bool drawn_figures(const struct power_request *r) { return r->sources && simulated_note(&r->stored); }
 
 /* --- the spread --------------------------------------------------------------------------------------------------- */
 
@@ -61,7 +63,6 @@ static status pool(const struct results *results, struct power_request *r) {
     }
     comparison_table_free(&table);
     r->sd = sqrt(squares / freedom);
-    r->simulated = simulated_note(results) != NULL;
     return NULL;
 }
 
@@ -70,18 +71,15 @@ static status no_spread(const struct power_request *r, const char *why) {
                       r->suite.name, why);
 }
 
+/* The spread does not say which variant is better, so that asking for it early is no peek. */
 static status stored_spread(const struct invocation *in, struct power_request *r) {
     struct store *store;
-    struct results results;
     const char *path = cli_text(in, "db");
     if (access(path, F_OK) != 0 && errno == ENOENT) return no_spread(r, "there is no database");
     TRY(store_open(&store, path, STORE_READ));
-    status s = store_load_results_at(store, r->suite.name, r->suite.scale, RESULTS_FIGURES, &results);
+    status s = store_load_results_at(store, r->suite.name, r->suite.scale, RESULTS_FIGURES, &r->stored);
     store_close(store);
-    if (!s) {
-        s = pool(&results, r);
-        results_free(&results);
-    }
+    if (!s) s = pool(&r->stored, r);
     if (!s) return r->sd > 0 ? NULL : no_spread(r, "no variant has two pairs that differ");
     if (status_kind(s) != STATUS_USAGE) return s;
     status unknown = no_spread(r, status_text(s));
@@ -165,9 +163,10 @@ static void print_text(const struct power_request *r) {
     printf("sd of the differences %.4g, ", r->sd);
     if (r->sources)
         printf("pooled over %zu stored variant%s%s\n\n", r->sources, r->sources == 1 ? "" : "s",
-               r->simulated ? " (simulated)" : "");
+               drawn_figures(r) ? " (simulated)" : "");
     else
         printf("as given\n\n");
+    if (r->sources) print_caveats(&r->stored);
     print_rows(r, drawn);
     text_add(&foot, "%sThe power is that of the paired t test; the suite declares %d seeds.",
              drawn ? "The axis of the drawing is logarithmic. " : "", suite->seed_count);
@@ -183,7 +182,7 @@ static status print_json(const struct power_request *r) {
     json_t *root = json_object(), *rows = json_array();
     json_object_set_new(root, "suite", json_text(r->suite.name));
     json_object_set_new(root, "metric", json_text(r->suite.metric));
-    json_object_set_new(root, "simulated", json_boolean(r->simulated));
+    json_object_set_new(root, "simulated", json_boolean(drawn_figures(r)));
     json_object_set_new(root, "sd", json_number(r->sd));
     json_object_set_new(root, "sd_from_variants", json_integer((json_int_t)r->sources));
     json_object_set_new(root, "power", json_number(r->power));
@@ -203,6 +202,7 @@ static status print_json(const struct power_request *r) {
         json_array_append_new(rows, row);
     }
     json_object_set_new(root, "seeds", rows);
+    if (r->sources) json_object_set_new(root, "caveats", caveats_json(&r->stored));
     return json_print(stdout, root);
 }
 
@@ -215,7 +215,7 @@ static status write_inputs(const struct power_request *r, const char *folder, co
         text_add(&data, "%zu\t%.10g\t%.10g\n", r->rows[i].seeds, r->rows[i].alone, r->rows[i].in_family);
     snprintf(path, sizeof path, "%s/power.tsv", folder);
     status s = text_write(&data, path);
-    text_add(&metric, "detectable difference of %s%s", r->suite.metric, r->simulated ? " (simulated)" : "");
+    text_add(&metric, "detectable difference of %s%s", r->suite.metric, drawn_figures(r) ? " (simulated)" : "");
     text_add(&settings, "MARGIN = %.10g\nFAMILY = %zu\nMETRIC = ", r->suite.design.margin, r->family);
     text_gnuplot(&settings, text_of(&metric));
     text_add(&settings, "\nSTYLE = ");
@@ -269,6 +269,7 @@ static status run(const struct invocation *in) {
     struct power_request request = {0};
     TRY(load_suite(in, &request.suite));
     status s = show(in, &request);
+    results_free(&request.stored);
     suite_free(&request.suite);
     return s;
 }

@@ -33,6 +33,7 @@ static json_t *summary_json(const struct suite_summary *s) {
                   {"failed", s->failed},
                   {"interrupted", s->interrupted},
                   {"pending", s->pending},
+                  {"deleted", s->deleted},
                   {"late", s->late}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         json_object_set_new(object, counts[i].name, json_integer(counts[i].value));
@@ -45,12 +46,12 @@ static void print_summaries(const struct suite_summary *rows, int count) {
         {"runs", ALIGN_RIGHT, COLUMN_WHOLE},    {"done", ALIGN_RIGHT, COLUMN_WHOLE},
         {"running", ALIGN_RIGHT, COLUMN_WHOLE}, {"failed", ALIGN_RIGHT, COLUMN_WHOLE},
         {"pending", ALIGN_RIGHT, COLUMN_WHOLE}, {"interrupted", ALIGN_RIGHT, COLUMN_WHOLE},
-        {"declared", ALIGN_LEFT, COLUMN_WHOLE},
+        {"deleted", ALIGN_RIGHT, COLUMN_WHOLE}, {"declared", ALIGN_LEFT, COLUMN_OPTIONAL},
     };
     struct table *table = table_new(columns, sizeof columns / sizeof *columns);
     for (int i = 0; i < count; i++) {
-        const int counts[] = {rows[i].runs,   rows[i].done,    rows[i].running,
-                              rows[i].failed, rows[i].pending, rows[i].interrupted};
+        const int counts[] = {rows[i].runs,    rows[i].done,        rows[i].running, rows[i].failed,
+                              rows[i].pending, rows[i].interrupted, rows[i].deleted};
         table_cell(table, "%s%s", rows[i].name, rows[i].simulated ? " (simulated)" : "");
         table_cell(table, "%s", *rows[i].scale ? rows[i].scale : "-");
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) table_cell(table, "%d", counts[c]);

@@ -49,8 +49,11 @@ static status compare_loss(struct submission *s) {
         if (run->variant != s->variant && strcmp(name, s->baseline) != 0) continue;
         bool failed = strcmp(run->status, "failed") == 0;
         if (!failed && !run->artifact.present) continue;
-        rows[count++] = (struct observation){
-            name, run->seed, failed ? NAN : run->artifact.value.nll_per_token, failed, run->late, NULL, NULL};
+        rows[count++] = (struct observation){.variant = name,
+                                             .seed = run->seed,
+                                             .value = failed ? NAN : run->artifact.value.nll_per_token,
+                                             .failed = failed,
+                                             .late = run->late};
     }
     const struct design design = {.baseline = s->baseline,
                                   .test = TEST_PAIRED_T,

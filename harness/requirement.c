@@ -180,7 +180,8 @@ static void decide(const struct results *results, struct judgement *out) {
     if (results->looks && !out->look)
         snprintf(out->why, sizeof out->why, "the two variants have not reached the first declared look");
     else if (out->missing)
-        snprintf(out->why, sizeof out->why, "%d runs of the two variants are not done", out->missing);
+        snprintf(out->why, sizeof out->why, "%d run%s of the two variants %s not done", out->missing,
+                 out->missing == 1 ? "" : "s", out->missing == 1 ? "is" : "are");
     else if (out->pairs < 2)
         snprintf(out->why, sizeof out->why, "fewer than two seeds have both");
     else if (out->p_does_not < out->alpha)
@@ -188,7 +189,8 @@ static void decide(const struct results *results, struct judgement *out) {
     else if (out->p_holds >= out->alpha)
         snprintf(out->why, sizeof out->why, "the %zu seeds decide neither way", out->pairs);
     else if (out->failed)
-        snprintf(out->why, sizeof out->why, "%d runs failed, and only the others show it", out->failed);
+        snprintf(out->why, sizeof out->why, "%d run%s failed, and only the others show it", out->failed,
+                 out->failed == 1 ? "" : "s");
     else
         out->outcome = OUTCOME_HOLDS;
 }

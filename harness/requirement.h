@@ -39,7 +39,8 @@ struct judgement {
     size_t pairs;        /* seeds with a finite value of both */
     int missing, failed; /* runs of the two variants that are not done, that failed */
     double delta, ci_low, ci_high; /* variant - baseline; Student t at 1 - interval_alpha */
-    double p_holds, p_does_not;    /* one-sided, against the bound; NAN under two pairs */
+    double p_holds, p_does_not; /* one-sided, against the bound; for "better" without looks p_holds is the two-sided p
+                                   against 0 where that is larger; NAN under two pairs */
 };
 
 /* STATUS_USAGE for a variant or metric that the results do not have. */

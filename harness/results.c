@@ -162,13 +162,29 @@ status results_metric(const struct results *results, int run, const char *metric
     return NULL;
 }
 
+/* A variant without a run that ended stands for itself, so that its comparison is shown and counted. */
+static bool has_ended_run(const struct results *results, int variant) {
+    for (int i = 0; i < results->run_count; i++)
+        if (results->runs[i].variant == variant && run_ended(&results->runs[i])) return true;
+    return false;
+}
+
+static void add_absent(const struct results *results, struct observation *observations, size_t *count) {
+    for (int v = 0; v < results->variant_count; v++) {
+        const struct result_variant *variant = &results->variants[v];
+        if (!has_ended_run(results, v))
+            observations[(*count)++] = (struct observation){
+                .variant = variant->name, .family = variant->family, .late = variant->late, .absent = true};
+    }
+}
+
 status results_observations(const struct results *results, const char *metric, struct observation **observations,
                             size_t *count) {
     enum metric which;
     *observations = NULL;
     *count = 0;
     TRY(find_metric(metric, &which));
-    *observations = calloc((size_t)results->run_count + 1, sizeof **observations);
+    *observations = calloc((size_t)(results->run_count + results->variant_count) + 1, sizeof **observations);
     if (!*observations) return status_new(STATUS_SYSTEM, "out of memory");
     for (int i = 0; i < results->run_count; i++) {
         const struct result_run *run = &results->runs[i];
@@ -182,5 +198,6 @@ status results_observations(const struct results *results, const char *metric, s
                                                            .failed = failed,
                                                            .late = run->late};
     }
+    if (*count) add_absent(results, *observations, count);
     return NULL;
 }

@@ -77,7 +77,7 @@ struct results {
     double unigram_bpb; /* of the dataset: add-one unigram over the same tokens */
     int provenance_count;
     struct result_text *provenance;       /* revision, compiler, flags, CPU, libraries, ... as recorded by the runs */
-    bool closed_early;                    /* some planned run is not done */
+    bool closed_early;                    /* some planned run has not ended */
     int replicates, replicates_differing; /* trainings that were made again; those of them with another bit */
     int peek_count, refusal_count;
     struct result_peek *peeks;    /* by time */

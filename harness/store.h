@@ -49,6 +49,7 @@ status store_declared_backend(struct store *store, const char *suite, const char
 struct suite_summary {
     char name[NAME_CAPACITY], scale[32], path[4096], declared_at[32], last_activity[32];
     int runs, done, running, failed, interrupted, pending, late;
+    int deleted; /* not among the runs */
     bool simulated;
 };
 status store_list_suites(struct store *store, struct suite_summary **rows, int *count); /* caller frees *rows */

@@ -142,11 +142,10 @@ static status summarise_series(const struct series *s, struct comparison *row) {
         free(values);
         return status_new(STATUS_SYSTEM, "out of memory for variant '%s'", s->variant);
     }
-    row->late = s->count > 0;
+    row->late = s->late;
     for (size_t i = 0; i < s->count; i++) {
         const struct observation *o = s->entries[i].observation;
         values[i] = o->failed ? (double)NAN : o->value;
-        row->late &= o->late;
     }
     row->summary = summarise(values, s->count);
     free(values);
@@ -208,18 +207,23 @@ static double *figure_at(struct comparison *row, size_t offset) {
     return figure;
 }
 
-/* Whether row v is corrected with the declared rows of a family, or with all rows. */
+/* Whether row v, which is not the baseline's, is corrected with the declared rows of a family, or with all rows. */
 enum { ALL_ROWS = -1 };
 static bool in_group(const struct comparison_table *t, int v, int group) {
-    return group == ALL_ROWS || (!t->rows[v].late && t->rows[v].group == group);
+    return v > 0 && (group == ALL_ROWS || (!t->rows[v].late && t->rows[v].group == group));
 }
 
+/* A comparison of the group that has no p counts as one of 1: what failed or is gone makes no other p smaller. */
 static void adjust_group(struct comparison_table *t, enum correction correction, struct adjusted_figure figure,
                          int group, double *p, double *adjusted) {
-    for (int v = 0; v < t->count; v++) p[v] = in_group(t, v, group) ? *figure_at(&t->rows[v], figure.from) : NAN;
+    for (int v = 0; v < t->count; v++) {
+        double own = *figure_at(&t->rows[v], figure.from);
+        p[v] = !in_group(t, v, group) ? (double)NAN : isnan(own) ? 1.0 : own;
+    }
     adjust_p(correction, p, adjusted, (size_t)t->count);
     for (int v = 0; v < t->count; v++)
-        if (in_group(t, v, group)) *figure_at(&t->rows[v], figure.to) = adjusted[v];
+        if (in_group(t, v, group) && !isnan(*figure_at(&t->rows[v], figure.from)))
+            *figure_at(&t->rows[v], figure.to) = adjusted[v];
 }
 
 /* Late rows never weaken declared ones: these are adjusted in their families, late rows over everything. */
@@ -230,31 +234,23 @@ static void adjust_figure(struct comparison_table *t, enum correction correction
         if (t->rows[v].group == v) adjust_group(t, correction, figure, v, p, adjusted);
 }
 
-static const char *family_name(const struct series *s) {
-    const char *name = s->count ? s->entries[0].observation->family : NULL;
-    return name ? name : "";
-}
-
 /* A family is known by its first row. */
 static void group_rows(const struct grouping *g, struct comparison_table *t) {
     for (int v = 1; v < t->count; v++) {
         int first = 1;
-        while (strcmp(family_name(&g->series[first]), family_name(&g->series[v])) != 0) first++;
+        while (strcmp(g->series[first].family, g->series[v].family) != 0) first++;
         t->rows[v].group = first;
         t->groups += first == v;
     }
 }
 
 static void count_family(struct comparison_table *t) {
-    int all = 0;
     for (int v = 1; v < t->count; v++) {
         struct comparison *row = &t->rows[v];
-        for (int u = 1; u < t->count; u++)
-            row->family += !isnan(t->rows[u].p) && in_group(t, u, row->late ? ALL_ROWS : row->group);
-        all += !isnan(row->p);
+        for (int u = 1; u < t->count; u++) row->family += in_group(t, u, row->late ? ALL_ROWS : row->group);
         if (!row->late && row->family > t->family) t->family = row->family;
     }
-    if (!t->family) t->family = all;
+    if (!t->family) t->family = t->count - 1;
 }
 
 static size_t seeds_for_margin(const struct design *design, double sd_baseline, double alpha,

@@ -45,9 +45,12 @@ static status check_baseline(const struct design *design, const struct series *b
 
 static void count_series(struct grouping *g, const struct observation *observations, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        struct series *s = series_of(g, observations[i].variant);
-        if (!s) *(s = &g->series[g->count++]) = (struct series){.variant = observations[i].variant};
-        s->count++;
+        const struct observation *o = &observations[i];
+        struct series *s = series_of(g, o->variant);
+        if (!s) *(s = &g->series[g->count++]) = (struct series){.variant = o->variant};
+        if (!s->family) s->family = o->family ? o->family : "", s->late = true;
+        s->late &= o->late;
+        s->count += !o->absent;
     }
 }
 
@@ -60,7 +63,7 @@ static void fill_series(struct grouping *g, const struct observation *observatio
     }
     for (size_t i = 0; i < count; i++) {
         struct series *s = series_of(g, observations[i].variant);
-        s->entries[s->count++].observation = &observations[i];
+        if (!observations[i].absent) s->entries[s->count++].observation = &observations[i];
     }
 }
 
@@ -76,8 +79,9 @@ static status place_seeds(struct grouping *g, const struct observation *observat
     int64_t *seeds = calloc(count + 1, sizeof *seeds);
     size_t known = 0;
     if (!seeds) return status_new(STATUS_SYSTEM, "out of memory for %zu observations", count);
-    for (size_t i = 0; i < count; i++) place_of(seeds, &known, observations[i].seed);
-    for (size_t i = 0; i < count; i++) g->entries[i].place = place_of(seeds, &known, g->entries[i].observation->seed);
+    for (size_t i = 0; i < count; i++)
+        if (!observations[i].absent) place_of(seeds, &known, observations[i].seed);
+    for (struct entry *e = g->entries; e->observation; e++) e->place = place_of(seeds, &known, e->observation->seed);
     free(seeds);
     return NULL;
 }

@@ -9,7 +9,8 @@ struct entry {
 };
 
 struct series {
-    const char *variant;
+    const char *variant, *family; /* family: "" when none is named */
+    bool late;                    /* all of it */
     size_t count;
     struct entry *entries; /* by seed */
 };

@@ -37,6 +37,7 @@ struct observation {
     double value;
     bool failed;        /* crashed or diverged: counted and shown, never dropped silently */
     bool late;          /* added after the declaration was frozen */
+    bool absent;        /* no seed at all: the variant is to be compared, counts in its family, and has no value yet */
     const char *family; /* of the variant's comparison: those of one name are corrected together; NULL is "" */
     const char
         *machine; /* of a time: compared only with the same seed's on the same machine; NULL: it does not matter */

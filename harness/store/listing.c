@@ -19,10 +19,12 @@ static void read_summary(struct query *q, struct suite_summary *s) {
     int *counts[] = {&s->runs, &s->done, &s->failed, &s->running, &s->interrupted, &s->late};
     for (int i = 0; i < 6; i++) *counts[i] = (int)query_int(q, 5 + i);
     s->simulated = query_int(q, 11);
+    s->deleted = (int)query_int(q, 12) - s->runs;
     s->pending = s->runs - s->done - s->failed - s->running - s->interrupted;
 }
 
-/* A run counts once: failed before running before interrupted before done before pending, as in load.c. */
+/* Every variant has a run of every seed. A run counts once: failed before running before interrupted before done before
+ * pending, as in load.c. */
 static const char summaries[] =
     "WITH parts AS (SELECT r.suite, r.id, r.late, s.finished, CASE WHEN s.status = 'running' AND " DEAD_WORKER
     " THEN 'interrupted' ELSE s.status END AS state FROM runs r JOIN run_stages rs ON rs.run = r.id "
@@ -34,7 +36,8 @@ static const char summaries[] =
     "coalesce(sum(t.done = t.parts), 0), coalesce(sum(t.failed > 0), 0), "
     "coalesce(sum(t.failed = 0 AND t.running > 0), 0), "
     "coalesce(sum(t.failed = 0 AND t.running = 0 AND t.interrupted > 0), 0), coalesce(sum(t.late), 0), "
-    "instr(char(10) || u.options, char(10) || 'run.backend=simulated' || char(10)) > 0 "
+    "instr(char(10) || u.options, char(10) || 'run.backend=simulated' || char(10)) > 0, "
+    "(SELECT count(*) FROM variants v WHERE v.suite = u.id) * (SELECT count(*) FROM seeds e WHERE e.suite = u.id) "
     "FROM suites u LEFT JOIN states t ON t.suite = u.id GROUP BY u.id ORDER BY u.id";
 
 status store_list_suites(struct store *store, struct suite_summary **rows, int *count) {

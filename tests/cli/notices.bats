@@ -106,4 +106,29 @@ unfinish() { sqlite3 noted.db "UPDATE stages SET status = 'pending' WHERE seed =
     sqlite3 noted.db "DELETE FROM runs WHERE seed = 5 AND variant = (SELECT min(id) FROM variants)"
     hinge compare noted --db noted.db | grep -q "Read with: 1 late seed, 1 deleted run"
     [ "$(hinge status noted --db noted.db --json | json '[r["status"] for r in d["runs"]].count("deleted")')" = 1 ]
+    [ "$(hinge status --db noted.db --json | json '(d[0]["runs"], d[0]["done"], d[0]["deleted"])')" = "(9, 9, 1)" ]
+    hinge power noted.yaml --db noted.db | grep -q "Read with: 1 late seed, 1 deleted run"
+    [ "$(hinge power noted.yaml --db noted.db --json | json 'd["caveats"]["deleted"]')" = 1 ]
+    [ "$(hinge export evaluations noted --db noted.db --format csv | grep -c "1 late seed, 1 deleted run")" = 27 ]
+}
+
+@test "a variant whose runs are all deleted has its row and its place in the correction" {
+    echo "  same: {simulated.stream: 1}" >>noted.yaml
+    sed -i 's/^name: noted/name: three/' noted.yaml
+    hinge run noted.yaml --db three.db 2>/dev/null
+    before=$(hinge compare three --db three.db --json | json 'd["variants"][1]["holm_p_paired_t"]')
+    sqlite3 three.db "DELETE FROM runs WHERE variant = (SELECT max(id) FROM variants)"
+    hinge compare three --db three.db --json >three.json
+    [ "$(json '[v["variant"] for v in d["variants"]], d["variants"][2]["verdict"]' <three.json)" = \
+        "(['none', 'better', 'same'], 'too few seeds')" ]
+    [ "$(json 'd["variants"][1]["holm_p_paired_t"]' <three.json)" = "$before" ]
+}
+
+@test "a suite whose runs have all ended, some of them failed, is not preliminary" {
+    sed -i 's/^name: noted/name: frail/; s/-0.02}/-0.02, simulated.failure_rate: 0.4}/' noted.yaml
+    run hinge run noted.yaml --db frail.db
+    [ "$status" -eq 5 ]
+    hinge compare frail --db frail.db >out.txt
+    grep -q "failed run" out.txt
+    run ! grep preliminary out.txt
 }

@@ -160,8 +160,8 @@ static void a_comparison_stops_at_the_first_boundary_and_follows_the_order_of_th
     make_plan(SPEND_POCOCK, n, 3, 0.05, &plan);
     struct design design = {.baseline = "plain", .alpha = 0.05, .looks = &plan};
     for (int i = 0; i < 7; i++) {
-        o[2 * i] = (struct observation){"plain", 1000 - i, 1.0, false, false, NULL, NULL};
-        o[2 * i + 1] = (struct observation){"variant", 1000 - i, 1.0 + d[i], false, false, NULL, NULL};
+        o[2 * i] = (struct observation){.variant = "plain", .seed = 1000 - i, .value = 1.0};
+        o[2 * i + 1] = (struct observation){.variant = "variant", .seed = 1000 - i, .value = 1.0 + d[i]};
     }
     struct comparison row = compare_two(&design, o, 14);
     assert_int_equal(row.look_count, 1);

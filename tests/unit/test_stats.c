@@ -204,7 +204,7 @@ static size_t study(struct observation *out, size_t seeds) {
             double noise = 0.01 * ((double)(s * 7 % 5) - 2.0);
             double own = wobble[v] * ((double)((s * 3 + v) % 5) - 2.0);
             out[count++] = (struct observation){
-                names[v], (int64_t)(100 - s), 1.3 + noise + shift[v] + own, false, false, NULL, NULL};
+                .variant = names[v], .seed = (int64_t)(100 - s), .value = 1.3 + noise + shift[v] + own};
         }
     return count;
 }
@@ -329,7 +329,7 @@ static void claims_about_the_margin_are_adjusted_too(void **state) {
     struct comparison_table t;
     for (int v = 0; v < 5; v++)
         for (int s = 0; s < 3; s++)
-            o[v * 3 + s] = (struct observation){names[v], s, 1.0 + differences[v][s], false, false, NULL, NULL};
+            o[v * 3 + s] = (struct observation){.variant = names[v], .seed = s, .value = 1.0 + differences[v][s]};
     assert_compares(&by_t, o, 15, &t);
     const struct comparison *far = row_of(&t, "far"), *near = row_of(&t, "near");
     assert_true(far->p_margin < 0.05 && far->p_margin_adjusted >= 0.05);
@@ -337,6 +337,26 @@ static void claims_about_the_margin_are_adjusted_too(void **state) {
     assert_true(near->p_tost < 0.05 && near->p_tost_adjusted >= 0.05);
     assert_int_equal(near->verdict, VERDICT_INCONCLUSIVE);
     comparison_table_free(&t);
+}
+
+/* What failed or was deleted must not make the correction of the others milder. */
+static void a_variant_without_any_seed_has_a_row_and_counts_in_its_family(void **state) {
+    (void)state;
+    struct observation o[26];
+    struct comparison_table with, without;
+    size_t n = study(o, 5);
+    assert_compares(&by_t, o, n, &without);
+    o[n] = (struct observation){.variant = "gone", .absent = true};
+    assert_compares(&by_t, o, n + 1, &with);
+    assert_int_equal(with.count, without.count + 1);
+    assert_int_equal(row_of(&with, "gone")->verdict, VERDICT_TOO_FEW);
+    assert_int_equal(row_of(&with, "gone")->summary.n + row_of(&with, "gone")->summary.failed, 0);
+    assert_true(isnan(row_of(&with, "gone")->p_adjusted));
+    assert_int_equal(row_of(&without, "lower")->family, 4);
+    assert_int_equal(row_of(&with, "lower")->family, 5);
+    assert_near(row_of(&with, "lower")->p_adjusted, 5.0 / 4.0 * row_of(&without, "lower")->p_adjusted, 1e-15);
+    comparison_table_free(&with);
+    comparison_table_free(&without);
 }
 
 static void failed_and_infinite_seeds_are_counted_and_not_paired(void **state) {
@@ -365,7 +385,7 @@ static void a_variant_with_one_pair_is_shown_without_a_p(void **state) {
     assert_compares(&by_t, o, n, &t);
     assert_int_equal(row_of(&t, "lower")->verdict, VERDICT_TOO_FEW);
     assert_true(isnan(row_of(&t, "lower")->p));
-    assert_int_equal(t.family, 3);
+    assert_int_equal(t.family, 4);
     comparison_table_free(&t);
 }
 
@@ -397,9 +417,9 @@ static void correlation_and_superiority_describe_the_pairs(void **state) {
     const double tied[] = {1.1, 1.2, 1.1, 1.3, 1.3}; /* 3 ties, 1 lower, 1 higher */
     struct observation o[15];
     for (int i = 0; i < 5; i++) {
-        o[10 + i] = (struct observation){"tied", i, tied[i], false, false, NULL, NULL};
-        o[i] = (struct observation){"base", i, x[i], false, false, NULL, NULL};
-        o[5 + i] = (struct observation){"other", i, y[i], false, false, NULL, NULL};
+        o[10 + i] = (struct observation){.variant = "tied", .seed = i, .value = tied[i]};
+        o[i] = (struct observation){.variant = "base", .seed = i, .value = x[i]};
+        o[5 + i] = (struct observation){.variant = "other", .seed = i, .value = y[i]};
     }
     struct comparison_table t;
     struct design design = {.baseline = "base", .alpha = 0.05};
@@ -466,6 +486,7 @@ int main(void) {
         cmocka_unit_test(sign_flip_with_three_seeds_is_not_attainable),
         cmocka_unit_test(what_the_correction_puts_out_of_reach_is_not_attainable),
         cmocka_unit_test(claims_about_the_margin_are_adjusted_too),
+        cmocka_unit_test(a_variant_without_any_seed_has_a_row_and_counts_in_its_family),
         cmocka_unit_test(failed_and_infinite_seeds_are_counted_and_not_paired),
         cmocka_unit_test(a_variant_with_one_pair_is_shown_without_a_p),
         cmocka_unit_test(late_variants_pay_for_themselves_and_weaken_no_declared_one),

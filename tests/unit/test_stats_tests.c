@@ -31,9 +31,9 @@ static void fill(double *d, size_t n, double shift) {
 
 /* Rows of two variants whose seeds are not shared, or are. */
 static size_t observe(struct observation *o, const double *x, size_t n, const double *y, size_t m, int64_t first_y) {
-    for (size_t i = 0; i < n; i++) o[i] = (struct observation){"variant", (int64_t)i, x[i], false, false, NULL, NULL};
+    for (size_t i = 0; i < n; i++) o[i] = (struct observation){.variant = "variant", .seed = (int64_t)i, .value = x[i]};
     for (size_t i = 0; i < m; i++)
-        o[n + i] = (struct observation){"plain", first_y + (int64_t)i, y[i], false, false, NULL, NULL};
+        o[n + i] = (struct observation){.variant = "plain", .seed = first_y + (int64_t)i, .value = y[i]};
     return n + m;
 }
 
@@ -271,8 +271,11 @@ static void simultaneous_intervals_are_those_of_alpha_over_the_family(void **sta
     struct comparison_table t;
     struct design design = {.baseline = "plain", .alpha = 0.05};
     for (int i = 0; i < 15; i++)
-        o[i] = (struct observation){
-            i < 5 ? "plain" : i < 10 ? "a" : "b", i % 5, i < 5 ? 0.0 : five[i % 5], false, false, NULL, NULL};
+        o[i] = (struct observation){.variant = i < 5    ? "plain"
+                                               : i < 10 ? "a"
+                                                        : "b",
+                                    .seed = i % 5,
+                                    .value = i < 5 ? 0.0 : five[i % 5]};
     assert_null(compare_variants(&design, o, 15, &t));
     double low, high;
     interval_t(five, 5, 0.025, &low, &high);

@@ -1,5 +1,5 @@
 /* relabel: an A/A test: labels that mean nothing are given to values of one kind, and it is counted how often a test
- * calls them different.
+ * calls them different (Kohavi et al. 2009, doi 10.1007/s10618-008-0114-1, on A/A tests of experiments).
  *
  * Each relabelling draws 2m of the values without replacement and pairs them at random, as if m seeds had been run
  * under two variants. Nothing differs, so that a test at alpha may reject in a share alpha of relabellings. The rate is

@@ -3,7 +3,7 @@
  * One seed is one unit. delta = variant - baseline; a negative delta is an improvement, unless the design says that
  * higher is better. Distribution functions come from GSL. Each method with its source and what it assumes:
  *
- *   paired-t      Student t on the differences by seed; these are roughly normal.
+ *   paired-t      t on the differences by seed (Student 1908); these are roughly normal.
  *   sign-flip     permutation of their signs, all of them up to 20 pairs, 99,999 drawn ones above and 19,999 above
  *                 200, counted as (b+1)/(m+1) (Phipson & Smyth, arXiv 1603.05766); differences are symmetric about 0
  *                 under the null.
@@ -18,7 +18,8 @@
  *
  * Holm 1979 (no assumption); Benjamini & Hochberg 1995 (independent or positively dependent p); TOST (Lakens 2017);
  * Hedges g with the exact factor (Hedges 1981); BCa bootstrap (Efron 1987), which covers less than it says when seeds
- * are few (Owen, arXiv 2508.10083); simultaneous intervals by Bonferroni (no assumption); power from the noncentral t.
+ * are few (Owen, arXiv 2508.10083); simultaneous intervals by Bonferroni (Dunn 1961; no assumption); power from the
+ * noncentral t (Cohen 1988, ch. 2; normal differences); probability of superiority (McGraw & Wong 1992; no assumption).
  * Bouthillier et al., arXiv 2103.03098, and Colas et al., arXiv 1806.08295, on seeds as units.
  *
  * Failed seeds: counted; worse than every value, and equal to each other, in the rank tests; absent in the others.

@@ -401,8 +401,7 @@ static status load(const struct loading *l) {
     free(index.slots);
     TRY(s);
     TRY(load_provenance(l));
-    for (int i = 0; i < l->results->run_count; i++)
-        l->results->closed_early |= !run_ended(&l->results->runs[i]);
+    for (int i = 0; i < l->results->run_count; i++) l->results->closed_early |= !run_ended(&l->results->runs[i]);
     return l->detail == RESULTS_ALL ? store_load_detail(l->store, l->results) : NULL;
 }
 

@@ -339,8 +339,8 @@ static const struct topic {
 static status run(const struct invocation *in) {
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++)
         if (cli_switch(in, topics[i].flag))
-            return in->count ? status_new(STATUS_USAGE, "list --%s lists all of them, and takes no '%s'", topics[i].flag,
-                                          in->arguments[0])
+            return in->count ? status_new(STATUS_USAGE, "list --%s lists all of them, and takes no '%s'",
+                                          topics[i].flag, in->arguments[0])
                              : topics[i].list(in);
     return in->count ? list_variants(in) : list_suites(in);
 }

@@ -125,6 +125,11 @@ static void print_labelled(const char *label, const char *text) {
     text_print(stdout, text, LABEL_COLUMNS, LABEL_COLUMNS);
 }
 
+static void print_warning(const char *text) {
+    printf("%swarning%s   ", terminal_style(stdout, STYLE_WARN), terminal_style(stdout, STYLE_PLAIN));
+    text_print(stdout, text, LABEL_COLUMNS, LABEL_COLUMNS);
+}
+
 static void print_time(const struct plan_estimate *e) {
     char left[UNITS_CAPACITY], total[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
     text_append(line, sizeof line, "about %s left of %s, ", format_duration(e->seconds_left, left),
@@ -168,6 +173,9 @@ static void print_device(const struct prepared *prepared) {
         text_append(line, sizeof line, "%s are free%s", format_bytes((double)prepared->room.bytes_free, available),
                     prepared->room.devices > 1 ? " on each of the devices" : "");
     print_labelled("device", line);
+    status refused = *prepared->device_problem ? NULL : prepared_check_device(prepared, prepared->estimate.jobs);
+    if (refused) print_warning(status_text(refused));
+    status_free(refused);
 }
 
 static void print_power(const struct prepared *prepared) {
@@ -182,8 +190,7 @@ static void print_power(const struct prepared *prepared) {
     if (e->attainable_p > 0)
         printf("smallest  p = %.4g with %d seeds, before correction\n", e->attainable_p, prepared->suite.seed_count);
     if (!significance_warning(prepared, warning)) return;
-    printf("%swarning%s   ", terminal_style(stdout, STYLE_WARN), terminal_style(stdout, STYLE_PLAIN));
-    text_print(stdout, warning, LABEL_COLUMNS, LABEL_COLUMNS);
+    print_warning(warning);
 }
 
 void plan_print(const struct prepared *prepared, bool each_run) {
@@ -261,7 +268,7 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     return object;
 }
 
-/* Bytes of a job, bytes that are free, and why the device cannot be used; null for a CPU. */
+/* Bytes of a job, bytes that are free, whether all jobs fit, and why the device cannot be used; null for a CPU. */
 static json_t *device_json(const struct prepared *prepared) {
     if (!prepared->plan.ops->device_memory) return json_null();
     json_t *object = json_object();
@@ -269,6 +276,9 @@ static json_t *device_json(const struct prepared *prepared) {
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)prepared->estimate.memory.device));
     json_object_set_new(object, "free_bytes", json_integer((json_int_t)prepared->room.bytes_free));
     json_object_set_new(object, "devices", json_integer(prepared->room.devices));
+    status refused = prepared_check_device(prepared, prepared->estimate.jobs);
+    json_object_set_new(object, "fits", json_boolean(!refused));
+    status_free(refused);
     json_object_set_new(object, "problem",
                         *prepared->device_problem ? json_text(prepared->device_problem) : json_null());
     return object;

@@ -9,6 +9,8 @@
 #include "harness/simulated.h"
 #include "harness/terminal.h"
 #include "harness/units.h"
+#include "model/network_shapes.h"
+#include "model/trainer.h"
 
 static void look_at_device(struct prepared *p) {
     if (!p->plan.ops->device_memory) return;
@@ -17,20 +19,33 @@ static void look_at_device(struct prepared *p) {
     status_free(s);
 }
 
+/* What to lower, so that each job finds its training in so many bytes. */
+static void advise_on_memory(const struct prepared *p, size_t bytes, int together, char out[128]) {
+    const struct config *c = &p->suite.config;
+    int64_t now = slice_tokens_of(c, p->plan.ops->device_memory), shard = c->train_batch_tokens / 8;
+    size_t slice = SIZE_MAX;
+    for (int v = 0; v < p->suite.variant_count; v++) {
+        size_t fitting = trainer_slice_within(&p->suite.variants[v].config, p->plan.ops, bytes);
+        if (fitting < slice) slice = fitting;
+    }
+    if (slice > 0 && (int64_t)slice < (now < shard ? now : shard))
+        snprintf(out, 128, "--set train.slice_tokens=%zu makes a training fit", slice);
+    else
+        snprintf(out, 128, "a smaller model.dim or train.batch_tokens%s takes less",
+                 together > 1 ? ", or fewer --jobs," : "");
+}
+
 status prepared_check_device(const struct prepared *p, int jobs) {
-    char needs[UNITS_CAPACITY], available[UNITS_CAPACITY];
+    char advice[128], needs[UNITS_CAPACITY], available[UNITS_CAPACITY];
     if (!p->plan.ops->device_memory) return NULL;
     if (*p->device_problem) return status_new(STATUS_SYSTEM, "%s", p->device_problem);
     int together = (jobs + p->room.devices - 1) / p->room.devices; /* on one device */
     size_t bytes = (size_t)together * p->estimate.memory.device;
     if (bytes <= p->room.bytes_free) return NULL;
-    return status_new(STATUS_SYSTEM,
-                      "%d job%s on a device needs %s of its memory, of which %s are free; --set train.slice_tokens=N "
-                      "with a smaller N "
-                      "than %lld, or a smaller model.dim or train.batch_tokens, takes less",
-                      together, together == 1 ? "" : "s", format_bytes((double)bytes, needs),
-                      format_bytes((double)p->room.bytes_free, available),
-                      (long long)p->suite.config.train_slice_tokens);
+    advise_on_memory(p, p->room.bytes_free / (size_t)together, together, advice);
+    return status_new(STATUS_SYSTEM, "%d job%s on a device %s %s of its memory, of which %s are free; %s", together,
+                      together == 1 ? "" : "s", together == 1 ? "needs" : "need", format_bytes((double)bytes, needs),
+                      format_bytes((double)p->room.bytes_free, available), advice);
 }
 
 /* A suite that was declared stays where it was, unless another device is asked for. */

@@ -91,6 +91,24 @@ prints() {
     fails 4 "of its memory, of which" hinge run "$suite" --device cuda --db "$db" --data "$shared/data" \
         --set train.batch_tokens=16777216 --set train.slice_tokens=1048576 --set model.dim=2048
     [ ! -e "$db" ]
+    succeeds hinge plan "$suite" --device cuda --db "$db" --data "$shared/data" \
+        --set train.batch_tokens=16777216 --set train.slice_tokens=1048576 --set model.dim=2048
+    [[ $(tr -s '\n ' ' ' <<<"$output") == *"warning"*"of its memory, of which"*" free; "* ]]
+}
+
+@test "what does not fit the device as it is, but in smaller slices, is told which" {
+    has_cuda || skip "this build has no CUDA"
+    works || skip "no device works here"
+    local wide=(--device cuda --db "$db" --data "$shared/data" --set train.batch_tokens=131072 --set train.sequence=64)
+    needs=$(hinge plan "$suite" "${wide[@]}" --json | json "d['device']['memory_bytes']")
+    export EMULATOR_MEMORY=$((needs / 2)) # which a GPU does not read
+    [ "$(hinge plan "$suite" "${wide[@]}" --json | json "d['device']['free_bytes'] < $needs")" = True ] || skip "a GPU has more"
+    [ "$(hinge plan "$suite" "${wide[@]}" --json | json "d['device']['fits']")" = False ]
+    succeeds hinge plan "$suite" "${wide[@]}"
+    slice=$(grep -o 'train.slice_tokens=[0-9]*' <<<"$(tr -s '\n ' ' ' <<<"$output")")
+    [ -n "$slice" ]
+    succeeds hinge plan "$suite" "${wide[@]}" --set "$slice"
+    [[ $output != *warning* ]]
 }
 
 @test "a suite that was declared on the CPU stays there" {

@@ -14,14 +14,10 @@
 
 static status intervals_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
-        {"$\\Delta$", "r", "delta"},
-        {"$t$", "r", "ci_low,ci_high"},
-        {"all together", "r", "family_low,family_high"},
-        {"bootstrap", "r", "bca_low,bca_high"},
-        {"text", "r", "text_noise"},
-        {"TOST $p$", "r", "p_tost_adjusted"},
-        {"margin $p$", "r", "p_margin_adjusted"},
+        {"variant", "l", "variant,late"},       {"$\\Delta$", "r", "delta"},
+        {"$t$", "r", "ci_low,ci_high"},         {"all together", "r", "family_low,family_high"},
+        {"bootstrap", "r", "bca_low,bca_high"}, {"text", "r", "text_noise"},
+        {"TOST $p$", "r", "p_tost_adjusted"},   {"margin $p$", "r", "p_margin_adjusted"},
     };
     struct grid g;
     int decimals = a->wording.decimals;
@@ -117,7 +113,7 @@ static void calibration_row(const struct analysis *a, struct grid *g, int row) {
 /* An A/A test of each variant's runs: how often a difference is called where there is none. */
 static status calibration_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
+        {"variant", "l", "variant,late"},
         {"runs", "r", "runs"},
         {"pairs", "r", "pairs"},
         {"as declared", "r", "false_positives_declared"},
@@ -140,8 +136,8 @@ static status calibration_table(const struct analysis *a, const char *folder) {
 
 static status looks_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"}, {"look", "r", "look"},     {"seeds", "r", "n"},
-        {"paired", "r", "pairs"},    {"$t$", "r", "statistic"}, {"boundary", "r", "boundary"},
+        {"variant", "l", "variant,late"}, {"look", "r", "look"},     {"seeds", "r", "n"},
+        {"paired", "r", "pairs"},         {"$t$", "r", "statistic"}, {"boundary", "r", "boundary"},
         {"outcome", "l", "outcome"},
     };
     struct grid g;
@@ -196,10 +192,7 @@ static bool has_basis(const struct analysis *a, int row, enum trace_basis basis)
 
 static void trace_cells(const struct analysis *a, struct grid *g, int row, const struct text *bases,
                         const struct text *ids) {
-    if (row == TRACE_SOURCES)
-        grid_text(g, trace_row_name(a, row));
-    else
-        grid_variant(g, a->table.rows[row].variant, a->table.rows[row].late);
+    grid_variant(g, trace_row_name(a, row), row != TRACE_SOURCES && a->table.rows[row].late);
     grid_text(g, text_of(bases));
     grid_text(g, text_of(ids));
 }
@@ -232,7 +225,7 @@ static status trace_row(const struct analysis *a, struct grid *g, int row) {
 
 static status trace_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
+        {"variant", "l", "variant,late"},
         {"runs", ">{\\raggedright\\arraybackslash}p{5.2cm}", "runs"},
         {"their ids", ">{\\raggedright\\arraybackslash}p{6.3cm}", "ids"},
     };

@@ -12,12 +12,21 @@ void figure_label(struct text *t, const char *name) {
     text_free(&brief);
 }
 
+/* The name gives way to its marks, but for so many characters. */
+void figure_row_name(struct text *t, const struct comparison *row) {
+    enum { LEAST = 10 };
+    struct text marks = {0};
+    if (row->late) text_add(&marks, " (late)");
+    if (row->summary.failed) text_add(&marks, " (%zu failed)", row->summary.failed);
+    text_short(t, row->variant, marks.size + LEAST < LABEL_CHARACTERS ? LABEL_CHARACTERS - marks.size : LEAST);
+    text_add(t, "%s", text_of(&marks));
+    text_free(&marks);
+}
+
 void figure_row_label(struct text *t, const struct comparison *row) {
     struct text label = {0};
-    if (row->late) text_add(&label, "late: ");
-    if (row->summary.failed) text_add(&label, "%zu failed: ", row->summary.failed);
-    text_add(&label, "%s", row->variant);
-    figure_label(t, text_of(&label));
+    figure_row_name(&label, row);
+    text_gnuplot(t, text_of(&label));
     text_free(&label);
 }
 

@@ -7,7 +7,8 @@
 enum { LABEL_CHARACTERS = 24, MOST_LINES = 100, TOLD_SEEDS = 8 };
 
 void figure_label(struct text *t, const char *name);                 /* a quoted, shortened name */
-void figure_row_label(struct text *t, const struct comparison *row); /* the same, saying what is late or has failed */
+void figure_row_name(struct text *t, const struct comparison *row);  /* shortened, saying what is late or has failed */
+void figure_row_label(struct text *t, const struct comparison *row); /* the same, quoted */
 void figure_value(struct text *t, double value);                     /* tab and number; NaN when not finite */
 void figure_range(struct text *t, const char *name, double least,
                   double most);                                            /* NAME_LEAST, NAME_MOST with a margin */

@@ -224,9 +224,14 @@ static void add_names(const struct analysis *a, struct text *t) {
         text_add(t, "%s", v ? ", " : "");
         figure_label(t, r->variants[v].name);
     }
-    for (int k = 0; a->compared && k < a->table.count; k++)
-        if (a->table.rows[k].late || a->table.rows[k].summary.failed) longest = LABEL_CHARACTERS;
-    text_add(t, "]\nLONGEST = %zu\n", longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest);
+    longest = longest > LABEL_CHARACTERS ? (size_t)LABEL_CHARACTERS : longest;
+    for (int k = 0; a->compared && k < a->table.count; k++) {
+        struct text label = {0};
+        figure_row_name(&label, &a->table.rows[k]);
+        longest = characters(text_of(&label)) > longest ? characters(text_of(&label)) : longest;
+        text_free(&label);
+    }
+    text_add(t, "]\nLONGEST = %zu\n", longest);
     text_add(t, "TOLD_SEEDS = %d\nSEEDS = %d\narray SEED[%d] = [", TOLD_SEEDS, drawn_seeds(a), drawn_seeds(a));
     for (int s = 0; s < drawn_seeds(a); s++) text_add(t, "%s'%" PRId64 "'", s ? ", " : "", r->seeds[s]);
     text_add(t, "]\n");

@@ -55,10 +55,25 @@ static void end_cell(struct grid *g) {
 
 static void latex_of(struct grid *g, const struct text *plain) { text_latex(&g->latex, text_of(plain)); }
 
-void grid_text(struct grid *g, const char *utf8) {
+void grid_text(struct grid *g, const char *utf8) { grid_brief(g, utf8, utf8); }
+
+void grid_brief(struct grid *g, const char *paper, const char *csv) {
+    text_latex(&g->latex, paper);
+    text_csv(&g->csv, csv);
+    end_cell(g);
+}
+
+/* The cell of two values ends in 0 or 1. */
+static void end_late_cell(struct grid *g, bool late) {
+    if (late) text_add(&g->latex, " (late)");
+    text_add(&g->csv, ",%d", late);
+    end_cell(g);
+}
+
+void grid_text_late(struct grid *g, const char *utf8, bool late) {
     text_latex(&g->latex, utf8);
     text_csv(&g->csv, utf8);
-    end_cell(g);
+    end_late_cell(g, late);
 }
 
 void grid_name(struct grid *g, const char *utf8) {
@@ -71,10 +86,12 @@ void grid_name(struct grid *g, const char *utf8) {
 }
 
 void grid_variant(struct grid *g, const char *utf8, bool late) {
-    struct text marked = {0};
-    text_add(&marked, "%s%s", late ? "(late) " : "", utf8);
-    grid_name(g, text_of(&marked));
-    text_free(&marked);
+    struct text brief = {0};
+    text_short(&brief, utf8, g->name_characters);
+    latex_of(g, &brief);
+    text_free(&brief);
+    text_csv(&g->csv, utf8);
+    end_late_cell(g, late);
 }
 
 static void csv_value(struct grid *g, double value) {

@@ -27,8 +27,11 @@ void grid_start(struct grid *g, const struct grid_column *columns, int count, bo
 
 /* The next cell, left to right, row by row. */
 void grid_text(struct grid *g, const char *utf8);
-void grid_name(struct grid *g, const char *utf8);               /* a long one is shortened on paper, whole in the CSV */
-void grid_variant(struct grid *g, const char *utf8, bool late); /* the same, marked */
+void grid_brief(struct grid *g, const char *paper, const char *csv);
+void grid_name(struct grid *g, const char *utf8); /* a long one is shortened on paper, whole in the CSV */
+/* On paper "... (late)", in the CSV a 0 or 1 of its own ("variant,late"): the name stays the one that it has. */
+void grid_text_late(struct grid *g, const char *utf8, bool late);
+void grid_variant(struct grid *g, const char *utf8, bool late); /* the same, shortened like a name */
 void grid_number(struct grid *g, double value, int decimals);
 void grid_integer(struct grid *g, double value);
 void grid_p(struct grid *g, double p);

@@ -18,7 +18,7 @@ static void size_row(const struct analysis *a, struct grid *g, int variant) {
 
 status sizes_write(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
+        {"variant", "l", "variant,late"},
         {"file", "r", "artifact_bytes"},
         {"least to most", "r", "artifact_bytes_min,artifact_bytes_max"},
         {"larger", "r", "larger"},

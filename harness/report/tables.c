@@ -148,9 +148,9 @@ static status significance_table(const struct analysis *a, const char *folder) {
     static const char *const short_names[CORRECTION_KINDS] = {"Holm", "BH", "none"};
     snprintf(adjusted, sizeof adjusted, "$p_\\mathrm{%s}$", short_names[a->design.correction]);
     const struct grid_column columns[] = {
-        {"variant", "l", "variant"},   {"seeds", "r", "seeds"},           {"mean", "r", "mean"},
-        {"$\\Delta$", "r", "delta"},   {interval, "r", "ci_low,ci_high"}, {"$p$", "r", "p"},
-        {adjusted, "r", "p_adjusted"}, {"$g$", "r", "hedges_g"},          {"verdict", "l", "verdict"},
+        {"variant", "l", "variant,late"}, {"seeds", "r", "seeds"},           {"mean", "r", "mean"},
+        {"$\\Delta$", "r", "delta"},      {interval, "r", "ci_low,ci_high"}, {"$p$", "r", "p"},
+        {adjusted, "r", "p_adjusted"},    {"$g$", "r", "hedges_g"},          {"verdict", "l", "verdict"},
     };
     struct grid g;
     int decimals = a->wording.decimals;
@@ -173,7 +173,7 @@ static status significance_table(const struct analysis *a, const char *folder) {
 
 static status spread_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
+        {"variant", "l", "variant,late"},
         {"sd", "r", "sd"},
         {"median", "r", "median"},
         {"least to most", "r", "min,max"},
@@ -215,7 +215,7 @@ static void shift_cells(struct grid *g, const struct shift *shift, int decimals)
 
 static status gap_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},           {"raw", "r", "bpb_raw"},
+        {"variant", "l", "variant,late"},      {"raw", "r", "bpb_raw"},
         {"averaged", "r", "bpb_averaged"},     {"artifact", "r", "bpb_artifact"},
         {"averaging", "r", "averaging"},       {"interval", "r", "averaging_low,averaging_high"},
         {"quantisation", "r", "quantisation"}, {"interval", "r", "quantisation_low,quantisation_high"},
@@ -239,7 +239,7 @@ static void grid_time(struct grid *g, double value) { grid_number(g, value, prec
 
 static status timings_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant"},
+        {"variant", "l", "variant,late"},
         {"parameters", "r", "parameters"},
         {"training (s)", "r", "train_seconds"},
         {"least to most", "r", "train_seconds_min,train_seconds_max"},
@@ -266,7 +266,7 @@ static status timings_table(const struct analysis *a, const char *folder) {
 }
 
 static status classes_table(const struct analysis *a, const char *folder) {
-    struct grid_column columns[CLASS_COUNT + 4] = {{"variant", "l", "variant"}};
+    struct grid_column columns[CLASS_COUNT + 4] = {{"variant", "l", "variant,late"}};
     struct grid g;
     for (int c = 0; c < CLASS_COUNT; c++) {
         const char *name = tensor_class_name((enum tensor_class)c);
@@ -294,31 +294,27 @@ static status classes_table(const struct analysis *a, const char *folder) {
 
 static status variants_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", ">{\\raggedright\\arraybackslash}p{5cm}", "variant"},
+        {"variant", ">{\\raggedright\\arraybackslash}p{5cm}", "variant,late"},
         {"what it changes", ">{\\raggedright\\arraybackslash}p{10.2cm}", "overrides"},
     };
     struct grid g;
     START(&g, columns, true);
     for (int v = 0; v < a->results->variant_count; v++) {
         const struct result_variant *variant = &a->results->variants[v];
-        struct text name = {0};
-        text_add(&name, "%s%s", variant->name, variant->late ? " (late)" : "");
-        grid_text(&g, text_of(&name));
+        grid_text_late(&g, variant->name, variant->late);
         grid_text(&g, *variant->overrides ? variant->overrides : "nothing");
-        text_free(&name);
     }
     return grid_write(&g, folder, "variants");
 }
 
 static void run_row(const struct analysis *a, struct grid *g, const struct result_run *run) {
-    char id[32], seed[32], state[64];
+    char id[32], seed[32];
     snprintf(id, sizeof id, "%" PRId64, run->id);
     snprintf(seed, sizeof seed, "%" PRId64, run->seed);
-    snprintf(state, sizeof state, "%s%s", run->status, run->late ? " (late)" : "");
     grid_text(g, id);
     grid_name(g, a->results->variants[run->variant].name);
     grid_text(g, seed);
-    grid_text(g, state);
+    grid_text_late(g, run->status, run->late);
     grid_integer(g, (double)run->steps);
     grid_number(g, bpb_of(&run->raw), a->bpb_decimals);
     grid_number(g, bpb_of(&run->averaged), a->bpb_decimals);
@@ -333,7 +329,7 @@ static status runs_table(const struct analysis *a, const char *folder) {
         {"run", "r", "run"},
         {"variant", "l", "variant"},
         {"seed", "r", "seed"},
-        {"status", "l", "status"},
+        {"status", "l", "status,late"},
         {"steps", "r", "steps"},
         {"raw", "r", "bpb_raw"},
         {"averaged", "r", "bpb_averaged"},

@@ -49,7 +49,7 @@ db = sqlite3.connect("drawn.db")
 for name in "significance", "spread", "intervals", "gap", "timings", "classes", "sizes":
     for row in csv.DictReader(open(f"out/drawn/{name}.csv")):
         for column, value in row.items():
-            if column in ("variant", "read_with", "seeds", "verdict") or not value:
+            if column in ("variant", "late", "read_with", "seeds", "verdict") or not value:
                 continue
             cell = cells[f"{row['variant']}.{column}"]
             if value.endswith("%"):

@@ -12,18 +12,61 @@
 #define START(grid, columns, is_long) grid_start(grid, columns, sizeof columns / sizeof *columns, is_long, a->caveats)
 
 enum { RUN_NAME_CHARACTERS = 16 }; /* the runs have many columns */
+enum { MOST_LISTED_SEEDS = 24, FIRST_SEEDS = 8, MOST_SEED_CHARACTERS = 200 };
 
 static int precision_of(double value) { return value >= 100.0 ? 0 : value >= 10.0 ? 1 : 2; }
 
 /* --- the declared design ---------------------------------------------------------------------------------------- */
 
+static bool late_seed(const struct analysis *a, int seed) {
+    int run = analysis_run(a, a->baseline, seed);
+    return run >= 0 && a->results->runs[run].late;
+}
+
 static void add_seeds(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;
-    for (int s = 0; s < r->seed_count; s++) {
-        int run = analysis_run(a, a->baseline, s);
-        bool late = run >= 0 && r->runs[run].late;
-        text_add(t, "%s%" PRId64 "%s", s ? ", " : "", r->seeds[s], late ? " (late)" : "");
+    for (int s = 0; s < r->seed_count; s++)
+        text_add(t, "%s%" PRId64 "%s", s ? ", " : "", r->seeds[s], late_seed(a, s) ? " (late)" : "");
+}
+
+/* Many seeds that follow no rule. */
+static void add_first_and_last(struct text *t, const int64_t *seeds, int count) {
+    for (int s = 0; s < FIRST_SEEDS; s++) text_add(t, "%" PRId64 ", ", seeds[s]);
+    text_add(t, "… %" PRId64, seeds[count - 1]);
+}
+
+/* Those from `first` that are late, or that are not, up to the next of the other kind; returns its place. */
+static int add_seeds_of_a_kind(const struct analysis *a, int first, struct text *t) {
+    const struct results *r = a->results;
+    struct text seeds = {0};
+    int end = first;
+    while (end < r->seed_count && late_seed(a, end) == late_seed(a, first)) end++;
+    text_progressions(&seeds, r->seeds + first, (size_t)(end - first));
+    text_add(t, "%s", first ? "; " : "");
+    if (seeds.size > MOST_SEED_CHARACTERS && end - first > FIRST_SEEDS)
+        add_first_and_last(t, r->seeds + first, end - first);
+    else
+        text_add(t, "%s", text_of(&seeds));
+    if (late_seed(a, first)) text_add(t, " (late)");
+    text_free(&seeds);
+    return end;
+}
+
+/* A thousand seeds would take more than a page. */
+static void add_seeds_briefly(const struct analysis *a, struct text *t) {
+    if (a->results->seed_count <= MOST_LISTED_SEEDS) {
+        add_seeds(a, t);
+        return;
     }
+    text_integer(t, a->results->seed_count);
+    text_add(t, ": ");
+    struct text kinds = {0};
+    for (int s = 0; s < a->results->seed_count;) s = add_seeds_of_a_kind(a, s, &kinds);
+    struct text brief = {0};
+    text_short(&brief, text_of(&kinds), 3 * MOST_SEED_CHARACTERS); /* late ones between others, again and again */
+    text_add(t, "%s", text_of(&brief));
+    text_free(&brief);
+    text_free(&kinds);
 }
 
 static const char *correction_title(enum correction correction) {
@@ -103,31 +146,34 @@ static status design_table(const struct analysis *a, const char *folder) {
     static const struct {
         const char *name;
         void (*add)(const struct analysis *a, struct text *t);
+        void (*add_briefly)(const struct analysis *a, struct text *t); /* on paper; NULL: the same */
     } rows[] = {
-        {"Baseline", add_baseline},
-        {"Metric", add_metric},
-        {"Seeds", add_seeds},
-        {"Test", add_test},
-        {"Families", add_families},
-        {"Looks", add_looks},
-        {"Margin that matters", add_margin},
-        {"Runs", add_run_counts},
-        {"Preset", add_preset},
-        {"Data", add_data},
-        {"SHA-256 of the data", add_data_hash},
-        {"Suite file", add_source},
-        {"Frozen", add_frozen},
-        {"SHA-256 of the declaration", add_hash},
+        {"Baseline", add_baseline, NULL},
+        {"Metric", add_metric, NULL},
+        {"Seeds", add_seeds, add_seeds_briefly},
+        {"Test", add_test, NULL},
+        {"Families", add_families, NULL},
+        {"Looks", add_looks, NULL},
+        {"Margin that matters", add_margin, NULL},
+        {"Runs", add_run_counts, NULL},
+        {"Preset", add_preset, NULL},
+        {"Data", add_data, NULL},
+        {"SHA-256 of the data", add_data_hash, NULL},
+        {"Suite file", add_source, NULL},
+        {"Frozen", add_frozen, NULL},
+        {"SHA-256 of the declaration", add_hash, NULL},
     };
     static const struct grid_column columns[] = {{"what", "l", "name"}, {"as declared", "p{12.2cm}", "value"}};
     struct grid g;
     START(&g, columns, false);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct text value = {0};
+        struct text value = {0}, paper = {0};
         rows[i].add(a, &value);
+        (rows[i].add_briefly ? rows[i].add_briefly : rows[i].add)(a, &paper);
         grid_text(&g, rows[i].name);
-        grid_text(&g, text_of(&value));
+        grid_brief(&g, text_of(&paper), text_of(&value));
         text_free(&value);
+        text_free(&paper);
     }
     return grid_write(&g, folder, "design");
 }

@@ -2,9 +2,9 @@
 #include "harness/report/text.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,6 +277,28 @@ void text_p(struct text *t, double p) {
         append(t, "< 0.0001");
     else
         text_add(t, "= %.4f", p);
+}
+
+/* The last place of the arithmetic progression that starts here. */
+static size_t progression_end(const int64_t *values, size_t count, size_t start) {
+    size_t end = start;
+    while (end + 1 < count && values[end + 1] - values[end] == values[start + 1] - values[start]) end++;
+    return end;
+}
+
+void text_progressions(struct text *t, const int64_t *values, size_t count) {
+    enum { SHORTEST = 4 };
+    for (size_t i = 0; i < count; i++) {
+        size_t end = progression_end(values, count, i);
+        text_add(t, "%s%" PRId64, i ? ", " : "", values[i]);
+        if (end - i + 1 < SHORTEST) continue;
+        int64_t step = values[i + 1] - values[i];
+        if (step == 1)
+            text_add(t, "–%" PRId64, values[end]);
+        else
+            text_add(t, ", %" PRId64 " … %" PRId64 " (by %" PRId64 ")", values[i + 1], values[end], step);
+        i = end;
+    }
 }
 
 status text_write(const struct text *t, const char *path) {

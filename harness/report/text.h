@@ -5,6 +5,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "kernels/status.h"
 
@@ -36,5 +37,8 @@ void text_slug(struct text *t, const char *utf8);
 void text_number(struct text *t, double value, int decimals);
 void text_integer(struct text *t, double value); /* "16,000,000" */
 void text_p(struct text *t, double p);           /* "= 0.0123", "< 0.0001" */
+
+/* "1, 5 … 37 (by 4)": progressions of four or more shortened. */
+void text_progressions(struct text *t, const int64_t *values, size_t count);
 
 status text_write(const struct text *t, const char *path);

@@ -140,30 +140,15 @@ static int64_t id_of(const struct analysis *a, const struct trace_runs *runs, in
     return a->results->runs[runs->runs[i]].id;
 }
 
-/* The last place of the arithmetic progression that starts here. */
-static int progression_end(const struct analysis *a, const struct trace_runs *runs, int start) {
-    if (start + 1 >= runs->count) return start;
-    int64_t step = id_of(a, runs, start + 1) - id_of(a, runs, start);
-    int end = start + 1;
-    while (end + 1 < runs->count && id_of(a, runs, end + 1) - id_of(a, runs, end) == step) end++;
-    return end;
-}
-
 void trace_ids(const struct analysis *a, const struct trace_runs *runs, struct text *t) {
-    enum { SHORTEST = 4 };
-    if (!runs->count) text_add(t, "none");
-    for (int i = 0; i < runs->count; i++) {
-        int end = progression_end(a, runs, i);
-        text_add(t, "%s%" PRId64, i ? ", " : "", id_of(a, runs, i));
-        if (end - i + 1 < SHORTEST) continue;
-        int64_t step = id_of(a, runs, i + 1) - id_of(a, runs, i);
-        if (step == 1)
-            text_add(t, "–%" PRId64, id_of(a, runs, end));
-        else
-            text_add(t, ", %" PRId64 " … %" PRId64 " (by %" PRId64 ")", id_of(a, runs, i + 1), id_of(a, runs, end),
-                     step);
-        i = end;
-    }
+    int64_t *ids = calloc((size_t)runs->count + 1, sizeof *ids);
+    t->failed |= !ids;
+    for (int i = 0; ids && i < runs->count; i++) ids[i] = id_of(a, runs, i);
+    if (ids && runs->count)
+        text_progressions(t, ids, (size_t)runs->count);
+    else
+        text_add(t, "none");
+    free(ids);
 }
 
 /* --- queries ------------------------------------------------------------------------------------------------------ */

@@ -149,7 +149,7 @@ void fixture_results(struct results *r, const struct fixture_names *names, int s
     r->design = (struct design){.baseline = r->variants[0].name, .alpha = 0.05, .margin = 0.005, .seed = 1};
     r->seeds = calloc((size_t)seeds, sizeof *r->seeds);
     r->runs = calloc((size_t)r->run_count, sizeof *r->runs);
-    for (int s = 0; s < seeds; s++) r->seeds[s] = some[s];
+    for (int s = 0; s < seeds; s++) r->seeds[s] = s < 10 ? some[s] : 100 + s;
     for (int s = 0; s < seeds; s++) {
         double seed_effect = 0.008 * normal();
         for (int v = 0; v < r->variant_count; v++) fill_run(r, s * r->variant_count + v, seed_effect);

@@ -17,6 +17,7 @@
 #include "harness/report/grid.h"
 #include "harness/report/published.h"
 #include "harness/report/report.h"
+#include "harness/report/tables.h"
 #include "harness/report/text.h"
 #include "tests/unit/report_fixture.h"
 
@@ -313,6 +314,44 @@ static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
     free(csv);
 }
 
+/* The design of so many seeds, of which those from `late` on are late. */
+static void write_design(const int64_t *seeds, int count, int late, char **latex, char **csv) {
+    struct results results;
+    struct analysis analysis;
+    fixture_results(&results, &plain_names, count);
+    for (int i = 0; i < results.run_count; i++) {
+        int s = i / results.variant_count;
+        results.runs[i].seed = results.seeds[s] = seeds[s];
+        results.runs[i].late = s >= late;
+    }
+    assert_null(analyse(&results, &analysis));
+    assert_null(tables_write(&analysis, scratch));
+    *latex = contents(in_scratch("design.tex"));
+    *csv = contents(in_scratch("design.csv"));
+    analysis_free(&analysis);
+    results_free(&results);
+}
+
+static void more_seeds_than_fit_on_paper_are_all_in_the_csv(void **state) {
+    (void)state;
+    enum { MANY = 120 };
+    int64_t in_steps[MANY], in_none[MANY];
+    char *latex, *csv;
+    for (int s = 0; s < MANY; s++) in_steps[s] = s < 100 ? 1 + s : 1000 + 5 * s;
+    for (int s = 0; s < MANY; s++) in_none[s] = 1000 + s * s * s;
+    write_design(in_steps, MANY, 110, &latex, &csv);
+    assert_holds(latex, "Seeds & 120: 1--100, 1500, 1505 \\dots{} 1545 (by 5); 1550, 1555 \\dots{} 1595 (by 5) (late)");
+    assert_holds(csv, ", 98, 99, 100, 1500, 1505, ");
+    assert_holds(csv, ", 1590 (late), 1595 (late)\"");
+    free(latex);
+    free(csv);
+    write_design(in_none, MANY, MANY, &latex, &csv);
+    assert_holds(latex, "Seeds & 120: 1000, 1001, 1008, 1027, 1064, 1125, 1216, 1343, \\dots{} 1686159 \\\\");
+    assert_holds(csv, ", 1686159\"");
+    free(latex);
+    free(csv);
+}
+
 static void the_same_results_make_the_same_bytes(void **state) {
     (void)state;
     struct results results;
@@ -580,6 +619,7 @@ int main(void) {
         cmocka_unit_test(drawn_results_claim_no_training),
         cmocka_unit_test(the_axis_of_the_losses_holds_all_but_the_steep_start),
         cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
+        cmocka_unit_test(more_seeds_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),
         cmocka_unit_test(an_unfinished_suite_says_so_and_lists_what_failed),

@@ -71,6 +71,15 @@ static void long_names_lose_their_middle(void **state) {
     text_free(&t);
 }
 
+static void numbers_in_steps_are_shortened(void **state) {
+    (void)state;
+    const int64_t values[] = {7, 1, 2, 3, 4, 5, 20, 30, 40, 50, 60, -1};
+    struct text t = {0};
+    text_progressions(&t, values, sizeof values / sizeof *values);
+    assert_string_equal(text_of(&t), "7, 1–5, 20, 30 … 60 (by 10), -1");
+    text_free(&t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latex_sees_no_command_in_foreign_text),
@@ -78,6 +87,7 @@ int main(void) {
         cmocka_unit_test(gnuplot_and_csv_quote_what_needs_it),
         cmocka_unit_test(numbers_have_a_true_minus_and_no_negative_zero),
         cmocka_unit_test(long_names_lose_their_middle),
+        cmocka_unit_test(numbers_in_steps_are_shortened),
     };
     return cmocka_run_group_tests_name("report text", tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ void grid_start(struct grid *g, const struct grid_column *columns, int count, bo
                        .is_long = is_long,
                        .read_with = read_with,
                        .name_characters = NAME_CHARACTERS};
-    text_add(&g->latex, is_long ? "\\begin{longtable}{@{}" : "\\begin{tabular}{@{}");
+    text_add(&g->latex, is_long ? "\\begin{longtable*}{@{}" : "\\begin{tabular}{@{}");
     for (int c = 0; c < count; c++) text_add(&g->latex, "%s", columns[c].alignment);
     text_add(&g->latex, "@{}}\n\\toprule\n");
     add_headings(g);
@@ -179,7 +179,7 @@ status grid_write(struct grid *g, const char *folder, const char *name) {
     char path[8192];
     cut_paper(g, name);
     if (!g->is_long) add_foot(g);
-    text_add(&g->latex, g->is_long ? "\\end{longtable}\n" : "\\end{tabular}%%\n");
+    text_add(&g->latex, g->is_long ? "\\end{longtable*}\n" : "\\end{tabular}%%\n");
     snprintf(path, sizeof path, "%s/%s.tex", folder, name);
     status failure = text_write(&g->latex, path);
     snprintf(path, sizeof path, "%s/%s.csv", folder, name);

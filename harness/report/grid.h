@@ -16,7 +16,7 @@ struct grid {
     int count, at;
     const char *read_with;  /* "" for nothing */
     size_t name_characters; /* of a name on paper */
-    bool is_long;           /* may run over pages; on paper it ends after GRID_PAPER_ROWS */
+    bool is_long;           /* may run over pages, and has no number; on paper it ends after GRID_PAPER_ROWS */
     int rows;
     size_t paper_size; /* of the LaTeX, when that many rows are there */
     struct text latex, csv;

@@ -175,6 +175,19 @@ static void define_notice(const struct analysis *a, struct text *t) {
     text_free(&notice);
 }
 
+/* In place of the calibration, where no variant has runs enough: the numbers to it are named all the same. */
+static void define_calibration_note(const struct analysis *a, struct text *t) {
+    bool any = !a->calibrations;
+    for (int r = 0; !any && r < a->table.count; r++) any = a->calibrations[r].values > 0;
+    text_add(t, "\\newcommand{\\CalibrationNote}{");
+    if (!any)
+        text_add(t,
+                 "\\section{Calibration}\nNot measured: to tell how often a difference is called where there is none "
+                 "takes at least %d finished runs of one variant, and no variant has so many.",
+                 RELABEL_LEAST);
+    text_add(t, "}\n");
+}
+
 static status write_facts(const struct build *b) {
     const struct analysis *a = &b->analysis;
     const struct results *r = a->results;
@@ -190,6 +203,7 @@ static status write_facts(const struct build *b) {
     define(&t, "BaselineName", text_of(&baseline));
     define_captions(a, &t);
     define_notice(a, &t);
+    define_calibration_note(a, &t);
     text_free(&counts);
     text_free(&metric);
     text_free(&baseline);

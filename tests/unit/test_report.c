@@ -71,6 +71,19 @@ static void assert_holds(const char *text, const char *part) {
     if (!strstr(text, part)) fail_msg("'%s' is not in:\n%.3000s", part, text);
 }
 
+/* The tables of a report are numbered from 1 to at least `least`, and none is left out. */
+static void assert_tables_count_up(const char *text, int least) {
+    int number = 0;
+    for (const char *at = text; (at = strstr(at, "Table ")); at++) {
+        char *end;
+        long found = strtol(at + strlen("Table "), &end, 10);
+        if (*end != '.') continue;
+        if (found != number + 1) fail_msg("table %ld follows table %d", found, number);
+        number++;
+    }
+    assert_true(number >= least);
+}
+
 static void write_report(struct results *results, const char *folder, char pdf[4096]) {
     struct report_request request = {.results = results, .output_directory = folder, .templates = "reports"};
     status failure = report_write(&request, pdf);
@@ -218,6 +231,13 @@ static void the_variance_by_source_adds_up_to_what_was_put_in(void **state) {
     assert_true(fabs(csv_field(csv, "no-rope", 9)) < 1e-9); /* every block differs alike: no noise in the difference */
     free(csv);
     results_free(&results);
+}
+
+static void a_calibration_that_is_not_there_says_why(void **state) {
+    (void)state;
+    char *text = pdf_text(in_scratch("plain/test-data.pdf"));
+    assert_holds(text, "Not measured: to tell how often a difference is called where there is none takes at least 4");
+    free(text);
 }
 
 static void declared_looks_show_boundaries_path_and_where_it_stopped(void **state) {
@@ -424,6 +444,7 @@ static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
         text, "Incomplete. This suite is not complete: of 12 planned runs 10 are done, 1 failed, 1 have not finished");
     assert_holds(text, "step 122: the loss is not finite");
     assert_holds(text, "2 of 3");
+    assert_tables_count_up(text, 10);
     assert_holds(text, "no-rope (late)");
     assert_null(strstr(text, "(late) no-rope"));
     assert_null(strstr(text, "late: no-rope"));
@@ -614,6 +635,7 @@ int main(void) {
         cmocka_unit_test(the_csv_of_significance_holds_the_compared_figures),
         cmocka_unit_test(the_table_of_sizes_pairs_the_bytes_by_seed_and_tells_the_way_to_the_cap),
         cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
+        cmocka_unit_test(a_calibration_that_is_not_there_says_why),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(drawn_results_claim_no_training),

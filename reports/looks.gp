@@ -1,5 +1,5 @@
 # looks: t of each comparison at its declared looks, and the boundaries at which it stops; the axis is asinh(t), because
-# early boundaries are far out.
+# early boundaries are far out; a t without bound stands at the edge.
 # gnuplot -c looks.gp settings.gp, in the folder of the data.
 load ARG1
 FIGURE = 'looks'

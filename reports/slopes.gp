@@ -5,7 +5,8 @@ FIGURE = 'slopes'
 ACROSS = PANELS < 3 ? 3 : PANELS < 5 ? PANELS : 5
 DOWN = (PANELS + ACROSS - 1) / ACROSS
 WIDTH = 16.4
-HEIGHT = 0.9 + 4.3 * DOWN
+ROW = 4.9 # title, panel, names of the tics, and room to the next title
+HEIGHT = 0.3 + ROW * DOWN
 better(from, to) = HIGHER ? to > from : to < from
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
@@ -21,9 +22,9 @@ do for [FORMAT in 'pdf png svg'] {
         row_of = (k - 1) / ACROSS
         set lmargin at screen 0.085 + column_of * 0.905 / ACROSS
         set rmargin at screen 0.085 + (column_of + 1) * 0.905 / ACROSS - 0.015
-        set tmargin at screen 1.0 - (0.75 + row_of * 4.3) / HEIGHT
-        set bmargin at screen 1.0 - (0.75 + row_of * 4.3 + 3.2) / HEIGHT
-        set label 1 PANEL[k] at graph 0.5, screen 1.0 - (0.4 + row_of * 4.3) / HEIGHT center noenhanced
+        set tmargin at screen 1.0 - (0.75 + row_of * ROW) / HEIGHT
+        set bmargin at screen 1.0 - (0.75 + row_of * ROW + 3.2) / HEIGHT
+        set label 1 PANEL[k] at graph 0.5, screen 1.0 - (0.4 + row_of * ROW) / HEIGHT center noenhanced
         if (column_of == 0) { set ylabel METRIC; set format y format_for(VALUES_MOST - VALUES_LEAST) } else { unset ylabel; set format y '' }
         plot 'slopes.tsv' index (k - 1) using (1):(better($1, $2) ? $1 : NaN):(1):($2 - $1) with vectors nohead linewidth 1.3 linecolor rgb colour(1), \
              'slopes.tsv' index (k - 1) using (1):(better($1, $2) ? NaN : $1):(1):($2 - $1) with vectors nohead linewidth 1.3 dashtype 2 linecolor rgb colour(3), \

@@ -82,26 +82,38 @@ status figure_slopes(const struct analysis *a, const char *folder, struct text *
 
 /* --- looks -------------------------------------------------------------------------------------------------------- */
 
+/* Somewhat more than the greatest statistic and boundary, but for statistics without bound. */
+static double top_of_looks(const struct analysis *a) {
+    double top = a->design.looks->boundary[0];
+    for (int r = 1; r < a->table.count; r++)
+        for (int k = 0; k < a->table.rows[r].look_count; k++) {
+            double size = fabs(a->table.rows[r].looks[k].statistic);
+            if (isfinite(size)) top = fmax(top, size);
+        }
+    return 1.15 * top;
+}
+
+/* At the edge where nothing spreads and t has no bound; NaN stays. */
+static double within(double value, double most) { return isinf(value) ? copysign(most, value) : value; }
+
 /* A block with the boundary, then a block for each comparison: n, t, whether it stopped there. */
 status figure_looks(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     const struct look_plan *plan = a->design.looks;
     *any = plan && a->compared && a->table.count > 1;
     if (!*any) return NULL;
     struct text rows = {0};
-    double top = 0.0;
+    double top = top_of_looks(a);
     for (int k = 0; k < plan->count; k++) text_add(&rows, "%zu\t%.10g\n", plan->n[k], plan->boundary[k]);
     for (int r = 1; r < a->table.count; r++) {
         const struct comparison *row = &a->table.rows[r];
         text_add(&rows, "\n\nNaN\tNaN\t0\n"); /* keeps the block of a comparison without a look */
         for (int k = 0; k < row->look_count; k++) {
             text_add(&rows, "%zu", row->looks[k].n);
-            figure_value(&rows, row->looks[k].statistic);
+            figure_value(&rows, within(row->looks[k].statistic, top));
             text_add(&rows, "\t%d\n", row->stopped == k);
-            top = fmax(top, fabs(row->looks[k].statistic));
         }
     }
-    text_add(settings, "LOOKS = %d\nLOOK_TOP = %.10g\nLOOK_LAST = %zu\n", plan->count,
-             1.15 * fmax(top, plan->boundary[0]), plan->n[plan->count - 1]);
+    text_add(settings, "LOOKS = %d\nLOOK_TOP = %.10g\nLOOK_LAST = %zu\n", plan->count, top, plan->n[plan->count - 1]);
     return figure_write(&rows, folder, "looks.tsv");
 }
 

@@ -10,7 +10,13 @@
 #include "harness/report/figure_data.h"
 #include "harness/report/program.h"
 
-enum { CURVE_POINTS = 400 };
+enum { CURVE_POINTS = 400, SHARING_CHARACTERS = 30 };
+
+static size_t characters(const char *label) {
+    size_t n = 0;
+    for (; *label; label++) n += (*label & 0xC0) != 0x80;
+    return n;
+}
 
 /* --- differences ---------------------------------------------------------------------------------------------- */
 
@@ -144,6 +150,22 @@ static void add_curve(const struct analysis *a, int v, struct text *t, double *v
     text_add(t, "\n\n");
 }
 
+/* The variants of a training: as many as a legend has room for, and how many more. */
+static void add_sharing(const struct analysis *a, int first, struct text *t) {
+    int more = 0;
+    for (int v = first; v < a->results->variant_count; v++) {
+        struct text brief = {0};
+        if (a->variants[v].curve_of != first) continue;
+        text_short(&brief, a->results->variants[v].name, LABEL_CHARACTERS);
+        if (v == first || (!more && characters(text_of(t)) + characters(text_of(&brief)) < SHARING_CHARACTERS))
+            text_add(t, "%s%s", v > first ? ", " : "", text_of(&brief));
+        else
+            more++;
+        text_free(&brief);
+    }
+    if (more) text_add(t, " and %d more", more);
+}
+
 static status write_curves(const struct analysis *a, const char *folder, struct text *settings, int *curves) {
     struct text rows = {0}, names = {0};
     struct extent axis = {INFINITY, -INFINITY};
@@ -153,13 +175,9 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
     for (int v = 0; v < a->results->variant_count; v++) {
         if (!has_curve(a, v)) continue;
         struct text label = {0};
-        for (int u = v; u < a->results->variant_count; u++)
-            if (a->variants[u].curve_of == v) text_add(&label, "%s%s", u > v ? ", " : "", a->results->variants[u].name);
+        add_sharing(a, v, &label);
         text_add(&names, "%s", ++*curves > 1 ? ", " : "");
-        struct text brief = {0};
-        text_short(&brief, text_of(&label), 2 * LABEL_CHARACTERS);
-        text_gnuplot(&names, text_of(&brief));
-        text_free(&brief);
+        text_gnuplot(&names, text_of(&label));
         text_free(&label);
         add_curve(a, v, &rows, values, &axis);
     }
@@ -207,12 +225,6 @@ static status write_stages(const struct analysis *a, const char *folder, struct 
 }
 
 /* --- settings ----------------------------------------------------------------------------------------------------- */
-
-static size_t characters(const char *label) {
-    size_t n = 0;
-    for (; *label; label++) n += (*label & 0xC0) != 0x80;
-    return n;
-}
 
 static void add_names(const struct analysis *a, struct text *t) {
     const struct results *r = a->results;

@@ -255,10 +255,10 @@ void text_number(struct text *t, double value, int decimals) {
     char digits[64];
     snprintf(digits, sizeof digits, "%.*f", decimals, fabs(value));
     bool zero = strspn(digits, "0.") == strlen(digits);
-    if (!isfinite(value))
+    if (isnan(value))
         append(t, "–");
     else
-        text_add(t, "%s%s", value < 0.0 && !zero ? "−" : "", digits);
+        text_add(t, "%s%s", value < 0.0 && !zero ? "−" : "", isinf(value) ? "∞" : digits);
 }
 
 void text_integer(struct text *t, double value) {

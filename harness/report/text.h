@@ -33,7 +33,7 @@ void text_short(struct text *t, const char *utf8, size_t characters);
  * starts with neither '-' nor '.'. */
 void text_slug(struct text *t, const char *utf8);
 
-/* Figures as plain UTF-8 ("−0.0123"); an en dash when not finite. */
+/* Figures as plain UTF-8 ("−0.0123"); an en dash for NAN, "∞" for a number without bound. */
 void text_number(struct text *t, double value, int decimals);
 void text_integer(struct text *t, double value); /* "16,000,000" */
 void text_p(struct text *t, double p);           /* "= 0.0123", "< 0.0001" */

@@ -263,6 +263,41 @@ static void declared_looks_show_boundaries_path_and_where_it_stopped(void **stat
     results_free(&results);
 }
 
+static void a_statistic_without_bound_is_told_and_drawn(void **state) {
+    (void)state;
+    const size_t n[] = {2, 4};
+    struct results results;
+    struct look_plan plan;
+    char pdf[4096];
+    fixture_results(&results, &plain_names, 4);
+    for (int i = 0; i < results.run_count; i++)
+        results.runs[i].artifact.value.bpb = 2.0 + 0.25 * results.runs[i].variant;
+    assert_null(look_plan_make(SPEND_POCOCK, n, 2, 0.05 / 3, &plan));
+    results.design.looks = &plan;
+    write_report(&results, in_scratch("unbounded"), pdf);
+    char *findings = contents(in_scratch("unbounded/test-data/findings.tex"));
+    assert_holds(findings, "= $\\infty$ reaches the boundary of");
+    assert_true(exists(in_scratch("unbounded/test-data/looks.pdf")));
+    free(findings);
+    results_free(&results);
+}
+
+static void trainings_with_many_variants_have_short_names_in_the_legend(void **state) {
+    (void)state;
+    static const char *const names[] = {"fp16", "int6-rowwise", "int6-gptq", "int8-rowwise", "dsq-a", "ternary"};
+    const struct fixture_names shared = {"shared", "One training, stored in six ways?", 6, names};
+    struct results results;
+    char pdf[4096];
+    fixture_results(&results, &shared, 2);
+    for (int i = 0; i < results.run_count; i++)
+        snprintf(results.runs[i].train_key, sizeof results.runs->train_key, "%d", (int)results.runs[i].seed);
+    write_report(&results, in_scratch("sharing"), pdf);
+    char *settings = contents(in_scratch("sharing/shared/settings.gp"));
+    assert_holds(settings, "array CURVE[1] = ['fp16, int6-rowwise, int6-gptq and 3 more']");
+    free(settings);
+    results_free(&results);
+}
+
 static void times_are_compared_within_blocks_of_one_machine(void **state) {
     (void)state;
     struct results results;
@@ -637,6 +672,8 @@ int main(void) {
         cmocka_unit_test(the_variance_by_source_adds_up_to_what_was_put_in),
         cmocka_unit_test(a_calibration_that_is_not_there_says_why),
         cmocka_unit_test(declared_looks_show_boundaries_path_and_where_it_stopped),
+        cmocka_unit_test(a_statistic_without_bound_is_told_and_drawn),
+        cmocka_unit_test(trainings_with_many_variants_have_short_names_in_the_legend),
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(drawn_results_claim_no_training),
         cmocka_unit_test(the_axis_of_the_losses_holds_all_but_the_steep_start),

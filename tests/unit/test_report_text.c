@@ -57,6 +57,9 @@ static void numbers_have_a_true_minus_and_no_negative_zero(void **state) {
     assert_number(-0.0123, 3, "−0.012");
     assert_number(-0.0001, 3, "0.000");
     assert_number(NAN, 3, "–");
+    assert_number(INFINITY, 2, "∞");
+    assert_number(-INFINITY, 2, "−∞");
+    assert_written(text_latex, "|t| = ∞", "\\textbar{}t\\textbar{} = $\\infty$");
     struct text t = {0};
     text_integer(&t, 16000000);
     assert_string_equal(text_of(&t), "16,000,000");

@@ -59,7 +59,8 @@ static void node_row(struct grid *g, const struct variance_sources *sources, int
 }
 
 /* The same seed again. Equal weights have equal scores. */
-static void replicate_row(struct grid *g, const struct results *r, int decimals) {
+static void replicate_row(struct grid *g, const struct analysis *a, double sd, int decimals) {
+    const struct results *r = a->results;
     struct text what = {0};
     if (!r->replicates)
         text_add(&what,
@@ -68,9 +69,13 @@ static void replicate_row(struct grid *g, const struct results *r, int decimals)
         text_add(&what, "of the same seed again: %d training%s made again, equal to the last bit", r->replicates,
                  r->replicates == 1 ? " was" : "s were");
     else
-        text_add(&what, "of the same seed again: of %d trainings made again %d differ%s", r->replicates,
-                 r->replicates_differing, r->replicates_differing == 1 ? "s" : "");
-    source_row(g, "replicate", r->replicates && !r->replicates_differing ? 0.0 : (double)NAN, decimals, text_of(&what));
+        text_add(
+            &what,
+            "of the same seed again: of %d training%s made again %d differ%s; by how much in the score is not kept, "
+            "but since which step, and on which machine: hinge trace %s sources.replicate has the query",
+            r->replicates, r->replicates == 1 ? "" : "s", r->replicates_differing,
+            r->replicates_differing == 1 ? "s" : "", r->suite);
+    source_row(g, "replicate", sd, decimals, text_of(&what));
     text_free(&what);
 }
 
@@ -93,7 +98,7 @@ static status sources_table(const struct analysis *a, const char *folder) {
     source_row(&g, "evaluated text", sources.text, decimals,
                "of one score, if other text of the same kind were scored; the same text serves all runs");
     node_row(&g, &sources, decimals);
-    replicate_row(&g, a->results, decimals);
+    replicate_row(&g, a, sources.replicate, decimals);
     text_free(&table);
     return grid_write(&g, folder, "sources");
 }

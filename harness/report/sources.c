@@ -196,6 +196,7 @@ static double mean_noise(const struct analysis *a) {
 void variance_sources(const struct analysis *a, struct variance_sources *out) {
     struct table table;
     *out = (struct variance_sources){.variant = NAN, .own = NAN, .shared = NAN, .node = NAN, .text = mean_noise(a)};
+    out->replicate = a->results->replicates && !a->results->replicates_differing ? 0.0 : (double)NAN;
     for (int v = 0; v < a->results->variant_count; v++) out->variants += a->variants[v].done > 0;
     for (int s = 0; s < a->results->seed_count; s++) {
         bool any = false;

@@ -18,6 +18,8 @@ struct variance_sources {
     double node;                /* NAN with one node, or where no two seeds of a variant share one */
     bool node_in_shared;        /* no two seeds share a node: shared holds the node's part */
     double text;                /* sd of one run's score over resampled text, mean of runs; NAN without blocks */
+    double replicate;           /* of the same seed again: 0 where no bit differs; NAN without a training made again, or
+                                   where one differs, as the store keeps no scores of it */
 };
 void variance_sources(const struct analysis *a, struct variance_sources *out);
 

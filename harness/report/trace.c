@@ -3,15 +3,22 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness/cli.h"
+#include "harness/plan.h"
+#include "harness/report/sources.h"
 
 /* --- figures ------------------------------------------------------------------------------------------------------ */
 
 static bool of_sources(const struct trace_figure *figure) { return figure->basis == BASIS_ALL; }
+
+static bool of_replicates(const struct trace_figure *figure) {
+    return of_sources(figure) && figure->place == offsetof(struct variance_sources, replicate);
+}
 
 const char *trace_basis_name(enum trace_basis basis) {
     static char looks[MOST_LOOKS][24];
@@ -153,15 +160,30 @@ void trace_ids(const struct analysis *a, const struct trace_runs *runs, struct t
 
 /* --- queries ------------------------------------------------------------------------------------------------------ */
 
-void trace_query(const struct analysis *a, const struct trace_figure *figure, const struct trace_runs *runs,
-                 struct text *t) {
-    text_add(t, "SELECT r.id, v.name, r.seed");
+static void add_columns(const struct analysis *a, const struct trace_figure *figure, struct text *t) {
     for (int i = 0; i < 2; i++) {
         const struct place *place = trace_place(a, figure, i);
         if (place) text_add(t, ", ");
         if (place) place_column(place, t);
     }
-    text_add(t, " FROM runs r JOIN variants v ON v.id = r.variant WHERE r.id IN (");
+}
+
+/* A line for each time that a training was made again, in place of one a run. */
+static void add_replicates(struct text *t) {
+    text_add(t, " JOIN run_stages s ON s.run = r.id AND s.part = %d JOIN replicates m ON m.stage = s.stage",
+             (int)PART_TRAIN);
+}
+
+void trace_query(const struct analysis *a, const struct trace_figure *figure, const struct trace_runs *runs,
+                 struct text *t) {
+    text_add(t, "SELECT r.id, v.name, r.seed");
+    if (of_replicates(figure))
+        text_add(t, ", m.at, m.host, m.equal, m.step");
+    else
+        add_columns(a, figure, t);
+    text_add(t, " FROM runs r JOIN variants v ON v.id = r.variant");
+    if (of_replicates(figure)) add_replicates(t);
+    text_add(t, " WHERE r.id IN (");
     for (int k = 0; k < runs->count; k++) text_add(t, "%s%" PRId64, k ? ", " : "", id_of(a, runs, k));
     text_add(t, ") ORDER BY r.id");
 }

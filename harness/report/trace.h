@@ -56,7 +56,7 @@ void trace_runs_free(struct trace_runs *runs);
 /* "1, 5, 9 ... 37 (by 4)": ids with progressions of four or more shortened. */
 void trace_ids(const struct analysis *a, const struct trace_runs *runs, struct text *t);
 
-/* The SQL that reads what the figure is made of from the database. */
+/* The SQL that reads what the figure is made of from the database: a line a run, or a training that was made again. */
 void trace_query(const struct analysis *a, const struct trace_figure *figure, const struct trace_runs *runs,
                  struct text *t);
 

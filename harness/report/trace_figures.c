@@ -239,5 +239,7 @@ const struct trace_figure trace_figures[] = {
     SOURCE("seed_own", own, "sd of a seed in one variant alone (symmetric sums)"),
     SOURCE("text", text, "sd of one score over resampled blocks of the evaluated text"),
     SOURCE("node", node, "sd of a machine (symmetric sums)"),
+    SOURCE("replicate", replicate,
+           "0 where every training of these runs that was made again is equal to the last bit; the query lists them"),
 };
 const size_t trace_figure_count = sizeof trace_figures / sizeof *trace_figures;

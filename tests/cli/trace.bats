@@ -39,7 +39,22 @@ setup() {
     [ "$(json '[r["run"] for r in d["runs"]]' <cell.json)" = "[1, 2, 3, 4, 5, 6, 7, 8]" ]
 }
 
+# made_again EQUAL STEP: notes that the training of run 1 was made again.
+made_again() {
+    sqlite3 drawn.db "INSERT OR REPLACE INTO replicates (stage, at, host, equal, step)
+        SELECT stage, 'then', 'there', $1, $2 FROM run_stages WHERE run = 1 AND part = 0"
+}
+
+@test "a training that was made again is traced to when and where, and to the first step that differs" {
+    made_again 0 3
+    succeeds hinge trace drawn sources.replicate --db drawn.db
+    [[ $output == "sources.replicate = -"* ]]
+    query=$(hinge trace drawn sources.replicate --db drawn.db --json | json 'd["query"]')
+    [ "$(sqlite3 drawn.db "$query")" = "1|none|1|then|there|0|3" ]
+}
+
 @test "every number of the tables has a cell whose query gives its values" {
+    made_again 1 NULL
     hinge report drawn --db drawn.db -o out --templates "$BATS_TEST_DIRNAME/../../reports" >/dev/null
     hinge trace drawn --db drawn.db --json >cells.json
     python3 - <<'PYTHON'

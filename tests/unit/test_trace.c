@@ -86,9 +86,42 @@ static void times_of_two_machines_are_neither_compared_nor_traced(void **state) 
     results_free(&results);
 }
 
+static void assert_replicate(struct results *results, int made_again, int differing, const char *expected) {
+    struct analysis a;
+    struct trace_runs runs;
+    const struct trace_figure *figure;
+    struct text value = {0}, query = {0};
+    int row;
+    results->replicates = made_again;
+    results->replicates_differing = differing;
+    assert_null(analyse(results, &a));
+    assert_null(trace_find(&a, "sources.replicate", &row, &figure));
+    assert_null(trace_runs(&a, row, figure->basis, &runs));
+    trace_value(&a, row, figure, &value);
+    trace_query(&a, figure, &runs, &query);
+    assert_string_equal(text_of(&value), expected);
+    assert_holds(text_of(&query), "m.equal, m.step FROM runs r");
+    assert_holds(text_of(&query), "JOIN replicates m ON");
+    text_free(&value);
+    text_free(&query);
+    trace_runs_free(&runs);
+    analysis_free(&a);
+}
+
+static void a_training_made_again_is_traced_to_its_record(void **state) {
+    (void)state;
+    struct results results;
+    fixture_results(&results, &plain_names, 3);
+    assert_replicate(&results, 0, 0, "-");
+    assert_replicate(&results, 2, 0, "0");
+    assert_replicate(&results, 2, 1, "-");
+    results_free(&results);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_number_of_the_comparison_names_its_runs),
+        cmocka_unit_test(a_training_made_again_is_traced_to_its_record),
         cmocka_unit_test(times_of_two_machines_are_neither_compared_nor_traced),
     };
     return cmocka_run_group_tests_name("trace", tests, NULL, NULL);

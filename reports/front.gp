@@ -1,4 +1,4 @@
-# front: bits per byte of the decoded artifact against its bytes and against the training time: a point per run, the mean
+# front: bits per byte of the decoded artifact against its bytes and against the training time: a point per run (of the first seeds, if many), the mean
 # of each variant with one sd both ways, and the line of the variants that no other beats in both.
 # gnuplot -c front.gp settings.gp, in the folder of the data.
 load ARG1

@@ -128,10 +128,10 @@ static void widen(struct range *r, double value) {
     r->most = fmax(r->most, value);
 }
 
-/* A block of points for each variant: bytes, seconds, BPB of every run. */
+/* A block of points for each variant: bytes, seconds, BPB of the runs of as many seeds as are drawn. */
 static void add_points(const struct analysis *a, int v, struct text *rows, struct range *bpb) {
     text_add(rows, "NaN\tNaN\tNaN\n"); /* keeps the block of a variant without artifacts */
-    for (int s = 0; s < a->results->seed_count; s++) {
+    for (int s = 0; s < a->results->seed_count && s < MOST_LINES; s++) {
         int i = analysis_run(a, v, s);
         if (i < 0) continue;
         const struct result_run *run = &a->results->runs[i];

@@ -106,14 +106,27 @@ static double smoothed(const struct result_run *run, size_t step, size_t window)
     return sum / (double)(high - low + 1);
 }
 
-/* Over the seeds of one variant, at one step. */
-static struct summary loss_at(const struct analysis *a, int variant, size_t step, size_t window, double *values) {
+struct band {
+    double mean, least, most;
+};
+
+/* Over the seeds of one variant, at one step. Without the median, for which thousands of runs would be sorted at each.
+ */
+static struct band loss_at(const struct analysis *a, int variant, size_t step, size_t window) {
+    struct band band = {NAN, NAN, NAN};
+    double sum = 0.0;
     size_t n = 0;
     for (int s = 0; s < a->results->seed_count; s++) {
         const struct result_run *run = traced_run(a, variant, s);
-        if (run && step < run->step_count) values[n++] = smoothed(run, step, window);
+        double loss = run && step < run->step_count ? smoothed(run, step, window) : (double)NAN;
+        if (!isfinite(loss)) continue;
+        sum += loss;
+        n++;
+        band.least = fmin(band.least, loss); /* fmin leaves NAN out */
+        band.most = fmax(band.most, loss);
     }
-    return summarise(values, n);
+    if (n) band.mean = sum / (double)n;
+    return band;
 }
 
 static size_t longest_trace(const struct analysis *a, int variant) {
@@ -134,18 +147,18 @@ struct extent {
 };
 
 /* The top of the axis leaves out the steep start, which would flatten all else. */
-static void add_curve(const struct analysis *a, int v, struct text *t, double *values, struct extent *axis) {
+static void add_curve(const struct analysis *a, int v, struct text *t, struct extent *axis) {
     size_t steps = longest_trace(a, v), window = (size_t)figures_smoothing_steps(a->results);
     size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
     for (size_t step = 0; step < steps; step += stride) {
-        struct summary s = loss_at(a, v, step, window, values);
+        struct band band = loss_at(a, v, step, window);
         text_add(t, "%zu", step + 1);
-        figure_value(t, s.mean);
-        figure_value(t, s.min);
-        figure_value(t, s.max);
+        figure_value(t, band.mean);
+        figure_value(t, band.least);
+        figure_value(t, band.most);
         text_add(t, "\n");
-        axis->least = fmin(axis->least, s.min);
-        if (step >= steps / 12) axis->most = fmax(axis->most, s.max);
+        axis->least = fmin(axis->least, band.least);
+        if (step >= steps / 12) axis->most = fmax(axis->most, band.most);
     }
     text_add(t, "\n\n");
 }
@@ -169,8 +182,6 @@ static void add_sharing(const struct analysis *a, int first, struct text *t) {
 static status write_curves(const struct analysis *a, const char *folder, struct text *settings, int *curves) {
     struct text rows = {0}, names = {0};
     struct extent axis = {INFINITY, -INFINITY};
-    double *values = calloc((size_t)a->results->run_count + 1, sizeof *values);
-    if (!values) return status_new(STATUS_SYSTEM, "out of memory for the curves");
     *curves = 0;
     for (int v = 0; v < a->results->variant_count; v++) {
         if (!has_curve(a, v)) continue;
@@ -179,12 +190,11 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
         text_add(&names, "%s", ++*curves > 1 ? ", " : "");
         text_gnuplot(&names, text_of(&label));
         text_free(&label);
-        add_curve(a, v, &rows, values, &axis);
+        add_curve(a, v, &rows, &axis);
     }
     text_add(settings, "CURVES = %d\n", *curves);
     if (*curves) text_add(settings, "array CURVE[%d] = [%s]\n", *curves, text_of(&names));
     if (axis.most >= axis.least) figure_range(settings, "LOSS", axis.least, axis.most);
-    free(values);
     text_free(&names);
     return figure_write(&rows, folder, "curves.tsv");
 }
@@ -264,22 +274,53 @@ static void add_design(const struct analysis *a, struct text *t) {
     text_add(t, "\nMARGIN = %.10g\nINTERVAL = '%g %% interval'\n", a->design.margin, 100.0 * (1.0 - a->design.alpha));
 }
 
-static status draw(const char *name, const char *folder) {
+/* --- gnuplot ------------------------------------------------------------------------------------------------------ */
+
+struct drawing {
+    const char *name;
+    bool wanted;
+    pid_t gnuplot; /* 0: not started */
+};
+
+static status start_drawing(struct drawing *d, const char *folder) {
     char template[64], log[64];
-    int code;
-    snprintf(template, sizeof template, "%s.gp", name);
-    snprintf(log, sizeof log, "%s.log", name);
+    snprintf(template, sizeof template, "%s.gp", d->name);
+    snprintf(log, sizeof log, "%s.log", d->name);
     const char *const argv[] = {"gnuplot", "-c", template, "settings.gp", NULL};
-    TRY(program_run(argv, "gnuplot-nox", folder, log, &code));
-    if (code) return status_new(STATUS_SYSTEM, "figure %s: gnuplot failed with status %d; see %s", name, code, log);
+    return program_start(argv, "gnuplot-nox", folder, log, &d->gnuplot);
+}
+
+static status end_drawing(const struct drawing *d, const char *folder) {
     char path[8192];
-    snprintf(path, sizeof path, "%s/%s", folder, log);
+    int code;
+    TRY(program_wait(d->gnuplot, &code));
+    if (code)
+        return status_new(STATUS_SYSTEM, "figure %s: gnuplot failed with status %d; see %s.log", d->name, code,
+                          d->name);
+    snprintf(path, sizeof path, "%s/%s.log", folder, d->name);
     remove(path);
     return NULL;
 }
 
-status figures_draw(const struct analysis *a, const char *folder,
-                    status (*progress)(void *context, const char *what, double fraction), void *context) {
+/* All at once. None outlives this, also after a failure, as its folder does not. */
+static status draw_all(struct drawing *drawings, int count, const char *folder, figures_progress progress,
+                       void *context) {
+    status failure = NULL;
+    for (int i = 0; i < count && !failure; i++)
+        if (drawings[i].wanted) failure = start_drawing(&drawings[i], folder);
+    for (int i = 0; i < count; i++) {
+        if (!drawings[i].gnuplot) continue;
+        if (!failure) failure = progress(context, drawings[i].name, 0.1 + 0.5 * i / count);
+        status undrawn = end_drawing(&drawings[i], folder);
+        if (failure && undrawn)
+            status_free(undrawn);
+        else if (undrawn)
+            failure = undrawn;
+    }
+    return failure;
+}
+
+status figures_draw(const struct analysis *a, const char *folder, figures_progress progress, void *context) {
     struct text settings = {0};
     int curves = 0;
     bool front = false, stages = false, slopes = false, looks = false;
@@ -299,19 +340,11 @@ status figures_draw(const struct analysis *a, const char *folder,
         status_free(unwritten);
     else if (unwritten)
         failure = unwritten;
-    const struct {
-        const char *name;
-        bool wanted;
-    } figures[] = {{"differences", has_differences(a)},
-                   {"slopes", slopes},
-                   {"looks", looks},
-                   {"curves", curves > 0},
-                   {"stages", stages},
-                   {"front", front}};
-    enum { FIGURES = sizeof figures / sizeof *figures };
-    for (int i = 0; i < FIGURES && !failure; i++) {
-        failure = progress(context, figures[i].name, 0.1 + 0.5 * i / FIGURES);
-        if (!failure && figures[i].wanted) failure = draw(figures[i].name, folder);
-    }
-    return failure;
+    struct drawing drawings[] = {{"differences", has_differences(a), 0},
+                                 {"slopes", slopes, 0},
+                                 {"looks", looks, 0},
+                                 {"curves", curves > 0, 0},
+                                 {"stages", stages, 0},
+                                 {"front", front, 0}};
+    return failure ? failure : draw_all(drawings, sizeof drawings / sizeof *drawings, folder, progress, context);
 }

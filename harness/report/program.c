@@ -24,17 +24,25 @@ static int spawn_in(const char *path, const char *const argv[], const char *fold
     return failed;
 }
 
-status program_run(const char *const argv[], const char *package, const char *folder, const char *log, int *code) {
+status program_start(const char *const argv[], const char *package, const char *folder, const char *log, pid_t *child) {
     char path[4096];
-    pid_t child;
-    int state = 0;
     if (!program_find(argv[0], path))
         return status_new(STATUS_SYSTEM, "%s is missing; install the Debian package %s (apt-get install %s)", argv[0],
                           package, package);
-    errno = spawn_in(path, argv, folder, log, &child);
-    if (errno) return status_errno("cannot start %s", path);
+    errno = spawn_in(path, argv, folder, log, child);
+    return errno ? status_errno("cannot start %s", path) : NULL;
+}
+
+status program_wait(pid_t child, int *code) {
+    int state = 0;
     while (waitpid(child, &state, 0) < 0)
-        if (errno != EINTR) return status_errno("cannot wait for %s", path);
+        if (errno != EINTR) return status_errno("cannot wait for process %d", (int)child);
     *code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
     return NULL;
+}
+
+status program_run(const char *const argv[], const char *package, const char *folder, const char *log, int *code) {
+    pid_t child;
+    TRY(program_start(argv, package, folder, log, &child));
+    return program_wait(child, code);
 }

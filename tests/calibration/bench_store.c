@@ -120,12 +120,13 @@ static status ask_all(const struct bench *b) {
     TRY(write_suite(b));
     printf("%d runs x %d steps\n%-24s %9s %9s %9s\n", b->runs, b->steps, "", "seconds", "CPU", "allowed");
     for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
-        double start = clock_seconds();
+        double start = clock_seconds(), most = questions[i].most_seconds;
         clock_t used = clock();
         TRY(status_context(questions[i].ask(b), "%s", questions[i].name));
-        printf("%-24s %9.2f %9.2f", questions[i].name, clock_seconds() - start,
-               (double)(clock() - used) / CLOCKS_PER_SEC);
-        if (questions[i].most_seconds > 0) printf(" %9.1f", questions[i].most_seconds);
+        double seconds = clock_seconds() - start;
+        printf("%-24s %9.2f %9.2f", questions[i].name, seconds, (double)(clock() - used) / CLOCKS_PER_SEC);
+        if (most > 0) printf(" %9.1f", most);
+        if (most > 0 && seconds > most) printf("  over the limit of %g s", most);
         putchar('\n');
         fflush(stdout);
     }

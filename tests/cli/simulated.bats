@@ -67,7 +67,7 @@ teardown() { rm -rf "$folder"; }
 @test "a report that Ctrl-C ends while gnuplot draws is interrupted, not failed, and leaves nothing" {
     hinge run "$suite" --db "$db" 2>/dev/null
     mkdir "$folder/bin"
-    printf '#!/bin/sh\nkill -INT $PPID\nexit 1\n' >"$folder/bin/gnuplot"
+    printf '#!/bin/sh\nmkdir "%s/once" 2>/dev/null && kill -INT $PPID\nexit 1\n' "$folder" >"$folder/bin/gnuplot"
     chmod +x "$folder/bin/gnuplot"
     PATH="$folder/bin:$PATH" fails 130 "the report was interrupted" hinge report drawn --db "$db" -o "$folder/out"
     [ -z "$(ls -A "$folder/out")" ]

@@ -128,14 +128,16 @@ static void add_schedule(const struct config *c, struct text *t) {
         text_add(t, " The averaged weights are a moving average with decay %g a step.", c->train_ema);
     else if (c->train_swa)
         text_add(
-            t, " The averaged weights are the mean of every 50th step's once the rates are under 0.4 of their full size.");
+            t,
+            " The averaged weights are the mean of every 50th step's once the rates are under 0.4 of their full size.");
     else
         text_add(t, " The weights are not averaged.");
     if (c->train_qat_below > 0.0)
-        text_add(t,
-                 " Once the rates are under %g of their full size, large linear weights pass through fake quantisation to "
-                 "%" PRId64 " bits.",
-                 c->train_qat_below, c->train_qat_bits);
+        text_add(
+            t,
+            " Once the rates are under %g of their full size, large linear weights pass through fake quantisation to "
+            "%" PRId64 " bits.",
+            c->train_qat_below, c->train_qat_bits);
 }
 
 static void describe_training(const struct analysis *a, struct text *t) {

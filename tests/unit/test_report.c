@@ -14,48 +14,10 @@
 #include <cmocka.h>
 
 #include "harness/process.h"
-#include "harness/report/grid.h"
-#include "harness/report/published.h"
 #include "harness/report/report.h"
-#include "harness/report/tables.h"
 #include "harness/report/text.h"
+#include "tests/unit/report_files.h"
 #include "tests/unit/report_fixture.h"
-
-static char scratch[64];
-
-static int make_scratch(void **state) {
-    (void)state;
-    snprintf(scratch, sizeof scratch, "/tmp/hinge-report-XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int remove_scratch(void **state) {
-    (void)state;
-    const char *const argv[] = {"rm", "-rf", scratch, NULL};
-    char *output;
-    int code;
-    status failure = program_output(argv, &output, &code);
-    free(output);
-    return failure || code;
-}
-
-static const char *in_scratch(const char *name) {
-    static char path[4][256];
-    static int next;
-    char *made = path[next++ % 4];
-    snprintf(made, sizeof path[0], "%s/%s", scratch, name);
-    return made;
-}
-
-static bool exists(const char *path) { return access(path, F_OK) == 0; }
-
-__attribute__((noinline)) static char *contents(const char *path) { /* inlined, gcc 12 takes its result for dangling */
-    const char *const argv[] = {"cat", path, NULL};
-    char *output;
-    int code;
-    assert_null(program_output(argv, &output, &code));
-    return output;
-}
 
 /* The text of a PDF, lines as on the page. */
 static char *pdf_text(const char *pdf) {
@@ -65,10 +27,6 @@ static char *pdf_text(const char *pdf) {
     assert_null(program_output(argv, &output, &code));
     assert_int_equal(code, 0);
     return output;
-}
-
-static void assert_holds(const char *text, const char *part) {
-    if (!strstr(text, part)) fail_msg("'%s' is not in:\n%.3000s", part, text);
 }
 
 /* The tables of a report are numbered from 1 to at least `least`, and none is left out. */
@@ -352,61 +310,6 @@ static void the_axis_of_the_losses_holds_all_but_the_steep_start(void **state) {
     results_free(&results);
 }
 
-static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
-    (void)state;
-    static const struct grid_column columns[] = {{"run", "r", "run"}};
-    struct grid g;
-    grid_start(&g, columns, 1, true, "1 failed run, 5 % & more");
-    for (int i = 0; i < GRID_PAPER_ROWS + 50; i++) grid_integer(&g, i);
-    assert_null(grid_write(&g, scratch, "many"));
-    char *latex = contents(in_scratch("many.tex")), *csv = contents(in_scratch("many.csv"));
-    assert_holds(latex, "50 further rows are in many.csv");
-    assert_null(strstr(latex, "\n400 "));
-    assert_holds(csv, "run,read_with\n0,\"1 failed run, 5 % & more\"\n");
-    assert_holds(csv, "\n449,");
-    assert_holds(latex, "Read with: 1 failed run, 5 \\% \\& more.");
-    free(latex);
-    free(csv);
-}
-
-/* The design of so many seeds, of which those from `late` on are late. */
-static void write_design(const int64_t *seeds, int count, int late, char **latex, char **csv) {
-    struct results results;
-    struct analysis analysis;
-    fixture_results(&results, &plain_names, count);
-    for (int i = 0; i < results.run_count; i++) {
-        int s = i / results.variant_count;
-        results.runs[i].seed = results.seeds[s] = seeds[s];
-        results.runs[i].late = s >= late;
-    }
-    assert_null(analyse(&results, &analysis));
-    assert_null(tables_write(&analysis, scratch));
-    *latex = contents(in_scratch("design.tex"));
-    *csv = contents(in_scratch("design.csv"));
-    analysis_free(&analysis);
-    results_free(&results);
-}
-
-static void more_seeds_than_fit_on_paper_are_all_in_the_csv(void **state) {
-    (void)state;
-    enum { MANY = 120 };
-    int64_t in_steps[MANY], in_none[MANY];
-    char *latex, *csv;
-    for (int s = 0; s < MANY; s++) in_steps[s] = s < 100 ? 1 + s : 1000 + 5 * s;
-    for (int s = 0; s < MANY; s++) in_none[s] = 1000 + s * s * s;
-    write_design(in_steps, MANY, 110, &latex, &csv);
-    assert_holds(latex, "Seeds & 120: 1--100, 1500, 1505 \\dots{} 1545 (by 5); 1550, 1555 \\dots{} 1595 (by 5) (late)");
-    assert_holds(csv, ", 98, 99, 100, 1500, 1505, ");
-    assert_holds(csv, ", 1590 (late), 1595 (late)\"");
-    free(latex);
-    free(csv);
-    write_design(in_none, MANY, MANY, &latex, &csv);
-    assert_holds(latex, "Seeds & 120: 1000, 1001, 1008, 1027, 1064, 1125, 1216, 1343, \\dots{} 1686159 \\\\");
-    assert_holds(csv, ", 1686159\"");
-    free(latex);
-    free(csv);
-}
-
 static void the_same_results_make_the_same_bytes(void **state) {
     (void)state;
     struct results results;
@@ -609,59 +512,6 @@ static void an_interrupted_report_leaves_nothing(void **state) {
     results_free(&results);
 }
 
-/* --- published figures -------------------------------------------------------------------------------------------- */
-
-static status write_published(const char *rows, char **csv) {
-    struct results results;
-    struct analysis analysis;
-    fixture_results(&results, &plain_names, 3);
-    snprintf(results.source, sizeof results.source, "%s", in_scratch("suite.yaml"));
-    FILE *file = fopen(in_scratch("published-figures.csv"), "w");
-    assert_non_null(file);
-    fprintf(file, "suites,variant,bpb_raw,bpb_artifact,milliseconds,bytes,note\n");
-    fprintf(file, rows, results.suite, results.variants[1].name);
-    assert_int_equal(fclose(file), 0);
-    unlink(in_scratch("published.csv"));
-    assert_null(analyse(&results, &analysis));
-    status failed = published_write(&analysis, scratch);
-    *csv = !failed && exists(in_scratch("published.csv")) ? contents(in_scratch("published.csv")) : NULL;
-    analysis_free(&analysis);
-    results_free(&results);
-    return failed;
-}
-
-static void published_figures_stand_beside_the_means_of_their_variants(void **state) {
-    (void)state;
-    char *csv;
-    assert_null(write_published("other,%2$s,9,,,,not this suite\nother %1$s,%2$s,1.25,,470,,a note\n", &csv));
-    assert_non_null(csv);
-    assert_non_null(strstr(csv, ",1.25,"));
-    assert_non_null(strstr(csv, ",470,"));
-    assert_non_null(strstr(csv, ",a note"));
-    assert_null(strstr(csv, "not this suite"));
-    free(csv);
-}
-
-static void published_figures_of_other_suites_make_no_table(void **state) {
-    (void)state;
-    char *csv;
-    assert_null(write_published("other%1$s,%2$s,1,,,,\n%1$s,nobody,1,,,,\n", &csv));
-    assert_null(csv);
-}
-
-static void a_published_figure_that_is_no_number_is_refused_with_its_line(void **state) {
-    (void)state;
-    const char *const rows[] = {"%s,%s,one,,,,\n", "%s,%s,1,2\n", "%s,%s,1,,,,,more\n"};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char *csv;
-        status failed = write_published(rows[i], &csv);
-        assert_non_null(failed);
-        assert_int_equal(status_kind(failed), STATUS_DATA);
-        assert_non_null(strstr(status_text(failed), "published-figures.csv:2: "));
-        status_free(failed);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_report_shows_verdicts_figures_and_hashes),
@@ -677,8 +527,6 @@ int main(void) {
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(drawn_results_claim_no_training),
         cmocka_unit_test(the_axis_of_the_losses_holds_all_but_the_steep_start),
-        cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
-        cmocka_unit_test(more_seeds_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),
         cmocka_unit_test(an_unfinished_suite_says_so_and_lists_what_failed),
@@ -689,9 +537,6 @@ int main(void) {
         cmocka_unit_test(a_missing_template_is_named),
         cmocka_unit_test(a_folder_that_is_no_report_is_left_alone),
         cmocka_unit_test(an_interrupted_report_leaves_nothing),
-        cmocka_unit_test(published_figures_stand_beside_the_means_of_their_variants),
-        cmocka_unit_test(published_figures_of_other_suites_make_no_table),
-        cmocka_unit_test(a_published_figure_that_is_no_number_is_refused_with_its_line),
     };
     return cmocka_run_group_tests_name("report", tests, make_scratch, remove_scratch);
 }

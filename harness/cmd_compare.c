@@ -165,6 +165,8 @@ static void print_design(const struct comparand *c, const struct comparison_tabl
     if (metric_find(c->metric) && metric_find(c->metric)->timed)
         printf("Times are compared seed by seed, where one machine trained both.\n");
     if (c->undeclared) printf("This differs from what the suite declares: late, and exploratory.\n");
+    if (c->design.looks)
+        printf("Verdicts are those of the looks; interval and p are of all seeds at once, as if looked at once.\n");
     if (preliminary(c, t)) printf("Not all planned runs are done: preliminary.\n");
     print_caveats(&c->results);
 }

@@ -7,6 +7,7 @@
 
 #include "harness/cmd_common.h"
 #include "harness/json_out.h"
+#include "harness/report/analysis.h"
 #include "harness/simulated.h"
 #include "harness/store.h"
 #include "harness/table.h"
@@ -81,6 +82,8 @@ static status show_suites(const struct invocation *in, struct store *store) {
 
 /* --- one suite ------------------------------------------------------------------------------------------------ */
 
+static const char not_needed[] = "not needed"; /* of runs after the look that decided */
+
 static double or_zero(double value) { return isfinite(value) ? value : 0; }
 
 static double evaluation_seconds(const struct result_evaluation *evaluation) {
@@ -124,7 +127,7 @@ static double seconds_left(const struct results *results) {
     double sum = 0;
     for (int i = 0; i < results->run_count; i++) {
         const struct result_run *run = &results->runs[i];
-        if (is(run, "done") || is(run, "failed") || shares_training(results, i)) continue;
+        if (is(run, "done") || is(run, "failed") || is(run, not_needed) || shares_training(results, i)) continue;
         double left = mean_seconds(results, run->variant) - or_zero(run->train_seconds);
         sum += left < 0 ? 0 : left; /* fmax would hide a NAN */
     }
@@ -177,9 +180,11 @@ static void print_suite(const struct results *results) {
     char title[TITLE_CAPACITY], left[UNITS_CAPACITY];
     printf("%s: %d runs", suite_title(results->suite, results->scale, title), results->run_count);
     static const char *const states[] = {"done", "running", "failed", "interrupted", "pending", "deleted"};
+    int spared = count_state(results, not_needed);
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         printf(", %d %s", count_state(results, states[i]), states[i]);
-    if (count_state(results, "done") + count_state(results, "failed") < results->run_count) {
+    if (spared) printf(", %d %s", spared, not_needed);
+    if (count_state(results, "done") + count_state(results, "failed") + spared < results->run_count) {
         double seconds = seconds_left(results);
         if (isfinite(seconds))
             printf("; about %s left, one job at a time", format_duration(seconds, left));
@@ -229,12 +234,24 @@ static json_t *suite_json(const struct results *results) {
     return object;
 }
 
+/* What no comparison needs any more is not pending. Without a finished run nothing is decided. */
+static void mark_spared(struct results *results) {
+    struct analysis analysis;
+    status failed = analyse(results, &analysis);
+    for (int i = 0; !failed && i < results->run_count; i++)
+        if (analysis.spares[i])
+            snprintf(results->runs[i].status, sizeof results->runs[i].status, "%s", not_needed);
+    if (!failed) analysis_free(&analysis);
+    status_free(failed);
+}
+
 static status show_suite(const struct invocation *in, struct store *store) {
     char name[NAME_CAPACITY];
     struct results results = {0};
     TRY(suite_name(in->arguments[0], name));
     TRY(store_load_results_at(store, name, cli_text(in, "scale"), RESULTS_FIGURES, &results));
     note_peek(in, &results);
+    if (results.looks) mark_spared(&results);
     status failed = NULL;
     if (cli_switch(in, "json"))
         failed = json_print(stdout, suite_json(&results));

@@ -53,7 +53,8 @@ static status index_runs(struct analysis *a) {
     const struct results *r = a->results;
     size_t cells = (size_t)r->variant_count * (size_t)r->seed_count;
     a->run_at = calloc(cells + 1, sizeof *a->run_at);
-    if (!a->run_at) return status_new(STATUS_SYSTEM, "out of memory for %zu runs", cells);
+    a->spares = calloc((size_t)r->run_count + 1, sizeof *a->spares);
+    if (!a->run_at || !a->spares) return status_new(STATUS_SYSTEM, "out of memory for %zu runs", cells);
     for (size_t i = 0; i < cells; i++) a->run_at[i] = -1;
     for (int i = 0, s = 0; i < r->run_count && s >= 0; i++) {
         s = place_of_seed(r, r->runs[i].seed, s);
@@ -248,6 +249,7 @@ static void spare(struct analysis *a, int variant, int from) {
         a->variants[variant].missing--;
         a->missing--;
         a->spared++;
+        a->spares[i] = true;
     }
 }
 
@@ -315,6 +317,7 @@ void analysis_free(struct analysis *a) {
     free(a->caveats);
     free(a->calibrations);
     free(a->run_at);
+    free(a->spares);
     free(a->metrics);
     free(a->variants);
     *a = (struct analysis){0};

@@ -39,6 +39,7 @@ struct analysis {
     struct variant_figures *variants;   /* [results->variant_count] */
     int planned, done, failed, missing; /* runs */
     int spared;                         /* planned runs that a comparison decided at a look does not need */
+    bool *spares;                       /* of each run: whether it is one of these */
     int bpb_decimals;
 };
 

@@ -33,6 +33,10 @@ YAML
     hinge run batch.yaml --db batch.db 2>&1
     succeeds hinge run batch.yaml --db batch.db
     [[ $output == *"0 stages done now"* ]]
+    seeds=$(hinge compare batch --db batch.db --json | json 'd["variants"][1]["n"]')
+    succeeds hinge status batch --db batch.db
+    [[ $output == *"0 pending, 0 deleted, $((11 - seeds)) not needed"* && $output != *"one job at a time"* ]]
+    [ "$(hinge status batch --db batch.db --json | json '[r["status"] for r in d["runs"]].count("not needed"), d["seconds_left"]')" = "($((11 - seeds)), 0.0)" ]
 }
 
 @test "another alpha or spending on the command line moves the boundaries, and is no longer the declared design" {

@@ -239,8 +239,7 @@ static void mark_spared(struct results *results) {
     struct analysis analysis;
     status failed = analyse(results, &analysis);
     for (int i = 0; !failed && i < results->run_count; i++)
-        if (analysis.spares[i])
-            snprintf(results->runs[i].status, sizeof results->runs[i].status, "%s", not_needed);
+        if (analysis.spares[i]) snprintf(results->runs[i].status, sizeof results->runs[i].status, "%s", not_needed);
     if (!failed) analysis_free(&analysis);
     status_free(failed);
 }

@@ -51,14 +51,14 @@ const struct dataset *datasets_find(const struct dataset_list *list, const char 
 status datasets_open(struct dataset_list *list, const struct suite *suite, const char *root) {
     *list = (struct dataset_list){.rows = calloc((size_t)suite->variant_count + 1, sizeof *list->rows)};
     if (!list->rows) return status_new(STATUS_SYSTEM, "out of memory");
-    if (suite_simulated(suite)) {
-        simulated_dataset(&list->rows[list->count++], suite);
-        return NULL;
-    }
     for (int i = 0; i < suite->variant_count; i++) {
         const char *name = suite->variants[i].config.data_name;
         if (datasets_find(list, name)) continue;
-        status s = dataset_open(&list->rows[list->count], root, name);
+        status s = NULL;
+        if (suite_simulated(suite))
+            simulated_dataset(&list->rows[list->count], suite, name);
+        else
+            s = dataset_open(&list->rows[list->count], root, name);
         if (s) {
             datasets_close(list);
             return s;

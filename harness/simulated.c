@@ -31,11 +31,11 @@ status simulated_check(const struct suite *suite) {
     return NULL;
 }
 
-void simulated_dataset(struct dataset *dataset, const struct suite *suite) {
+void simulated_dataset(struct dataset *dataset, const struct suite *suite, const char *name) {
     char text[TEXT_CAPACITY + 16];
     *dataset = (struct dataset){
         .vocab_size = (size_t)suite->config.model_vocab_size, .unigram_nll = NAN, .bytes_per_token = NAN};
-    snprintf(dataset->name, sizeof dataset->name, "%s", suite->config.data_name);
+    snprintf(dataset->name, sizeof dataset->name, "%s", name);
     snprintf(text, sizeof text, "simulated %s", dataset->name);
     bytes_sha256(text, strlen(text), dataset->sha256);
 }

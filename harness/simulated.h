@@ -14,8 +14,8 @@ bool suite_simulated(const struct suite *suite);
 /* STATUS_USAGE when some variants are simulated and others are not. */
 status simulated_check(const struct suite *suite);
 
-/* A dataset without tokens, of the name and vocabulary that the suite asks for. */
-void simulated_dataset(struct dataset *dataset, const struct suite *suite);
+/* A dataset of that name without tokens, of the vocabulary that the suite asks for. */
+void simulated_dataset(struct dataset *dataset, const struct suite *suite, const char *name);
 
 /* "simulated: ..." for results that were drawn, NULL for those that were measured. */
 const char *simulated_note(const struct results *results);

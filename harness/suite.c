@@ -1,7 +1,6 @@
 /* suite: YAML to variants, seeds and a design, every value checked where it stands; see suite.h. */
 #include "harness/suite.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -56,8 +55,7 @@ static status take_text(const struct yaml_node *node, const char *text, struct y
     const char *key = node->key ? node->key : "item";
     if (!*text) return yaml_error(place, "%s: needs a value", *key ? key : "a name");
     if (strlen(text) >= size) return yaml_error(place, "%s: longer than %zu bytes", key, size - 1);
-    for (const char *c = text; *c; c++)
-        if (iscntrl((unsigned char)*c)) return yaml_error(place, "%s: holds a control character", key);
+    if (has_control(text)) return yaml_error(place, "%s: holds a control character", key);
     memcpy(out, text, strlen(text) + 1);
     return NULL;
 }

@@ -1,7 +1,6 @@
 /* suite_families: families of comparisons; see suite_families.h. */
 #include "harness/suite_families.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +10,7 @@
 static status check_name(const struct yaml_node *family) {
     if (strlen(family->key) >= FAMILY_CAPACITY)
         return yaml_error(family->key_place, "families: a name is longer than %d bytes", FAMILY_CAPACITY - 1);
-    for (const char *c = family->key; *c; c++)
-        if (iscntrl((unsigned char)*c))
-            return yaml_error(family->key_place, "families: a name holds a control character");
+    if (has_control(family->key)) return yaml_error(family->key_place, "families: a name holds a control character");
     if (!*family->key) return yaml_error(family->key_place, "families: a family needs a name");
     if (family->kind == YAML_LIST) return NULL;
     return yaml_error(family->place, "families: %s: expected a list of variants", family->key);

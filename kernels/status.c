@@ -15,7 +15,28 @@ struct failure {
 /* Used when there is no memory left for a message: never changed, never freed. */
 static struct failure out_of_memory = {STATUS_SYSTEM, "out of memory"};
 
+size_t control_bytes(const char *text) {
+    const unsigned char *c = (const unsigned char *)text;
+    if (*c && (*c < 0x20 || *c == 0x7F)) return 1;
+    if (*c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0) return 2; /* C1 */
+    if (*c != 0xE2) return 0;
+    if (c[1] == 0x80 && c[2] >= 0xAA && c[2] <= 0xAE) return 3;  /* embedding and overriding */
+    return c[1] == 0x81 && c[2] >= 0xA6 && c[2] <= 0xA9 ? 3 : 0; /* isolating */
+}
+
+bool has_control(const char *text) {
+    for (; *text; text++)
+        if (control_bytes(text)) return true;
+    return false;
+}
+
+static void show_control(char *text) {
+    for (size_t bytes; text && *text; text += bytes ? bytes : 1)
+        if ((bytes = control_bytes(text))) memset(text, '?', bytes);
+}
+
 static status new_with_text(enum status_kind kind, char *text) {
+    show_control(text);
     status s = text ? malloc(sizeof *s) : NULL;
     if (!s) {
         free(text);
@@ -65,6 +86,7 @@ status status_context(status s, const char *format, ...) {
     char *text = joined(context, s->text);
     free(context);
     if (!text) return s;
+    show_control(text);
     free(s->text);
     s->text = text;
     return s;

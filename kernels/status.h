@@ -3,6 +3,8 @@
  * Libraries return it, only harness/main.c prints it and exits. The line names the file, key, line or figure at
  * fault, what was expected and what to do. Ownership: whoever receives a status passes it up or frees it. */
 #pragma once
+#include <stdbool.h>
+#include <stddef.h>
 
 enum status_kind {
     STATUS_REFUTED = 1,       /* gate alone: a required difference does not hold */
@@ -30,6 +32,12 @@ __attribute__((format(printf, 1, 2))) status status_errno(const char *format, ..
 const char *status_text(const struct failure *s);
 enum status_kind status_kind(const struct failure *s); /* also the exit code */
 void status_free(status s);
+
+/* Bytes of the control character, or of the one that turns the direction of writing, that a UTF-8 text begins with; 0
+ * when it begins with another. Names have none; in messages, which may quote a stranger's file, each is shown as ?. */
+size_t control_bytes(const char *text);
+/* Whether there is any in the text. */
+bool has_control(const char *text);
 
 /* Returns the failure of CALL to the caller, if there is one. */
 #define TRY(call)                            \

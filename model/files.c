@@ -147,7 +147,7 @@ static status read_descriptor(int descriptor, const char *path, unsigned char **
 
 status file_read(const char *path, unsigned char **data, size_t *size) {
     *data = NULL;
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer does not block */
     if (descriptor < 0) return status_errno("%s: cannot be read", path);
     status s = read_descriptor(descriptor, path, data, size);
     close(descriptor);

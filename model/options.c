@@ -187,8 +187,7 @@ static status set_choice(const struct option_row *row, const char *text, int *fi
 
 static status set_text(const struct option_row *row, const char *text, char *field) {
     if (strlen(text) >= TEXT_CAPACITY) return refused(row, text, "at most 127 bytes");
-    for (const char *c = text; *c; c++)
-        if ((unsigned char)*c < ' ') return refused(row, text, "text without control characters");
+    if (has_control(text)) return refused(row, text, "text without control characters");
     strncpy(field, text, TEXT_CAPACITY); /* the rest becomes zeros: equal configs are equal bytes */
     return NULL;
 }

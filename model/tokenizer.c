@@ -68,13 +68,15 @@ status tokenizer_load(struct tokenizer **out, const char *model_path) {
     size_t size;
     TRY(file_read(model_path, &data, &size));
     struct tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    char *message = tokenizer ? sentencepiece_load(&tokenizer->model, data, size) : strdup("no memory left");
+    char *message = tokenizer ? sentencepiece_load(&tokenizer->model, data, size) : strdup(SENTENCEPIECE_NO_MEMORY);
     free(data);
     if (!message) {
         *out = tokenizer;
         return NULL;
     }
-    status s = status_new(STATUS_DATA, "%s: no SentencePiece model (%s)", model_path, plain(message));
+    status s = !message || strcmp(message, SENTENCEPIECE_NO_MEMORY) == 0
+                   ? status_new(STATUS_SYSTEM, "%s: " SENTENCEPIECE_NO_MEMORY " to load it", model_path)
+                   : status_new(STATUS_DATA, "%s: no SentencePiece model (%s)", model_path, plain(message));
     free(message);
     free(tokenizer);
     return s;

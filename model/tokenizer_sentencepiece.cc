@@ -44,6 +44,8 @@ char *message(const sentencepiece::util::Status &status) {
 template <typename Function> char *guarded(Function function) {
     try {
         return function();
+    } catch (const std::bad_alloc &) {
+        return strdup(SENTENCEPIECE_NO_MEMORY);
     } catch (const std::exception &e) {
         return strdup(e.what());
     } catch (...) {
@@ -53,7 +55,7 @@ template <typename Function> char *guarded(Function function) {
 
 char *copied(const std::string &from, char **to) {
     *to = static_cast<char *>(malloc(from.size() + 1));
-    if (!*to) return strdup("no memory left");
+    if (!*to) return strdup(SENTENCEPIECE_NO_MEMORY);
     memcpy(*to, from.c_str(), from.size() + 1);
     return nullptr;
 }
@@ -62,7 +64,7 @@ char *append(const std::vector<int> &from, int32_t **ids, size_t *count, size_t 
     if (*count + from.size() > *capacity) {
         size_t wanted = 2 * (*count + from.size());
         void *grown = realloc(*ids, wanted * sizeof(int32_t));
-        if (!grown) return strdup("no memory left");
+        if (!grown) return strdup(SENTENCEPIECE_NO_MEMORY);
         *ids = static_cast<int32_t *>(grown);
         *capacity = wanted;
     }

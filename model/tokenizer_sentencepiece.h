@@ -11,6 +11,9 @@ extern "C" {
 
 struct sentencepiece_model;
 
+/* The message where the machine refused memory. */
+#define SENTENCEPIECE_NO_MEMORY "no memory left"
+
 /* A flag of the trainer, by the library's own name. */
 struct sentencepiece_option {
     const char *name, *value;

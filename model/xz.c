@@ -74,6 +74,11 @@ static const char *explain(lzma_ret result) {
     }
 }
 
+/* What a machine lacks is no fault of the file. */
+static status cannot(lzma_ret result, const char *what) {
+    return status_new(result == LZMA_MEM_ERROR ? STATUS_SYSTEM : STATUS_DATA, "%s: %s", what, explain(result));
+}
+
 status xz_open(struct xz_reader **out, const unsigned char *data, size_t size, const char *what) {
     struct xz_reader *reader = calloc(1, sizeof *reader);
     if (!reader) return status_new(STATUS_SYSTEM, "%s: out of memory", what);
@@ -96,8 +101,7 @@ status xz_read(struct xz_reader *reader, void *to, size_t size) {
     while (stream->avail_out > 0) {
         lzma_ret result = reader->ended ? LZMA_BUF_ERROR : lzma_code(stream, LZMA_FINISH);
         reader->ended = result == LZMA_STREAM_END;
-        if (result != LZMA_OK && result != LZMA_STREAM_END)
-            return status_new(STATUS_DATA, "%s: %s", reader->what, explain(result));
+        if (result != LZMA_OK && result != LZMA_STREAM_END) return cannot(result, reader->what);
     }
     return NULL;
 }
@@ -111,7 +115,7 @@ static status check_end(struct xz_reader *reader) {
     lzma_ret result = reader->ended ? LZMA_STREAM_END : lzma_code(stream, LZMA_FINISH);
     if (stream->avail_out == 0)
         return status_new(STATUS_DATA, "%s: holds more data than its header declares", reader->what);
-    if (result != LZMA_STREAM_END) return status_new(STATUS_DATA, "%s: %s", reader->what, explain(result));
+    if (result != LZMA_STREAM_END) return cannot(result, reader->what);
     if (stream->avail_in > 0)
         return status_new(STATUS_DATA, "%s: %zu bytes follow the .xz stream", reader->what, stream->avail_in);
     if (lzma_get_check(stream) != LZMA_CHECK_CRC64)

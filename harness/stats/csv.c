@@ -116,9 +116,7 @@ static status parse_record(const struct reader *r, size_t header_fields, struct 
                           header_fields);
     *row = (struct observation){.variant = r->fields[r->place[COLUMN_VARIANT]]};
     if (!*row->variant) return wrong(r, "the variant has no name", NULL);
-    for (const char *c = row->variant; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7F)
-            return wrong(r, "the variant's name holds a control character", NULL);
+    if (has_control(row->variant)) return wrong(r, "the variant's name holds a control character", NULL);
     TRY(parse_seed(r, r->fields[r->place[COLUMN_SEED]], &row->seed));
     return parse_value(r, r->fields[r->place[COLUMN_VALUE]], row);
 }

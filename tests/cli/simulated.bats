@@ -73,6 +73,13 @@ teardown() { rm -rf "$folder"; }
     [ -z "$(ls -A "$folder/out")" ]
 }
 
+@test "a simulated variant may name another text" {
+    sed -i 's/  same: .*/  same: {data.name: other}/' "$suite"
+    succeeds hinge plan "$suite" --db "$db"
+    succeeds hinge run "$suite" --db "$db"
+    succeeds hinge compare "$suite" --db "$db"
+}
+
 @test "the same settings in another order, or given twice, are the same declaration" {
     succeeds hinge run "$suite" --db "$db" --set eval.tokens=5 --set train.steps=11
     succeeds hinge run "$suite" --db "$db" --set train.steps=10 --set train.steps=11 --set eval.tokens=5

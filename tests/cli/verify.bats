@@ -43,3 +43,8 @@ PY
     echo "no tensors" >"$folder/text"
     fails 3 "hinge: $folder/text: not a sound" hinge verify "$folder/text"
 }
+
+@test "a pipe that nobody writes to is refused, not waited for" {
+    mkfifo "$BATS_TEST_TMPDIR/pipe"
+    fails 3 "is not a regular file" timeout 20 "$HINGE" verify "$BATS_TEST_TMPDIR/pipe"
+}

@@ -60,6 +60,18 @@ static status fails_when(int fail, int *reached) {
     return NULL;
 }
 
+static void control_characters_of_a_message_are_shown(void **state) {
+    (void)state;
+    status s = status_new(STATUS_DATA, "tensor 'a\x1b[2Jb\xC2\x9B\xE2\x80\xAE\xE2\x81\xA6 \xE2\x80\x93 é\n'");
+    assert_string_equal(status_text(s), "tensor 'a?[2Jb???????? \xE2\x80\x93 é?'");
+    s = status_context(s, "file\x7F");
+    assert_string_equal(status_text(s), "file?: tensor 'a?[2Jb???????? \xE2\x80\x93 é?'");
+    status_free(s);
+    assert_false(has_control("λ – é 漢"));
+    assert_true(has_control("a\xE2\x80\xAE"
+                            "b"));
+}
+
 static void try_returns_the_failure_and_passes_success(void **state) {
     (void)state;
     int reached = 0;
@@ -78,6 +90,7 @@ int main(void) {
         cmocka_unit_test(success_stays_success),
         cmocka_unit_test(a_system_failure_names_its_errno),
         cmocka_unit_test(a_long_message_is_kept_whole),
+        cmocka_unit_test(control_characters_of_a_message_are_shown),
         cmocka_unit_test(try_returns_the_failure_and_passes_success),
     };
     return cmocka_run_group_tests_name("status", tests, NULL, NULL);

@@ -109,21 +109,29 @@ complete() {
     [ "${moments[between]:-0}" -lt $killed ]
 }
 
+# calls_on FILE: how many calls of an undisturbed run change files with that in their names.
+calls_on() {
+    local arguments
+    on "$folder/counted-$1/hinge.db" little
+    HINGE_KILL_AT=1000000000 HINGE_KILL_FILE=$1 HINGE_KILL_LOG=$folder/counted-$1.log \
+        LD_PRELOAD=$PWD/build/tests/fault/kill_at.so hinge "${arguments[@]}" >"$folder/log" 2>&1
+    sed -n 's/^end //p' "$folder/counted-$1.log"
+}
+
 @test "SIGKILL in the middle of a write, sync or rename: the same, and no half-written file becomes a real one" {
     seeded
-    local -A moments=()
-    local killed=0 databases=0 wanted=$((kills * 45 / 100)) whole arguments code
+    local -A moments=() whole=()
+    local killed=0 databases=0 turn=0 wanted=$((kills * 45 / 100)) arguments code file
+    local files=(artifact checkpoint weights hinge.db) # of quantising, training, both, and commits of the database
+    for file in "${files[@]}"; do whole[$file]=$(calls_on $file); done
     start_over
-    on "$folder/counted/hinge.db" little
-    HINGE_KILL_AT=1000000000 HINGE_KILL_LOG=$folder/counted.log LD_PRELOAD=$PWD/build/tests/fault/kill_at.so \
-        hinge "${arguments[@]}" >"$folder/log" 2>&1
-    whole=$(sed -n 's/^end //p' "$folder/counted.log")
     while [ $killed -lt $wanted ]; do
         on "$db" little
-        below $((whole / 2))
+        file=${files[$((turn++ % 4))]}
+        below $((whole[$file] / 2))
         : >"$folder/moment"
         code=0
-        HINGE_KILL_AT=$((random + 1)) HINGE_KILL_LOG=$folder/moment LD_PRELOAD=$PWD/build/tests/fault/kill_at.so \
+        HINGE_KILL_AT=$((random + 1)) HINGE_KILL_FILE=$file HINGE_KILL_LOG=$folder/moment LD_PRELOAD=$PWD/build/tests/fault/kill_at.so \
             bash -c 'exec "$@" 3>&-' - "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1 || code=$?
         [ $code -eq 0 ] && { at_the_end; continue; }
         [ $code -eq 137 ] || { cat "$folder/log"; return 1; }
@@ -132,7 +140,7 @@ complete() {
     done
     complete
     tell
-    [ -n "${moments[artifact.xz]}${moments[checkpoint]}${moments[weights.safetensors]}" ]
+    for file in artifact.xz checkpoint weights.safetensors hinge.db-wal; do [ "${moments[$file]:-0}" -gt 0 ]; done
 }
 
 @test "SIGKILL while a report is made: the earlier report or the new one is there, whole, and no half of one" {

@@ -24,14 +24,14 @@ own_mounts() {
 remount() { mount -o "remount,$1" tmpfs "$folder/disk"; }
 
 # attempt DATABASE [LETTER VALUE]: runs the suite, under a ulimit, maybe in vain: then with status 4 and a last line that
-# names a file or a figure.
+# names a file or a figure (or matches $tells).
 attempt() {
     local arguments code=0
     on "$1" little
     bash -c '[ -z "$1" ] || ulimit -S"$1" "$2"; shift 2; exec "$@"' - "${2:-}" "${3:-}" "$HINGE" "${arguments[@]}" 2>&1 3>&- |
         cat >"$folder/log" || code=$?
     [ $code -eq 0 ] && return 0
-    if [ $code -ne 4 ] || ! tail -n 1 "$folder/log" | grep -Eq "^hinge: .*(/|MB).*"; then
+    if [ $code -ne 4 ] || ! tail -n 1 "$folder/log" | grep -Eq "^hinge: .*${tells:-(/|MB)}.*"; then
         cat "$folder/log"
         return 1
     fi
@@ -162,4 +162,28 @@ under_limits() {
     [ "$status" -eq 4 ] || { echo "status $status: $stderr"; return 1; }
     [[ $stderr == *" MB of memory"* ]] || { echo "$stderr"; return 1; }
     note "$(tail -n 1 <<<"$stderr")"
+}
+
+# Which allocation is refused is drawn; a run that can do without goes on.
+@test "an allocation that is refused in the middle of a run" {
+    seeded
+    local arguments all refusals=0 tells=memory
+    make --no-print-directory -s build/tests/fault/refuse_memory.so
+    refusing() { HINGE_REFUSE_AT=$1 HINGE_REFUSE_LOG=$folder/refused LD_PRELOAD=$PWD/build/tests/fault/refuse_memory.so "${@:2}"; }
+    on "$folder/refused-none/hinge.db" little
+    refusing 1000000000 "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1
+    all=$(sed -n 's/^end //p' "$folder/refused" | sort -n | tail -n 1)
+    [ "$all" -gt 300 ]
+    : >"$folder/reasons"
+    for turn in $(seq "$((${KILLS:-200} / 10))"); do
+        below "$all"
+        export HINGE_REFUSE_AT=$((random + 1))
+        rm -rf "$folder/refused" "$folder/refusing"
+        HINGE_REFUSE_LOG=$folder/refused LD_PRELOAD=$PWD/build/tests/fault/refuse_memory.so \
+            attempt "$folder/refusing/hinge.db"
+        unset HINGE_REFUSE_AT
+        finish "$folder/refusing/hinge.db"
+    done
+    note "$((${KILLS:-200} / 10)) runs of $all allocations, one of them refused: $refusals ended, the others did without it"
+    reasons
 }

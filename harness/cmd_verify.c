@@ -62,7 +62,7 @@ static void print_result(const char *path, const struct golden_result *result, b
            result->expected_loss, loss_error(result), result->loss_tolerance);
     printf("  logits           relative L2 error %.1e (allowed %.0e)\n", result->rows[0].error,
            result->tensor_tolerance);
-    printf("  worst of %3d     relative L2 error %.1e in %s (allowed %.0e)\n", result->count, worst->error, worst->name,
+    printf("  worst of %3d     relative L2 error %.1e in %s (allowed %.1e)\n", result->count, worst->error, worst->name,
            worst->tolerance);
     printf("  %s%s%s\n", terminal_style(stdout, result->passed ? STYLE_GOOD : STYLE_BAD),
            result->passed ? "agrees" : "DIFFERS", terminal_style(stdout, STYLE_PLAIN));

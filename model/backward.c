@@ -80,6 +80,14 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     linear(walk, ws->dinput, false, dproj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
 }
 
+static void tap_gain(const struct walk *walk, const struct attention_buffers *a, const act *dq, int physical) {
+    const struct forward_request *request = walk->request;
+    const struct tensor *gain = parameters_get(&walk->net->parameters, physical, ROLE_ATTN_Q_GAIN);
+    if (request->gain_tap)
+        request->gain_tap(request->tap_context, (int)(gain - walk->net->parameters.tensors), a->tape.q, dq,
+                          &walk->extent.attention);
+}
+
 static void attention(const struct walk *walk, struct layer_tape *layer, int physical) {
     const struct backend *ops = walk->ops;
     struct workspace *ws = walk->ws;
@@ -91,6 +99,7 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     act *dv = act_at(ops, dk, rows * shape->kv_heads * shape->head_dim);
     linear(walk, dout, false, ws->dbranch, a->out, physical, ROLE_ATTN_PROJ);
     ops->attention_backward(walk->lane, dq, dk, dv, dout, a->out, &a->tape, shape);
+    tap_gain(walk, a, dq, physical);
     ops->attention_prepare_backward(walk->lane, dq, dk, dv, gradient(walk, physical, ROLE_ATTN_Q_GAIN), &a->tape, a->v,
                                     weight_of(walk, physical, ROLE_ATTN_Q_GAIN), ws->rope_cosine, ws->rope_sine, shape);
     linear(walk, ws->dinput, false, dq, layer->u, physical, ROLE_ATTN_Q);

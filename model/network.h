@@ -37,16 +37,22 @@ struct lane *workspace_lane(struct workspace *ws);
 /* Called with the input rows of each linear layer while a forward pass runs (calibration). */
 typedef void (*tap_function)(void *context, int tensor_index, const act *x, size_t rows, size_t cols);
 
+/* Called in a backward pass with what the gradient of a q_gain is summed from (verification): the prepared q and its
+ * gradient, (sequences*time, heads, head_dim). */
+typedef void (*gain_tap_function)(void *context, int tensor_index, const act *q, const act *dq,
+                                  const struct attention_shape *shape);
+
 struct forward_request {
     const real *weights;    /* effective */
     const int32_t *ids;     /* (sequences, time) */
     const int32_t *targets; /* (sequences, time), or NULL for no loss */
     size_t sequences, time; /* at most what the network was created for; any time >= 1 */
     bool repeats_on;
-    double temperature; /* 1.0 in training */
-    double *nll;        /* (sequences*time) out, when targets are given */
-    real *logits;       /* (sequences*time, V) out after the softcap, or NULL */
-    tap_function tap;   /* or NULL */
+    double temperature;         /* 1.0 in training */
+    double *nll;                /* (sequences*time) out, when targets are given */
+    real *logits;               /* (sequences*time, V) out after the softcap, or NULL */
+    tap_function tap;           /* or NULL */
+    gain_tap_function gain_tap; /* or NULL */
     void *tap_context;
 };
 

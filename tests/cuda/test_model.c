@@ -30,7 +30,22 @@ static void agrees(const char *path) {
     golden_result_free(&result);
 }
 
-static void a_golden_model_with_recurrence_and_skips_agrees(void **state) {
+static void a_plain_golden_model_agrees(void **state) {
+    (void)state;
+    agrees("tests/golden/plain.safetensors");
+}
+
+static void a_golden_model_with_recurrence_agrees(void **state) {
+    (void)state;
+    agrees("tests/golden/hinge-34x2.safetensors");
+}
+
+static void a_golden_model_with_untied_recurrence_agrees(void **state) {
+    (void)state;
+    agrees("tests/golden/untied-23.safetensors");
+}
+
+static void a_golden_model_with_all_skips_agrees(void **state) {
     (void)state;
     agrees("tests/golden/all-skips.safetensors");
 }
@@ -144,7 +159,10 @@ static void quantising_agrees(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_golden_model_with_recurrence_and_skips_agrees),
+        cmocka_unit_test(a_plain_golden_model_agrees),
+        cmocka_unit_test(a_golden_model_with_recurrence_agrees),
+        cmocka_unit_test(a_golden_model_with_untied_recurrence_agrees),
+        cmocka_unit_test(a_golden_model_with_all_skips_agrees),
         cmocka_unit_test(a_golden_model_without_rope_smear_and_bigrams_agrees),
         cmocka_unit_test(scoring_and_learning_while_scoring_agree),
         cmocka_unit_test(decoding_gives_the_logits_of_the_cpu),

@@ -127,11 +127,16 @@ demo: packages ## install, build, prepare text, run suites/demo.yaml, make repor
 test: test-packages ## install, build and run every test (ONLY=name runs one)
 	@JOBS=$(JOBS) ONLY="$(ONLY)" tests/run
 
-test-cuda: test-packages ## run tests/cuda on this machine's GPU (ONLY=name), also under compute-sanitizer
+# Said before packages come and minutes of nvcc, not after.
+.PHONY: device
+device:
+	@tests/has_device
+
+test-cuda: | device test-packages ## run tests/cuda on this machine's GPU (ONLY=name), also under compute-sanitizer
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@ONLY="$(ONLY)" tests/run_cuda
 
-bench-cuda: packages ## measure this machine's GPU, every op and a step against its limits, and sampling
+bench-cuda: | device packages ## measure this machine's GPU, every op and a step against its limits, and sampling
 	@$(MAKE) --no-print-directory -j$(JOBS) cuda-tests
 	@build/tests/cuda/bench_ops
 	@build/tests/cuda/bench_step

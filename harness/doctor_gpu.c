@@ -25,6 +25,19 @@ static int look_at_gpus(struct examination *e) {
     return count;
 }
 
+/* Several devices work on one training through it; one alone does without. */
+static void look_at_nccl(struct examination *e, int gpus) {
+    int version;
+    status failed = comm_nccl_version(&version);
+    if (!failed)
+        fine(e, "NCCL", "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    else if (gpus > 1)
+        lacks(e, COSTS_SOMETHING, "NCCL", status_text(failed), "a training uses one device", "install NCCL, make");
+    else
+        fine(e, "NCCL", "%s: a training uses one device", status_text(failed));
+    status_free(failed);
+}
+
 /* What runs make of the devices. A device that is there and does not work costs something; none at all is no fault. */
 static void look_at_cuda(struct examination *e, int gpus) {
     const struct backend *cuda = backend_find("cuda");
@@ -50,7 +63,7 @@ static void look_at_cuda(struct examination *e, int gpus) {
     else
         fine(e, "CUDA", "not used: %s", status_text(failed));
     status_free(failed);
-    fine(e, "NCCL", "%s", comm_has_nccl() ? "in this build" : "not in this build: a training uses one device");
+    look_at_nccl(e, gpus);
 }
 
 void look_at_gpu(struct examination *e) { look_at_cuda(e, look_at_gpus(e)); }

@@ -35,8 +35,8 @@ bool comm_launched(void);
 /* Which of the ranks on its machine this process is, from 0. */
 int comm_local_rank(void);
 
-/* Is NCCL part of this build? */
-bool comm_has_nccl(void);
+/* NCCL's version, such as 22803 for 2.28.3; an error says why there is none: in this build or on this machine. */
+status comm_nccl_version(int *version);
 
 /* The ranks that the launcher started; MPI, and NCCL between devices. Refused: a number of ranks that is not 1, 2, 4
  * or 8, and a build without MPI. With one rank, or none launched, the process alone. */

@@ -54,7 +54,10 @@ static status connect(struct comm *comm, struct nccl_state *state) {
 }
 
 /* See comm.h. */
-extern "C" bool comm_has_nccl(void) { return true; }
+extern "C" status comm_nccl_version(int *version) {
+    ncclResult_t result = ncclGetVersion(version);
+    return result == ncclSuccess ? NULL : status_new(STATUS_SYSTEM, "%s", ncclGetErrorString(result));
+}
 
 extern "C" status nccl_open(struct comm *comm) {
     struct nccl_state *state = static_cast<struct nccl_state *>(calloc(1, sizeof *state));

@@ -6,6 +6,7 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdbool.h>
+#include <stdio.h>
 #if __has_include(<nccl.h>)
 #include <nccl.h>
 #endif
@@ -17,12 +18,19 @@ struct library {
     const char *file;
     void *handle;
     bool tried;
+    char missing[256]; /* what there is not, and why */
 };
 
+static void *found(struct library *library, void *what) {
+    const char *error = what ? NULL : dlerror();
+    if (error) snprintf(library->missing, sizeof library->missing, "%s", error);
+    return what;
+}
+
 static void *function_of(struct library *library, const char *name) {
-    if (!library->tried) library->handle = dlopen(library->file, RTLD_LAZY | RTLD_LOCAL);
+    if (!library->tried) library->handle = found(library, dlopen(library->file, RTLD_LAZY | RTLD_LOCAL));
     library->tried = true;
-    return library->handle ? dlsym(library->handle, name) : NULL;
+    return library->handle ? found(library, dlsym(library->handle, name)) : NULL;
 }
 
 #define FORWARD(library, missing, result, name, parameters, arguments)              \
@@ -82,7 +90,8 @@ ncclResult_t ncclGroupStart(void), ncclGroupEnd(void);
 
 #define NCCL(name, parameters, arguments) FORWARD(nccl, ncclSystemError, ncclResult_t, name, parameters, arguments)
 
-FORWARD(nccl, NCCL_FILE " cannot be loaded", const char *, ncclGetErrorString, (ncclResult_t result), (result))
+FORWARD(nccl, nccl.missing, const char *, ncclGetErrorString, (ncclResult_t result), (result))
+NCCL(ncclGetVersion, (int *version), (version))
 NCCL(ncclGetUniqueId, (ncclUniqueId * id), (id))
 NCCL(ncclCommInitRank, (ncclComm_t * comm, int ranks, ncclUniqueId id, int rank), (comm, ranks, id, rank))
 NCCL(ncclCommDestroy, (ncclComm_t comm), (comm))

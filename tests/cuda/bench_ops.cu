@@ -19,10 +19,11 @@ extern "C" {
 #include "kernels/random.h"
 }
 
-enum { SAMPLES = 9, MATRICES = 8 };
+enum { SAMPLES = 9, MATRICES = 8, DECODED = 32 };
 static const float SAMPLE_MS = 2;
 
-/* A call's shapes: spec of the published preset; one call is a micro-batch. */
+/* A call's shapes: spec of the published preset; one call is a micro-batch. Decoding takes the last token of DECODED
+ * sequences, as many as self-calibration samples at once. */
 static struct preset {
     size_t batch = 16, time = 4096, dim = 512, hidden = 1536, vocab = 1024, buckets = 4096;
     attention_shape attention = {batch, time, 8, 4, 64, 64};
@@ -310,6 +311,42 @@ static void mamba_rows() {
     free_all();
 }
 
+static void decode_attention_row() {
+    attention_shape s = p.attention;
+    s.batch = DECODED, s.time = 1;
+    size_t q_count = s.batch * s.heads * s.head_dim, k_count = s.batch * s.kv_heads * s.head_dim;
+    size_t capacity = p.time, angles = capacity * s.rope_dims / 2;
+    double Q = (double)q_count, K = (double)k_count, keys = (double)capacity;
+    take_scratch(ops->attention_scratch(&s));
+    act *q = activations(q_count), *k = activations(k_count), *v = activations(k_count), *out = activations(q_count);
+    act *k_cache = activations(k_count * capacity), *v_cache = activations(k_count * capacity);
+    real *gain = reals(s.heads), *cosine = reals(angles), *sine = reals(angles);
+    row("attention_decode", 4 * K * keys + 4 * Q + 8 * K, 4 * Q * keys, [&] {
+        ops->attention_decode(&lane, out, k_cache, v_cache, q, k, v, gain, cosine, sine, capacity - 1, capacity, &s);
+    });
+    free_all();
+}
+
+static void decode_mamba_row() {
+    mamba_shape s = p.mamba;
+    s.batch = DECODED, s.time = 1;
+    size_t h = s.heads, inner = DECODED * p.inner(), heads = DECODED * h;
+    double kept = (double)(inner * s.state + heads * s.angles + heads * s.state + inner);
+    take_scratch(ops->mamba_prepare_scratch(&s));
+    act *proj = activations(DECODED * p.width()), *out = activations(inner);
+    mamba_state state = {reals(inner * s.state), reals(heads * s.angles), reals(heads * s.state), reals(inner)};
+    mamba_weights weights = {reals(h),       reals(h * s.state), reals(h * s.state),
+                             reals(s.state), reals(s.state),     reals(h)};
+    row("mamba_decode", 8 * kept + 2.0 * (double)(DECODED * p.width() + inner), 0,
+        [&] { ops->mamba_decode(&lane, out, &state, proj, &weights, &s); });
+    free_all();
+}
+
+static void decode_rows() {
+    decode_attention_row();
+    decode_mamba_row();
+}
+
 static void loss_rows() {
     size_t R = p.rows(), V = p.vocab, D = p.dim;
     double logits_bytes = 4.0 * (double)(R * V), flops = 2.0 * (double)R * (double)V * (double)D;
@@ -389,8 +426,8 @@ int main(int argc, char **argv) {
     ops = backend_find("cuda");
     must(ops->open());
     measure_limits();
-    void (*const groups[])() = {embedding_rows, norm_rows, linear_rows,    attention_rows,
-                                mamba_rows,     loss_rows, optimiser_rows, quantise_rows};
+    void (*const groups[])() = {embedding_rows, norm_rows, linear_rows,    attention_rows, mamba_rows,
+                                decode_rows,    loss_rows, optimiser_rows, quantise_rows};
     for (auto group : groups) group();
     ops->memory_free(lane.scratch);
     return 0;

@@ -1,8 +1,11 @@
 /* attention_decode: one token of each sequence, against the keys and values that the cache holds.
  *
  * The token's q, k and v are prepared as those of whole sequences, k and v straight into the cache; then a block takes
- * a head of a sequence. At position t it reads 4 t hd bytes a head from the cache: that is its limit, and with few
- * sequences the number of blocks is. */
+ * a head of a sequence. At position t it reads 4 t hd bytes a head of keys from the cache (those of its group find
+ * them in the L2 cache): that is its limit, and with few sequences the number of blocks is.
+ *
+ * Published preset, 32 sequences as self-calibration samples them, t 4096: 134 MB, 31 us at 4.3 TB/s; 0.27 GFLOP
+ * without tensor cores, 4 us at 67 TFLOP/s. */
 #include "kernels/cuda/attention_prepare.cuh"
 #include "kernels/cuda/attention_row.cuh"
 

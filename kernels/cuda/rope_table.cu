@@ -1,5 +1,6 @@
 /* rope_table: the cosines and sines of RoPE's angles, computed once in float64; see kernels/cpu/attention_prepare.c.
- * T 4096 and 32 pairs: 1 MB. */
+ * T 4096 and 32 pairs: 1 MB, 0.24 us at 4.3 TB/s; 131,072 powers, cosines and sines in float64, some 200 operations
+ * each thread: 26 MFLOP, 0.8 us at 34 TFLOP/s. Once a workspace. */
 #include "kernels/cuda/device.cuh"
 
 enum { TABLE_THREADS = 128 };

@@ -62,9 +62,16 @@ struct arena_piece {
     struct arena_piece *before;
 };
 
+/* NULL where the memory for it is refused. */
 static void *own_piece(struct arena *arena, size_t bytes) {
     struct arena_piece *piece = malloc(sizeof *piece);
-    if (!piece || arena->ops->memory_new(&piece->memory, bytes, "a piece of an arena")) abort();
+    if (!piece) return NULL;
+    status refused = arena->ops->memory_new(&piece->memory, bytes, "a piece of an arena");
+    if (refused) {
+        status_free(refused);
+        free(piece);
+        return NULL;
+    }
     piece->before = arena->pieces;
     arena->pieces = piece;
     return piece->memory;
@@ -95,7 +102,8 @@ void *arena_take(struct arena *arena, size_t bytes) {
     arena->used += rounded_up(bytes + RED_ZONE, ALIGNMENT);
     if (!arena->base) return NULL;
     if (arena->used > arena->size) abort();
-    if (on_device(arena) && checked) return own_piece(arena, bytes);
+    void *own = on_device(arena) && checked ? own_piece(arena, bytes) : NULL;
+    if (own) return own;
     if (!on_device(arena)) ASAN_UNPOISON_MEMORY_REGION(arena->base + start, bytes);
     return arena->base + start;
 }

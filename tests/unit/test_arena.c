@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,6 +113,35 @@ static void overrunning_a_counted_arena_aborts(void **state) {
     assert_true(WIFSIGNALED(outcome) && WTERMSIG(outcome) == SIGABRT);
 }
 
+/* A device that gives memory `gifts` times. */
+static int gifts, given;
+
+static status give(void **out, size_t bytes, const char *what) {
+    if (given == gifts) return status_new(STATUS_SYSTEM, "no device memory for %s", what);
+    given++;
+    *out = calloc(1, bytes);
+    return NULL;
+}
+
+static const struct backend device = {.device_memory = true, .memory_new = give, .memory_free = free};
+
+/* Under AddressSanitizer each piece asks for memory of its own. */
+static void a_device_without_room_for_pieces_of_their_own_has_them_in_the_block(void **state) {
+    (void)state;
+    for (gifts = 1; gifts <= 3; gifts++) {
+        struct arena arena;
+        given = 0;
+        assert_null(arena_create_for(&arena, &device, 1024, "the test"));
+        unsigned char *first = arena_take(&arena, 100), *second = arena_take(&arena, 100);
+        bool all_own = given == 3, one_own = given == 2;
+        assert_true((first == arena.base) == !(one_own || all_own));
+        assert_true((second == arena.base + 256) == !all_own);
+        memset(first, 1, 100);
+        memset(second, 1, 100);
+        arena_destroy(&arena);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counting_gives_no_memory_and_the_exact_size),
@@ -120,6 +150,7 @@ int main(void) {
         cmocka_unit_test(a_large_arena_is_zeroed_and_aligned_too),
         cmocka_unit_test(more_than_the_machine_has_is_refused_with_the_figure),
         cmocka_unit_test(overrunning_a_counted_arena_aborts),
+        cmocka_unit_test(a_device_without_room_for_pieces_of_their_own_has_them_in_the_block),
     };
     return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
 }

@@ -5,8 +5,8 @@
  *
  * Every piece starts on 256 bytes. Sizing and filling use the same code: an arena with base NULL only counts, so a
  * layout function is run once to measure and once to place. Under AddressSanitizer the host's padding is poisoned, and
- * each piece of a device's arena is an allocation of its own, so that who checks its accesses knows the bounds; where the
- * device has no room for that, it lies in the block like everywhere else, and only its bounds are not checked. */
+ * each piece of a device's arena is an allocation of its own, so that who checks its accesses knows the bounds; where
+ * the device has no room for that, it lies in the block like everywhere else, and only its bounds are not checked. */
 #pragma once
 #include "kernels/kernels.h"
 

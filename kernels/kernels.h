@@ -139,7 +139,8 @@ struct backend {
     bool scan_makes_vectors; /* see struct mamba_tape; ssd_backward then also writes the B and C columns of dproj and
                               * adds to the gradients of the biases and norms */
     size_t chunk_most;       /* longest chunk of the scan; the model cuts longer ones, which changes rounding only */
-    size_t batch_most;       /* matrices that one newton_schulz should be given: 1 where for_each runs them at once */
+    size_t batch_most;       /* matrices that one newton_schulz should be given: 1 where for_each runs them at once;
+                              * where it is more, one call over all of memory is better than one for each tensor */
 
     /* Devices of this machine; 1 for a CPU, 0 where none answers. */
     int (*device_count)(void);

@@ -10,7 +10,7 @@
 #include "model/ranks.h"
 #include "model/trainer_state.h"
 
-enum { VERSION = 1, DIGEST_BYTES = 64, PART_COUNT = 5, FIRST_MOMENTS = 1, SECOND_MOMENTS = 2, BLOCK_BYTES = 1 << 24 };
+enum { VERSION = 2, DIGEST_BYTES = 64, PART_COUNT = 5, FIRST_MOMENTS = 1, SECOND_MOMENTS = 2, BLOCK_BYTES = 1 << 24 };
 
 struct header {
     char magic[8];

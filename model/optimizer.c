@@ -1,13 +1,10 @@
-/* optimizer: Muon and Adam over the tensors; see optimizer.h. */
+/* optimizer: Muon and Adam over the pieces; see optimizer.h. */
 #include "model/optimizer.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-enum {
-    BLOCK_ALIGNMENT = 16, /* reals: in float32, each tensor of `second` starts on a multiple of 64 bytes */
-    MOST_TOGETHER = 64    /* matrices of one piece */
-};
+enum { MOST_TOGETHER = 64 }; /* matrices of one piece */
 
 /* Products of Newton-Schulz are cubic, Adam is linear; only the order of magnitude matters. */
 static double cost(const struct tensor *tensor) {
@@ -16,38 +13,42 @@ static double cost(const struct tensor *tensor) {
     return (double)tensor->count * (double)least;
 }
 
-static int by_descending_cost(const void *a, const void *b, void *tensors) {
-    int x = *(const int *)a, y = *(const int *)b;
-    const struct tensor *left = (const struct tensor *)tensors + x, *right = (const struct tensor *)tensors + y;
-    if (cost(left) != cost(right)) return cost(left) > cost(right) ? -1 : 1;
-    if (left->shape[0] != right->shape[0]) return left->shape[0] > right->shape[0] ? -1 : 1;
-    return x - y;
-}
-
-static bool go_together(const struct tensor *a, const struct tensor *b) {
-    return a->optimizer == OPTIMIZER_MUON && b->optimizer == OPTIMIZER_MUON && a->shape[0] == b->shape[0] &&
-           a->shape[1] == b->shape[1];
+static int by_descending_cost(const void *a, const void *b) {
+    const struct piece *left = a, *right = b;
+    if (left->cost != right->cost) return left->cost > right->cost ? -1 : 1;
+    return left->first - right->first;
 }
 
 static const struct tensor *tensor_at(const struct optimizer *o, int place) {
-    return &o->parameters->tensors[o->order[place]];
+    return &o->parameters->tensors[o->parameters->by_offset[place]];
+}
+
+static bool goes_with(const struct optimizer *o, const struct piece *piece, const struct tensor *next) {
+    if (o->ops->batch_most == 1 || !updated_alike(tensor_at(o, piece->first), next)) return false;
+    size_t most = o->ops->batch_most < MOST_TOGETHER ? o->ops->batch_most : MOST_TOGETHER;
+    return next->optimizer != OPTIMIZER_MUON || (size_t)piece->count < most;
 }
 
 static void cut_pieces(struct optimizer *o) {
-    int most = o->ops->batch_most < MOST_TOGETHER ? (int)o->ops->batch_most : MOST_TOGETHER, first = 0;
-    for (int i = 0; i < o->parameters->count; i++) {
-        if (i && i - first < most && go_together(tensor_at(o, first), tensor_at(o, i))) continue;
-        first = o->pieces[o->piece_count++] = i;
+    struct piece *piece = NULL;
+    for (int place = 0; place < o->parameters->count; place++) {
+        const struct tensor *tensor = tensor_at(o, place);
+        if (!piece || !goes_with(o, piece, tensor)) {
+            piece = &o->pieces[o->piece_count++];
+            *piece = (struct piece){.first = place, .offset = tensor->offset};
+        }
+        piece->count++;
+        piece->span = tensor->offset + tensor->count - piece->offset;
+        piece->cost += cost(tensor);
     }
-    o->pieces[o->piece_count] = o->parameters->count;
+    qsort(o->pieces, (size_t)o->piece_count, sizeof *o->pieces, by_descending_cost);
 }
 
 static void measure_scratch(struct optimizer *o) {
-    for (int piece = 0; piece < o->piece_count; piece++) {
-        const struct tensor *tensor = tensor_at(o, o->pieces[piece]);
+    for (const struct piece *piece = o->pieces; piece < o->pieces + o->piece_count; piece++) {
+        const struct tensor *tensor = tensor_at(o, piece->first);
         if (tensor->optimizer != OPTIMIZER_MUON) continue;
-        size_t batch = (size_t)(o->pieces[piece + 1] - o->pieces[piece]);
-        size_t bytes = o->ops->newton_schulz_scratch(batch, tensor->shape[0], tensor->shape[1]);
+        size_t bytes = o->ops->newton_schulz_scratch((size_t)piece->count, tensor->shape[0], tensor->shape[1]);
         size_t rows = o->ops->rows_scratch(tensor->shape[0], tensor->shape[1]);
         if (bytes < rows) bytes = rows;
         if (bytes > o->scratch_bytes) o->scratch_bytes = bytes;
@@ -55,41 +56,36 @@ static void measure_scratch(struct optimizer *o) {
 }
 
 /* Each piece, the costliest first, goes to the rank that has least to do so far. */
-static void share_out(struct optimizer *o, double *load) {
-    for (int piece = 0; piece < o->piece_count; piece++) {
+static void share_out(struct optimizer *o) {
+    double load[OPTIMIZER_MOST_RANKS] = {0};
+    for (const struct piece *piece = o->pieces; piece < o->pieces + o->piece_count; piece++) {
         int least = 0;
         for (int rank = 1; rank < o->ranks; rank++)
             if (load[rank] < load[least]) least = rank;
-        for (int place = o->pieces[piece]; place < o->pieces[piece + 1]; place++) {
-            o->owner[o->order[place]] = least;
-            load[least] += cost(tensor_at(o, place));
-        }
+        load[least] += piece->cost;
+        for (int i = 0; i < piece->count; i++) o->owner[o->parameters->by_offset[piece->first + i]] = least;
     }
 }
 
-static size_t aligned(size_t count) { return (count + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT; }
-
-/* One rank alone has first moments where the weights stand. */
+/* In the order and with the gaps of the weights, so that a piece is one pass there too. One rank alone has first
+ * moments where the weights stand. */
 static void place_moments(struct optimizer *o) {
-    for (int i = 0; i < o->parameters->count; i++) {
-        const struct tensor *tensor = &o->parameters->tensors[i];
+    for (int place = 0; place < o->parameters->count; place++) {
+        const struct tensor *tensor = tensor_at(o, place);
+        int i = o->parameters->by_offset[place];
         bool own = o->owner[i] == o->rank, adam = tensor->optimizer != OPTIMIZER_MUON;
-        o->first_offset[i] = o->ranks == 1 ? tensor->offset : o->first_total;
+        o->first_offset[i] = o->first_total;
         o->second_offset[i] = o->second_total;
         o->second_whole[i] = o->second_whole_total;
-        if (own) o->first_total += aligned(tensor->count);
-        if (own && adam) o->second_total += aligned(tensor->count);
-        if (adam) o->second_whole_total += aligned(tensor->count);
+        if (own) o->first_total += aligned_reals(tensor->count);
+        if (own && adam) o->second_total += aligned_reals(tensor->count);
+        if (adam) o->second_whole_total += aligned_reals(tensor->count);
     }
-    if (o->ranks == 1) o->first_total = o->parameters->total;
 }
 
 static void lay_out(struct optimizer *o) {
-    double load[OPTIMIZER_MOST_RANKS] = {0};
-    for (int i = 0; i < o->parameters->count; i++) o->order[i] = i;
-    qsort_r(o->order, (size_t)o->parameters->count, sizeof *o->order, by_descending_cost, o->parameters->tensors);
     cut_pieces(o);
-    share_out(o, load);
+    share_out(o);
     place_moments(o);
     measure_scratch(o);
 }
@@ -99,11 +95,10 @@ status optimizer_create(struct optimizer *optimizer, const struct config *config
     size_t count = (size_t)parameters->count;
     *optimizer =
         (struct optimizer){.config = config, .parameters = parameters, .ops = ops, .rank = rank, .ranks = ranks};
-    optimizer->order = calloc(count, sizeof *optimizer->order);
-    optimizer->pieces = calloc(count + 1, sizeof *optimizer->pieces);
+    optimizer->pieces = calloc(count, sizeof *optimizer->pieces);
     optimizer->owner = calloc(count, sizeof *optimizer->owner);
     optimizer->first_offset = calloc(3 * count, sizeof *optimizer->first_offset);
-    if (!optimizer->order || !optimizer->pieces || !optimizer->owner || !optimizer->first_offset) {
+    if (!optimizer->pieces || !optimizer->owner || !optimizer->first_offset) {
         optimizer_destroy(optimizer);
         return status_new(STATUS_SYSTEM, "optimiser: out of memory");
     }
@@ -114,11 +109,14 @@ status optimizer_create(struct optimizer *optimizer, const struct config *config
 }
 
 void optimizer_destroy(struct optimizer *optimizer) {
-    free(optimizer->order);
     free(optimizer->pieces);
     free(optimizer->owner);
     free(optimizer->first_offset);
     *optimizer = (struct optimizer){0};
+}
+
+int piece_owner(const struct optimizer *o, const struct piece *piece) {
+    return o->owner[o->parameters->by_offset[piece->first]];
 }
 
 double muon_momentum_at(const struct config *config, int64_t step) {
@@ -133,58 +131,64 @@ struct job {
     const struct optimizer_step *step;
 };
 
-/* Muon's directions of one tensor, before they are made orthogonal. */
-static real *direction(const struct job *job, int index, struct lane *lane) {
-    const struct tensor *tensor = &job->optimizer->parameters->tensors[index];
-    const struct config *config = job->optimizer->config;
-    const struct backend *ops = job->optimizer->ops;
-    const struct optimizer_step *s = job->step;
-    real *update = s->update + tensor->offset;
-    ops->muon_momentum(lane, update, s->first + job->optimizer->first_offset[index], s->gradients + tensor->offset,
-                       tensor->count, muon_momentum_at(config, s->step));
-    if (config->optim_row_norm) ops->normalize_rows(lane, update, tensor->shape[0], tensor->shape[1]);
-    return update;
+/* Of the first moments of a piece. */
+static real *first_of(const struct job *job, const struct piece *piece) {
+    const struct optimizer *o = job->optimizer;
+    return job->step->first + o->first_offset[o->parameters->by_offset[piece->first]];
 }
 
-/* Tensors of one shape, from `first` of the order on. */
-static void muon(const struct job *job, int first, size_t count, struct lane *lane) {
+/* Muon's directions, made orthogonal, of tensors of one shape. */
+static void directions(const struct job *job, const struct piece *piece, struct lane *lane) {
     const struct config *config = job->optimizer->config;
     const struct backend *ops = job->optimizer->ops;
     const struct optimizer_step *s = job->step;
-    const size_t rows = tensor_at(job->optimizer, first)->shape[0], cols = tensor_at(job->optimizer, first)->shape[1];
+    const struct tensor *shape = tensor_at(job->optimizer, piece->first);
     real *updates[MOST_TOGETHER] = {0};
-    for (size_t i = 0; i < count; i++) updates[i] = direction(job, job->optimizer->order[first + (int)i], lane);
-    ops->newton_schulz(lane, updates, count, rows, cols, (int)config->optim_muon_iterations);
-    for (size_t i = 0; i < count; i++)
-        ops->muon_apply(lane, s->weights + tensor_at(job->optimizer, first + (int)i)->offset, updates[i], rows * cols,
-                        config->optim_muon_rate * s->multiplier, config->optim_muon_decay,
-                        rows > cols ? sqrt((double)rows / (double)cols) : 1.0);
+    for (int i = 0; i < piece->count; i++) updates[i] = s->update + tensor_at(job->optimizer, piece->first + i)->offset;
+    ops->muon_momentum(lane, s->update + piece->offset, first_of(job, piece), s->gradients + piece->offset, piece->span,
+                       muon_momentum_at(config, s->step));
+    for (int i = 0; i < piece->count && config->optim_row_norm; i++)
+        ops->normalize_rows(lane, updates[i], shape->shape[0], shape->shape[1]);
+    ops->newton_schulz(lane, updates, (size_t)piece->count, shape->shape[0], shape->shape[1],
+                       (int)config->optim_muon_iterations);
 }
 
-static void adam(const struct job *job, int index, const struct tensor *tensor, struct lane *lane) {
+static void muon(const struct job *job, const struct piece *piece, struct lane *lane) {
     const struct config *config = job->optimizer->config;
     const struct optimizer_step *s = job->step;
-    double rate =
-        tensor->optimizer == OPTIMIZER_ADAM_EMBEDDING ? config->optim_embedding_rate : config->optim_adam_rate;
+    const struct tensor *shape = tensor_at(job->optimizer, piece->first);
+    const double rows = (double)shape->shape[0], cols = (double)shape->shape[1];
+    directions(job, piece, lane);
+    job->optimizer->ops->muon_apply(lane, s->weights + piece->offset, s->update + piece->offset, piece->span,
+                                    config->optim_muon_rate * s->multiplier, config->optim_muon_decay,
+                                    rows > cols ? sqrt(rows / cols) : 1.0);
+}
+
+static void adam(const struct job *job, const struct piece *piece, struct lane *lane) {
+    const struct optimizer *o = job->optimizer;
+    const struct config *config = o->config;
+    const struct optimizer_step *s = job->step;
+    double rate = tensor_at(o, piece->first)->optimizer == OPTIMIZER_ADAM_EMBEDDING ? config->optim_embedding_rate
+                                                                                    : config->optim_adam_rate;
     struct adam_settings settings = {.rate = rate * s->multiplier,
                                      .beta1 = config->optim_adam_beta1,
                                      .beta2 = config->optim_adam_beta2,
                                      .epsilon = config->optim_adam_epsilon,
                                      .step = s->step + 1};
-    job->optimizer->ops->adam_step(lane, s->weights + tensor->offset, s->first + job->optimizer->first_offset[index],
-                                   s->second + job->optimizer->second_offset[index], s->gradients + tensor->offset,
-                                   tensor->count, &settings);
+    o->ops->adam_step(lane, s->weights + piece->offset, first_of(job, piece),
+                      s->second + o->second_offset[o->parameters->by_offset[piece->first]],
+                      s->gradients + piece->offset, piece->span, &settings);
 }
 
-static void update_piece(void *context, int piece, struct lane *lane) {
+static void update_piece(void *context, int index, struct lane *lane) {
     const struct job *job = context;
     const struct optimizer *o = job->optimizer;
-    int first = o->pieces[piece];
-    if (o->owner[o->order[first]] != o->rank) return;
-    if (tensor_at(o, first)->optimizer == OPTIMIZER_MUON)
-        muon(job, first, (size_t)(o->pieces[piece + 1] - first), lane);
+    const struct piece *piece = &o->pieces[index];
+    if (piece_owner(o, piece) != o->rank) return;
+    if (tensor_at(o, piece->first)->optimizer == OPTIMIZER_MUON)
+        muon(job, piece, lane);
     else
-        adam(job, o->order[first], tensor_at(o, first), lane);
+        adam(job, piece, lane);
 }
 
 void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_step *step) {

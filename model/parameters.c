@@ -9,8 +9,6 @@
 #include "model/network_shapes.h"
 #include "model/schedule.h"
 
-enum { ALIGN_REALS = 16 };
-
 const char *tensor_class_name(enum tensor_class class) {
     static const char *const names[CLASS_COUNT] = {
         [CLASS_EMBEDDING] = "embedding", [CLASS_BIGRAM] = "bigram", [CLASS_MAMBA] = "mamba",
@@ -59,16 +57,42 @@ static void append(struct parameters *p, const struct tensor *row) {
     struct tensor *tensor = &p->tensors[p->count];
     *tensor = *row;
     if (row->layer >= 0) snprintf(tensor->name, sizeof tensor->name, "blocks.%d.%s", row->layer, row->name);
-    tensor->offset = p->total;
-    p->total += (tensor->count + ALIGN_REALS - 1) / ALIGN_REALS * ALIGN_REALS;
     p->elements += tensor->count;
     p->by_role[(row->layer + 1) * ROLE_COUNT + (int)row->role] = p->count++;
 }
 
+/* 0 where both are updated alike. */
+static int compare_updates(const struct tensor *a, const struct tensor *b) {
+    if (a->optimizer != b->optimizer) return (int)a->optimizer - (int)b->optimizer;
+    for (int d = 0; d < 2 && a->optimizer == OPTIMIZER_MUON; d++)
+        if (a->shape[d] != b->shape[d]) return a->shape[d] < b->shape[d] ? -1 : 1;
+    return 0;
+}
+
+bool updated_alike(const struct tensor *a, const struct tensor *b) { return compare_updates(a, b) == 0; }
+
+static int by_update(const void *a, const void *b, void *tensors) {
+    int x = *(const int *)a, y = *(const int *)b;
+    int order = compare_updates((const struct tensor *)tensors + x, (const struct tensor *)tensors + y);
+    return order ? order : x - y;
+}
+
+static void place(struct parameters *p) {
+    for (int i = 0; i < p->count; i++) p->by_offset[i] = i;
+    qsort_r(p->by_offset, (size_t)p->count, sizeof *p->by_offset, by_update, p->tensors);
+    for (int i = 0; i < p->count; i++) {
+        struct tensor *tensor = &p->tensors[p->by_offset[i]];
+        tensor->offset = p->total;
+        p->total += aligned_reals(tensor->count);
+    }
+}
+
 status parameters_create(struct parameters *p, const struct config *config) {
     size_t most = (size_t)(config->model_layers + 1) * ROLE_COUNT;
-    *p = (struct parameters){.tensors = calloc(most, sizeof *p->tensors), .by_role = malloc(most * sizeof *p->by_role)};
-    if (!p->tensors || !p->by_role) {
+    *p = (struct parameters){.tensors = calloc(most, sizeof *p->tensors),
+                             .by_offset = calloc(most, sizeof *p->by_offset),
+                             .by_role = malloc(most * sizeof *p->by_role)};
+    if (!p->tensors || !p->by_offset || !p->by_role) {
         parameters_destroy(p);
         return status_new(STATUS_SYSTEM, "no memory for the table of %zu tensors", most);
     }
@@ -79,11 +103,13 @@ status parameters_create(struct parameters *p, const struct config *config) {
         for (int role = 0; role < ROLE_COUNT; role++)
             if (rows[role].present && (rows[role].scope == SCOPE_MODEL) == (layer < 0)) append(p, &rows[role].tensor);
     }
+    place(p);
     return NULL;
 }
 
 void parameters_destroy(struct parameters *p) {
     free(p->tensors);
+    free(p->by_offset);
     free(p->by_role);
     *p = (struct parameters){0};
 }

@@ -1,7 +1,9 @@
 /* parameters: every tensor of the model as a row: name, shape, initial value, optimiser, quantisation class.
  *
  * All tensors of one kind of storage (weights, gradients, moments, averages) share one layout: offset[i] into a
- * buffer of `total` reals. The names are those of the golden files and of exported weights. */
+ * buffer of `total` reals. There, those that are updated alike stand next to each other, so that one pass over memory
+ * updates them all; hashes, names and initial values follow the table's own order. The names are those of the golden
+ * files and of exported weights. */
 #pragma once
 #include "kernels/kernels.h"
 #include "model/options.h"
@@ -77,8 +79,15 @@ struct parameters {
     struct tensor *tensors; /* in the order of tensors.def, layer by layer */
     size_t total;           /* reals in a buffer, gaps for alignment included (gaps stay zero) */
     size_t elements;        /* parameters counted */
+    int *by_offset;         /* (count) the tensors as they stand in memory */
     int *by_role;           /* [ (layer+1)*ROLE_COUNT + role ] -> index, -1 when absent */
 };
+
+/* Room for a tensor in float32 ends on a multiple of 64 bytes. */
+static inline size_t aligned_reals(size_t count) { return (count + 15) / 16 * 16; }
+
+/* Whether the same steps at the same rate update both; Muon's also depend on the shape. */
+bool updated_alike(const struct tensor *a, const struct tensor *b);
 
 status parameters_create(struct parameters *p, const struct config *config);
 void parameters_destroy(struct parameters *p);

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 
 status ranks_share_weights(struct trainer *t) {
-    const struct parameters *p = &t->net.parameters;
+    const struct optimizer *o = &t->optimizer;
     if (t->comm->size == 1) return NULL;
-    for (int i = 0; i < p->count; i++)
-        TRY(t->comm->broadcast(t->comm, t->lanes, t->weights + p->tensors[i].offset, p->tensors[i].count * sizeof(real),
-                               t->optimizer.owner[i]));
+    for (const struct piece *piece = o->pieces; piece < o->pieces + o->piece_count; piece++)
+        TRY(t->comm->broadcast(t->comm, t->lanes, t->weights + piece->offset, piece->span * sizeof(real),
+                               piece_owner(o, piece)));
     return NULL;
 }
 

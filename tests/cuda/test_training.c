@@ -6,6 +6,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "model/trainer_state.h"
 #include "tests/cuda/device_model.h"
 #include "tests/model/toy.h"
 
@@ -25,6 +26,26 @@ static void five_steps_have_the_losses_and_weights_of_the_cpu(void **state) {
     }
 }
 
+static void expect_zeros(const struct trainer *t, const real *memory, size_t from, size_t to) {
+    real gap[16];
+    t->ops->download(t->lanes, gap, memory + from, (to - from) * sizeof *gap);
+    for (size_t i = 0; i < to - from; i++) assert_true(gap[i] == 0);
+}
+
+/* One pass goes over the tensors of a kind and over the gaps between them. */
+static void expect_gaps_of_zeros(const struct trainer *t) {
+    const struct optimizer *o = &t->optimizer;
+    for (int i = 0; i < t->net.parameters.count; i++) {
+        const struct tensor *tensor = &t->net.parameters.tensors[i];
+        size_t count = tensor->count, end = aligned_reals(count), first = o->first_offset[i];
+        expect_zeros(t, t->weights, tensor->offset + count, tensor->offset + end);
+        expect_zeros(t, t->average.weights, tensor->offset + count, tensor->offset + end);
+        expect_zeros(t, t->first, first + count, first + end);
+        if (tensor->optimizer != OPTIMIZER_MUON)
+            expect_zeros(t, t->second, o->second_offset[i] + count, o->second_offset[i] + end);
+    }
+}
+
 static void training_again_through_a_checkpoint_gives_the_same_bits(void **state) {
     (void)state;
     static const char key[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -38,6 +59,7 @@ static void training_again_through_a_checkpoint_gives_the_same_bits(void **state
     assert_good(trainer_create(&resumed, &config, cuda(), toy_dataset(), 42));
     assert_good(trainer_load(resumed, toy_path("checkpoint"), key));
     while (!trainer_finished(resumed)) assert_good(trainer_step(resumed, &record));
+    expect_gaps_of_zeros(resumed);
     struct outcome again = {0};
     const struct outcome *once = trained_on_cuda(0);
     outcome_take(&again, resumed);

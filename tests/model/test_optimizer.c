@@ -226,11 +226,150 @@ static void clipping_scales_to_the_limit_and_leaves_small_gradients_alone(void *
     assert_float_equal(g[2], 0.8, 1e-6);
 }
 
+/* --- one pass over all that is updated alike ---------------------------------------------------------------------- */
+
+static struct { int adam, momentum, apply; } calls;
+
+static void counted_adam(struct lane *lane, real *w, real *m, real *v, const real *g, size_t count,
+                         const struct adam_settings *settings) {
+    calls.adam++;
+    cpu_adam_step(lane, w, m, v, g, count, settings);
+}
+static void counted_momentum(struct lane *lane, real *update, real *momentum, const real *g, size_t count,
+                             double beta) {
+    calls.momentum++;
+    cpu_muon_momentum(lane, update, momentum, g, count, beta);
+}
+static void counted_apply(struct lane *lane, real *w, const real *update, size_t count, double rate, double decay,
+                          double scale) {
+    calls.apply++;
+    cpu_muon_apply(lane, w, update, count, rate, decay, scale);
+}
+
+/* A CPU that counts its calls and takes so many matrices at once. */
+static const struct backend *counting(size_t batch_most) {
+    static struct backend ops;
+    ops = *toy_backend(1);
+    ops.batch_most = batch_most;
+    ops.adam_step = counted_adam;
+    ops.muon_momentum = counted_momentum;
+    ops.muon_apply = counted_apply;
+    return &ops;
+}
+
+static int shapes_of_muon(const struct parameters *p) {
+    int shapes = 0;
+    for (int place = 0; place < p->count; place++) {
+        const struct tensor *t = &p->tensors[p->by_offset[place]];
+        shapes +=
+            t->optimizer == OPTIMIZER_MUON && (place == 0 || !updated_alike(t, &p->tensors[p->by_offset[place - 1]]));
+    }
+    return shapes;
+}
+
+static void expect_gaps_of_zeros(const struct trainer *t) {
+    const struct optimizer *o = &t->optimizer;
+    for (int i = 0; i < t->net.parameters.count; i++) {
+        const struct tensor *tensor = &t->net.parameters.tensors[i];
+        for (size_t at = tensor->count; at < aligned_reals(tensor->count); at++) {
+            assert_true(t->weights[tensor->offset + at] == 0 && t->first[o->first_offset[i] + at] == 0);
+            if (tensor->optimizer != OPTIMIZER_MUON) assert_true(t->second[o->second_offset[i] + at] == 0);
+        }
+    }
+}
+
+static void a_device_updates_all_that_is_alike_in_one_pass_with_the_same_bits(void **state) {
+    (void)state;
+    enum { STEPS = 4 };
+    static const char SETTINGS[] = "recurrence.layers=0,1 recurrence.mlp=untied optim.row_norm=on optim.clip=0.3 "
+                                   "model.skips=all";
+    struct config config = toy_config(SETTINGS);
+    struct trainer *lanes, *device;
+    struct step_record record;
+    assert_good(trainer_create(&lanes, &config, toy_backend(2), toy_dataset(), 42));
+    assert_good(trainer_create(&device, &config, counting(64), toy_dataset(), 42));
+    memset(&calls, 0, sizeof calls);
+    for (int step = 0; step < STEPS; step++) {
+        assert_good(trainer_step(lanes, &record));
+        assert_good(trainer_step(device, &record));
+    }
+    int shapes = shapes_of_muon(&device->net.parameters);
+    assert_int_equal(calls.adam, 2 * STEPS);
+    assert_int_equal(calls.momentum, shapes * STEPS);
+    assert_int_equal(calls.apply, shapes * STEPS);
+    assert_memory_equal(device->weights, lanes->weights, device->net.parameters.total * sizeof(real));
+    assert_memory_equal(device->first, lanes->first, device->optimizer.first_total * sizeof(real));
+    assert_memory_equal(device->second, lanes->second, device->optimizer.second_total * sizeof(real));
+    expect_gaps_of_zeros(device);
+    trainer_destroy(lanes);
+    trainer_destroy(device);
+}
+
+static void more_matrices_than_a_batch_are_cut_but_adams_tensors_never_are(void **state) {
+    (void)state;
+    struct config config = toy_config("");
+    struct parameters p;
+    struct optimizer o;
+    assert_good(parameters_create(&p, &config));
+    assert_good(optimizer_create(&o, &config, &p, counting(2), 0, 1));
+    int adam = 0;
+    for (int i = 0; i < o.piece_count; i++)
+        if (p.tensors[p.by_offset[o.pieces[i].first]].optimizer == OPTIMIZER_MUON)
+            assert_true(o.pieces[i].count <= 2);
+        else
+            adam++;
+    assert_int_equal(adam, 2);
+    optimizer_destroy(&o);
+    parameters_destroy(&p);
+}
+
+/* Moments of a piece stand as its weights do, in the memory of whichever rank has it; each rank knows the others'. */
+static void expect_pieces_whole(const struct optimizer *o, int *owned) {
+    const struct parameters *p = o->parameters;
+    for (const struct piece *piece = o->pieces; piece < o->pieces + o->piece_count; piece++) {
+        int first = p->by_offset[piece->first];
+        bool adam = p->tensors[first].optimizer != OPTIMIZER_MUON;
+        owned[first] += piece_owner(o, piece) == o->rank;
+        for (int i = 0; i < piece->count && piece_owner(o, piece) == o->rank; i++) {
+            int index = p->by_offset[piece->first + i];
+            size_t behind = p->tensors[index].offset - piece->offset;
+            assert_int_equal(o->owner[index], o->rank);
+            assert_int_equal(o->first_offset[index] - o->first_offset[first], behind);
+            assert_true(behind + p->tensors[index].count <= piece->span);
+            if (adam) assert_int_equal(o->second_offset[index] - o->second_offset[first], behind);
+        }
+    }
+}
+
+static void a_piece_is_one_pass_on_any_rank(void **state) {
+    (void)state;
+    struct config config = toy_config("recurrence.layers=0,1 recurrence.mlp=untied model.skips=all");
+    for (int ranks = 1; ranks <= OPTIMIZER_MOST_RANKS; ranks *= 2)
+        for (size_t batch = 1; batch <= 64; batch *= 64) {
+            struct parameters p;
+            int owned[128] = {0}, pieces = 0;
+            assert_good(parameters_create(&p, &config));
+            for (int rank = 0; rank < ranks; rank++) {
+                struct optimizer o;
+                assert_good(optimizer_create(&o, &config, &p, counting(batch), rank, ranks));
+                expect_pieces_whole(&o, owned);
+                pieces = o.piece_count;
+                optimizer_destroy(&o);
+            }
+            for (int i = 0; i < p.count; i++) pieces -= owned[i];
+            assert_int_equal(pieces, 0);
+            parameters_destroy(&p);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_is_what_its_formulas_say),
         cmocka_unit_test(the_momentum_rises_linearly_to_its_end),
         cmocka_unit_test(clipping_scales_to_the_limit_and_leaves_small_gradients_alone),
+        cmocka_unit_test(a_device_updates_all_that_is_alike_in_one_pass_with_the_same_bits),
+        cmocka_unit_test(more_matrices_than_a_batch_are_cut_but_adams_tensors_never_are),
+        cmocka_unit_test(a_piece_is_one_pass_on_any_rank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

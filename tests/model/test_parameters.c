@@ -102,16 +102,36 @@ static void tensors_stand_side_by_side_on_64_bytes(void **state) {
     struct config config = small_config("recurrence.layers=1 recurrence.mlp=untied");
     struct parameters p = table_of(&config);
     size_t end = 0;
-    for (int i = 0; i < p.count; i++) {
-        const struct tensor *t = &p.tensors[i];
+    for (int place = 0; place < p.count; place++) {
+        const struct tensor *t = &p.tensors[p.by_offset[place]];
         assert_int_equal(t->offset * sizeof(float) % 64, 0);
         assert_true(t->offset >= end && t->offset < end + 16);
         assert_int_equal(t->count, t->shape[0] * t->shape[1]);
         assert_ptr_equal(parameters_get(&p, t->layer, t->role), t);
-        assert_int_equal(parameters_find(&p, t->name), i);
+        assert_int_equal(parameters_find(&p, t->name), p.by_offset[place]);
         end = t->offset + t->count;
     }
     assert_true(p.total >= end && p.total < end + 16);
+    parameters_destroy(&p);
+}
+
+static void those_updated_alike_stand_next_to_each_other_in_the_tables_order(void **state) {
+    (void)state;
+    struct config config = small_config("recurrence.layers=1 recurrence.mlp=untied");
+    struct parameters p = table_of(&config);
+    int groups = 1;
+    for (int place = 1; place < p.count; place++) {
+        const struct tensor *t = &p.tensors[p.by_offset[place]], *before = &p.tensors[p.by_offset[place - 1]];
+        bool alike = updated_alike(t, before);
+        groups += !alike;
+        assert_int_equal(alike,
+                         t->optimizer == before->optimizer &&
+                             (t->optimizer != OPTIMIZER_MUON || memcmp(t->shape, before->shape, sizeof t->shape) == 0));
+        assert_true(!alike || p.by_offset[place] > p.by_offset[place - 1]);
+        for (int earlier = 0; !alike && earlier < place; earlier++)
+            assert_false(updated_alike(t, &p.tensors[p.by_offset[earlier]]));
+    }
+    assert_true(groups > 4 && groups < p.count / 2);
     parameters_destroy(&p);
 }
 
@@ -291,6 +311,7 @@ int main(void) {
         cmocka_unit_test(parts_that_are_off_have_no_tensors),
         cmocka_unit_test(names_and_sizes_are_those_of_the_golden_files),
         cmocka_unit_test(tensors_stand_side_by_side_on_64_bytes),
+        cmocka_unit_test(those_updated_alike_stand_next_to_each_other_in_the_tables_order),
         cmocka_unit_test(every_linear_weight_goes_to_muon_and_nothing_else_does),
         cmocka_unit_test(orthogonal_weights_have_orthonormal_rows_or_columns),
         cmocka_unit_test(orthogonal_weights_come_from_a_decomposition_with_a_positive_diagonal),

@@ -40,7 +40,7 @@ template <int PARTS> struct part_tree {
         if (PARTS > 1) store<N>(parts.at[0] + at, p[0]);
         float zero = 0; /* 0 times anything finite is 0; times an infinity or NaN it is NaN */
         for (int i = 0; i < N; i++) zero += 0 * p[0].at[i];
-        if (finite && !(zero == 0)) *finite = 0;
+        if (finite && !(zero == 0)) atomicExch(finite, 0); /* by as many threads as see one */
     }
 };
 

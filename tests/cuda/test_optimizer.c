@@ -71,14 +71,13 @@ static void the_tree_has_the_bits_of_the_cpus(void **state) {
         for (int i = 0; i < COUNTS; i++) check_tree(parts, counts[i]);
 }
 
-/* Whether the sum is finite when the parts hold these values at `place`. */
-static int32_t finite_with(real first, real second, size_t place) {
+/* Whether the sum is finite when the parts hold these values at every `apart`th place from `place` on. */
+static int32_t finite_with(real first, real second, size_t place, size_t apart) {
     enum { SIZE = 1031 };
     struct device_case c;
     case_begin(&c, cuda_tensor_scratch(SIZE));
     real a[SIZE] = {0}, b[SIZE] = {0};
-    a[place] = first;
-    b[place] = second;
+    for (size_t i = place; i < SIZE; i += apart) a[i] = first, b[i] = second;
     real *parts[2] = {device_reals(&c, a, SIZE), device_reals(&c, b, SIZE)};
     int32_t *finite = device_copy(&c, &(int32_t){-1}, sizeof *finite);
     cuda_add_tree(&c.lane, parts, 2, SIZE, finite);
@@ -90,12 +89,13 @@ static int32_t finite_with(real first, real second, size_t place) {
 
 static void the_tree_tells_a_sum_that_is_not_finite(void **state) {
     (void)state;
-    const size_t places[3] = {0, 1026, 1030};
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(finite_with(1, (real)INFINITY, places[i]), 0);
-        assert_int_equal(finite_with((real)NAN, 1, places[i]), 0);
-        assert_int_equal(finite_with(FLT_MAX, FLT_MAX, places[i]), 0);
-        assert_int_equal(finite_with(FLT_MAX, -FLT_MAX, places[i]), 1);
+    const size_t places[3] = {0, 1026, 1030}, aparts[3] = {2000, 100, 1}; /* one place, some, all from there on */
+    for (int i = 0; i < 9; i++) {
+        const size_t place = places[i % 3], apart = aparts[i / 3];
+        assert_int_equal(finite_with(1, (real)INFINITY, place, apart), 0);
+        assert_int_equal(finite_with((real)NAN, 1, place, apart), 0);
+        assert_int_equal(finite_with(FLT_MAX, FLT_MAX, place, apart), 0);
+        assert_int_equal(finite_with(FLT_MAX, -FLT_MAX, place, apart), 1);
     }
 }
 

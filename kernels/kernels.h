@@ -120,10 +120,23 @@ struct residual_inputs {
     const real *mix;          /* (2,D) */
 };
 
+/* What the optimisers' ops read of a step. It changes from step to step, so it is in the backend's memory, where a
+ * device that replays an op finds what is there by then; each number is rounded to the op's own type. */
 struct adam_settings {
-    double rate, beta1, beta2, epsilon;
-    int64_t step; /* counted from 1, for the bias correction */
+    double beta1, new1; /* 1 - beta1 */
+    double beta2, new2;
+    double rate; /* over 1 - beta1^step */
+    double root; /* 1 / sqrt(1 - beta2^step) */
+    double epsilon;
 };
+struct muon_settings {
+    double momentum;
+    double rate, keep; /* 1 - rate decay */
+};
+
+/* Of a step counted from 1, on the host: to be uploaded. */
+struct adam_settings adam_settings_at(double rate, double beta1, double beta2, double epsilon, int64_t step);
+struct muon_settings muon_settings_of(double momentum, double rate, double decay);
 
 /* The bucket of a token and the one before it (0 at the start): the rule of bigram_ids. */
 static inline int32_t bigram_bucket(int32_t before, int32_t id, size_t bucket_count) {

@@ -27,14 +27,22 @@ static void blend_block(void *context, int piece, struct lane *lane) {
     job->ops->moving_average(lane, job->average + start, job->weights + start, count, job->decay);
 }
 
-void average_update(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,
-                    int lane_count, const real *weights, size_t total, int64_t step, double multiplier) {
-    if (!average->weights) return;
-    struct job job = {ops, average->weights, weights, total, ops->device_memory ? total : BLOCK, config->train_ema};
-    if (config->train_ema <= 0) {
-        if (multiplier >= SWA_BELOW || (step + 1) % SWA_EVERY != 0) return;
-        job.decay = (double)average->included / (double)(average->included + 1);
-        average->included++;
-    }
+static void blend(struct average *average, const struct backend *ops, struct lane *lanes, int lane_count,
+                  const real *weights, size_t total, double decay) {
+    struct job job = {ops, average->weights, weights, total, ops->device_memory ? total : BLOCK, decay};
     ops->for_each(lanes, lane_count, (int)((total + job.block - 1) / job.block), blend_block, &job);
+}
+
+void average_follow(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,
+                    int lane_count, const real *weights, size_t total) {
+    if (config->train_ema > 0) blend(average, ops, lanes, lane_count, weights, total, config->train_ema);
+}
+
+void average_snapshot(struct average *average, const struct config *config, const struct backend *ops,
+                      struct lane *lanes, int lane_count, const real *weights, size_t total, int64_t step,
+                      double multiplier) {
+    if (!config->train_swa || config->train_ema > 0) return;
+    if (multiplier >= SWA_BELOW || (step + 1) % SWA_EVERY != 0) return;
+    blend(average, ops, lanes, lane_count, weights, total, (double)average->included / (double)(average->included + 1));
+    average->included++;
 }

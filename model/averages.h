@@ -18,6 +18,12 @@ bool average_wanted(const struct config *config);
 void average_start(struct average *average, const struct config *config, const struct backend *ops, struct lane *lane,
                    const real *weights, size_t total);
 
-/* After `step` (from 0) was made with this multiplier. Elements are independent: blocks of them run on any lane. */
-void average_update(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,
-                    int lane_count, const real *weights, size_t total, int64_t step, double multiplier);
+/* EMA after a step; nothing for SWA. The same ops with the same arguments each time. Elements are independent: blocks
+ * of them run on any lane. */
+void average_follow(struct average *average, const struct config *config, const struct backend *ops, struct lane *lanes,
+                    int lane_count, const real *weights, size_t total);
+
+/* SWA after `step` (from 0), made with this multiplier; nothing for EMA. */
+void average_snapshot(struct average *average, const struct config *config, const struct backend *ops,
+                      struct lane *lanes, int lane_count, const real *weights, size_t total, int64_t step,
+                      double multiplier);

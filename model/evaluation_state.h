@@ -8,11 +8,13 @@ enum { LEARNERS = 8 };
 
 /* What test-time training keeps beside the scoring; NULLs in the other modes. */
 struct learner {
-    int partial_count;         /* a power of two, by the options alone */
-    real *gradients[LEARNERS]; /* partial sums, added as a binary tree */
-    real *masters;             /* the weights that learn; the evaluator's effective ones are their image */
-    real *first, *second;      /* AdamW's moments */
-    int32_t *finite;           /* (tensors) what add_tree says, which the loss tells too */
+    int partial_count;          /* a power of two, by the options alone */
+    real *gradients[LEARNERS];  /* partial sums, added as a binary tree */
+    real *masters;              /* the weights that learn; the evaluator's effective ones are their image */
+    real *first, *second;       /* AdamW's moments */
+    struct muon_settings *step; /* of the update, in the backend's memory */
+    struct adam_settings *adam; /* likewise; AdamW's */
+    int32_t *finite;            /* (tensors) what add_tree says, which the loss tells too */
     int64_t updates;
 };
 

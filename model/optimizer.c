@@ -126,6 +126,15 @@ double muon_momentum_at(const struct config *config, int64_t step) {
            passed * (config->optim_muon_momentum - config->optim_muon_momentum_start);
 }
 
+struct update_settings optimizer_settings(const struct config *c, int64_t step, double multiplier) {
+    const double beta1 = c->optim_adam_beta1, beta2 = c->optim_adam_beta2, epsilon = c->optim_adam_epsilon;
+    const double momentum = muon_momentum_at(c, step);
+    return (struct update_settings){
+        .embedding = adam_settings_at(c->optim_embedding_rate * multiplier, beta1, beta2, epsilon, step + 1),
+        .adam = adam_settings_at(c->optim_adam_rate * multiplier, beta1, beta2, epsilon, step + 1),
+        .muon = muon_settings_of(momentum, c->optim_muon_rate * multiplier, c->optim_muon_decay)};
+}
+
 struct job {
     const struct optimizer *optimizer;
     const struct optimizer_step *step;
@@ -146,7 +155,7 @@ static void directions(const struct job *job, const struct piece *piece, struct 
     real *updates[MOST_TOGETHER] = {0};
     for (int i = 0; i < piece->count; i++) updates[i] = s->update + tensor_at(job->optimizer, piece->first + i)->offset;
     ops->muon_momentum(lane, s->update + piece->offset, first_of(job, piece), s->gradients + piece->offset, piece->span,
-                       muon_momentum_at(config, s->step));
+                       &s->settings->muon);
     for (int i = 0; i < piece->count && config->optim_row_norm; i++)
         ops->normalize_rows(lane, updates[i], shape->shape[0], shape->shape[1]);
     ops->newton_schulz(lane, updates, (size_t)piece->count, shape->shape[0], shape->shape[1],
@@ -154,30 +163,22 @@ static void directions(const struct job *job, const struct piece *piece, struct 
 }
 
 static void muon(const struct job *job, const struct piece *piece, struct lane *lane) {
-    const struct config *config = job->optimizer->config;
     const struct optimizer_step *s = job->step;
     const struct tensor *shape = tensor_at(job->optimizer, piece->first);
     const double rows = (double)shape->shape[0], cols = (double)shape->shape[1];
     directions(job, piece, lane);
     job->optimizer->ops->muon_apply(lane, s->weights + piece->offset, s->update + piece->offset, piece->span,
-                                    config->optim_muon_rate * s->multiplier, config->optim_muon_decay,
-                                    rows > cols ? sqrt(rows / cols) : 1.0);
+                                    &s->settings->muon, rows > cols ? sqrt(rows / cols) : 1.0);
 }
 
 static void adam(const struct job *job, const struct piece *piece, struct lane *lane) {
     const struct optimizer *o = job->optimizer;
-    const struct config *config = o->config;
     const struct optimizer_step *s = job->step;
-    double rate = tensor_at(o, piece->first)->optimizer == OPTIMIZER_ADAM_EMBEDDING ? config->optim_embedding_rate
-                                                                                    : config->optim_adam_rate;
-    struct adam_settings settings = {.rate = rate * s->multiplier,
-                                     .beta1 = config->optim_adam_beta1,
-                                     .beta2 = config->optim_adam_beta2,
-                                     .epsilon = config->optim_adam_epsilon,
-                                     .step = s->step + 1};
+    bool embedding = tensor_at(o, piece->first)->optimizer == OPTIMIZER_ADAM_EMBEDDING;
     o->ops->adam_step(lane, s->weights + piece->offset, first_of(job, piece),
                       s->second + o->second_offset[o->parameters->by_offset[piece->first]],
-                      s->gradients + piece->offset, piece->span, &settings);
+                      s->gradients + piece->offset, piece->span,
+                      embedding ? &s->settings->embedding : &s->settings->adam);
 }
 
 static void update_piece(void *context, int index, struct lane *lane) {

@@ -38,20 +38,28 @@ struct optimizer {
     size_t scratch_bytes;                                 /* what every lane must have */
 };
 
+/* What changes from step to step. */
+struct update_settings {
+    struct adam_settings embedding, adam;
+    struct muon_settings muon;
+};
+
+/* All of it is the same at every step but for what the memory holds, so that a device may record the step. */
 struct optimizer_step {
     struct lane *lanes;
     int lane_count;
-    real *weights;         /* (total); those of own tensors are updated */
-    real *first, *second;  /* (first_total), (second_total) */
-    const real *gradients; /* (total), those of the master weights */
-    real *update;          /* (total) scratch for Muon's directions */
-    int64_t step;          /* from 0 */
-    double multiplier;
+    real *weights;                          /* (total); those of own tensors are updated */
+    real *first, *second;                   /* (first_total), (second_total) */
+    const real *gradients;                  /* (total), those of the master weights */
+    real *update;                           /* (total) scratch for Muon's directions */
+    const struct update_settings *settings; /* in the backend's memory */
 };
 
 status optimizer_create(struct optimizer *optimizer, const struct config *config, const struct parameters *parameters,
                         const struct backend *ops, int rank, int ranks);
 void optimizer_destroy(struct optimizer *optimizer);
+/* Of this step (from 0). */
+struct update_settings optimizer_settings(const struct config *config, int64_t step, double multiplier);
 void optimizer_apply(const struct optimizer *optimizer, const struct optimizer_step *step);
 
 /* The rank that has the piece's moments. */

@@ -20,9 +20,11 @@ void learner_lay_out(struct evaluator *e, struct arena *arena) {
     for (int i = 0; i < l->partial_count; i++) l->gradients[i] = arena_reals(arena, total);
     l->masters = arena_reals(arena, total);
     l->finite = arena_take(arena, (size_t)e->net.parameters.count * sizeof *l->finite);
+    l->step = arena_take(arena, sizeof *l->step);
     if (e->net.config.eval_ttt_optimizer != TTT_ADAMW) return;
     l->first = arena_reals(arena, total);
     l->second = arena_reals(arena, total);
+    l->adam = arena_take(arena, sizeof *l->adam);
 }
 
 void learner_start(struct evaluator *e, const real *masters) {
@@ -70,19 +72,23 @@ static void find_gradient(struct evaluator *e, size_t chunk) {
 static void update_tensor(void *context, int tensor, struct lane *lane) {
     const struct evaluator *e = context;
     const struct learner *l = &e->learner;
-    const struct config *c = &e->net.config;
     const struct tensor *t = &e->net.parameters.tensors[tensor];
-    const bool sgd = c->eval_ttt_optimizer == TTT_SGD;
-    e->net.ops->muon_apply(lane, l->masters + t->offset, l->gradients[0] + t->offset, t->count, c->eval_ttt_rate,
-                           c->eval_ttt_decay, sgd ? 1 : 0);
+    const bool sgd = e->net.config.eval_ttt_optimizer == TTT_SGD;
+    e->net.ops->muon_apply(lane, l->masters + t->offset, l->gradients[0] + t->offset, t->count, l->step, sgd ? 1 : 0);
     if (sgd) return;
-    struct adam_settings settings = {.rate = c->eval_ttt_rate,
-                                     .beta1 = c->optim_adam_beta1,
-                                     .beta2 = c->optim_adam_beta2,
-                                     .epsilon = c->optim_adam_epsilon,
-                                     .step = l->updates};
     e->net.ops->adam_step(lane, l->masters + t->offset, l->first + t->offset, l->second + t->offset,
-                          l->gradients[0] + t->offset, t->count, &settings);
+                          l->gradients[0] + t->offset, t->count, l->adam);
+}
+
+static void upload_settings(const struct evaluator *e) {
+    const struct config *c = &e->net.config;
+    const struct learner *l = &e->learner;
+    struct muon_settings step = muon_settings_of(0, c->eval_ttt_rate, c->eval_ttt_decay);
+    e->net.ops->upload(e->lanes, l->step, &step, sizeof step);
+    if (!l->adam) return;
+    struct adam_settings adam =
+        adam_settings_at(c->eval_ttt_rate, c->optim_adam_beta1, c->optim_adam_beta2, c->optim_adam_epsilon, l->updates);
+    e->net.ops->upload(e->lanes, l->adam, &adam, sizeof adam);
 }
 
 status learner_update(struct evaluator *e, size_t chunk, evaluation_progress progress, void *context) {
@@ -93,6 +99,7 @@ status learner_update(struct evaluator *e, size_t chunk, evaluation_progress pro
                               e->windows.count);
         find_gradient(e, chunk);
         e->learner.updates++;
+        upload_settings(e);
         e->net.ops->for_each(e->lanes, e->lane_count, e->net.parameters.count, update_tensor, e);
         network_effective(&e->net, e->lanes, e->lane_count, e->effective, e->learner.masters, VIEW_MASTER);
     }

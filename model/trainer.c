@@ -93,6 +93,7 @@ static void lay_out(struct trainer *t, struct arena *arena) {
     t->targets = t->ids ? t->ids + batch_tokens(t) : NULL;
     for (int i = 0; i < t->workspace_count; i++) t->nll[i] = arena_take(arena, slice_tokens(t) * sizeof(double));
     t->verdict = verdict_in(arena_take(arena, verdict_bytes(t)));
+    t->settings = arena_take(arena, sizeof *t->settings);
 }
 
 /* What creation will ask for. */
@@ -243,7 +244,13 @@ void trainer_destroy(struct trainer *t) {
 
 /* --- the step ---------------------------------------------------------------------------------------------------- */
 
-static status apply_gradients(struct trainer *t, double multiplier) {
+static void follow_average(struct trainer *t) {
+    average_follow(&t->average, &t->config, t->ops, t->lanes, t->lane_count, t->weights, t->net.parameters.total);
+}
+
+/* Whatever changes from step to step is in t->settings, so that a device may record it. */
+static void run_update(void *context) {
+    struct trainer *t = context;
     struct optimizer_step step = {.lanes = t->lanes,
                                   .lane_count = t->lane_count,
                                   .weights = t->weights,
@@ -251,12 +258,19 @@ static status apply_gradients(struct trainer *t, double multiplier) {
                                   .second = t->second,
                                   .gradients = t->gradients[0],
                                   .update = t->gradients[1], /* free again once the tree is added up */
-                                  .step = t->steps_done,
-                                  .multiplier = multiplier};
+                                  .settings = t->settings};
     optimizer_apply(&t->optimizer, &step);
+    if (t->comm->size == 1) follow_average(t);
+}
+
+static status apply_gradients(struct trainer *t, double multiplier) {
+    struct update_settings settings = optimizer_settings(&t->config, t->steps_done, multiplier);
+    t->ops->upload(t->lanes, t->settings, &settings, sizeof settings);
+    t->ops->replay(t->lanes, recorded_key(t, RECORDED_UPDATE, false, false), run_update, t);
     TRY(ranks_share_weights(t));
-    average_update(&t->average, &t->config, t->ops, t->lanes, t->lane_count, t->weights, t->net.parameters.total,
-                   t->steps_done, multiplier);
+    if (t->comm->size > 1) follow_average(t); /* of all weights, which came just now */
+    average_snapshot(&t->average, &t->config, t->ops, t->lanes, t->lane_count, t->weights, t->net.parameters.total,
+                     t->steps_done, multiplier);
     return NULL;
 }
 

@@ -67,7 +67,8 @@ static void clip(const struct trainer *t) {
 }
 
 /* From the sum of the effective weights' gradients to what the optimiser reads, in gradients[0]. */
-static void finish_gradients(const struct pass *pass) {
+static void finish_gradients(void *context) {
+    const struct pass *pass = context;
     struct trainer *t = pass->trainer;
     if (weights_seen(pass) != t->weights)
         network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
@@ -89,11 +90,11 @@ static void run_pass(void *context) {
 }
 
 /* The tree's upper levels. */
-static status add_over_ranks(const struct pass *pass) {
+static status add_over_ranks(struct pass *pass) {
     struct trainer *t = pass->trainer;
     if (t->comm->size == 1) return NULL;
     TRY(comm_add_tree(t->comm, t->lanes, t->gradients[0], t->gradients[1], t->net.parameters.total, t->verdict.finite));
-    finish_gradients(pass);
+    t->ops->replay(t->lanes, recorded_key(t, RECORDED_FINISH, false, pass->qat), finish_gradients, pass);
     return NULL;
 }
 
@@ -148,7 +149,7 @@ status trainer_gradients(struct trainer *t, bool repeats_on, bool qat, double *l
     struct pass pass = {.trainer = t, .repeats_on = repeats_on, .qat = qat};
     fill_batch(t, t->steps_done);
     t->ops->upload(t->lanes, t->ids, t->batch, 2 * batch_tokens(t) * sizeof *t->batch);
-    t->ops->replay(t->lanes, t->number << 2 | (uint64_t)pass.repeats_on << 1 | (uint64_t)pass.qat, run_pass, &pass);
+    t->ops->replay(t->lanes, recorded_key(t, RECORDED_PASS, repeats_on, qat), run_pass, &pass);
     if (t->ops->device_memory && t->steps_done + 1 < t->config.train_steps)
         fill_batch(t, t->steps_done + 1); /* while the device is at work */
     TRY(add_over_ranks(&pass));

@@ -3,7 +3,8 @@
  *
  * One arena of the backend's memory, in this order:
  *   weights | first moments | second moments | average | effective | 8 gradients | scratch of the lanes | batch |
- * verdict and one of the host's: lanes | batch | verdict | losses */
+ * verdict | settings of the update
+ * and one of the host's: lanes | batch | verdict | losses */
 #pragma once
 #include "kernels/arena.h"
 #include "kernels/comm/comm.h"
@@ -41,6 +42,7 @@ struct trainer {
     int32_t *ids, *targets;        /* (batch tokens) one after the other */
     double *nll[MICRO_SHARDS];     /* [lane index] (slice tokens) */
     struct verdict verdict;
+    struct update_settings *settings;
 
     struct arena host;
     struct lane *lanes;        /* (lane_count) */
@@ -54,6 +56,15 @@ struct trainer {
     double *losses; /* (loss_capacity) */
     size_t loss_capacity;
 };
+
+/* The parts of a step that a device records, each for itself: between them the host waits for other ranks, and judges
+ * what came out before the weights change. */
+enum recorded_part { RECORDED_PASS, RECORDED_FINISH, RECORDED_UPDATE };
+
+/* For replay; a pass is recorded anew when repeats or QAT begin. */
+static inline uint64_t recorded_key(const struct trainer *t, enum recorded_part part, bool repeats_on, bool qat) {
+    return t->number << 4 | (uint64_t)part << 2 | (uint64_t)repeats_on << 1 | (uint64_t)qat;
+}
 
 static inline size_t batch_tokens(const struct trainer *t) { return (size_t)t->config.train_batch_tokens; }
 

@@ -5,12 +5,9 @@
 void cpu_adam_step(struct lane *lane, real *w, real *m, real *v, const real *g, size_t count,
                    const struct adam_settings *settings) {
     (void)lane;
-    const double correction1 = 1 - pow(settings->beta1, (double)settings->step);
-    const double correction2 = 1 - pow(settings->beta2, (double)settings->step);
-    const real beta1 = (real)settings->beta1, new1 = (real)(1 - settings->beta1);
-    const real beta2 = (real)settings->beta2, new2 = (real)(1 - settings->beta2);
-    const real rate = (real)(settings->rate / correction1), epsilon = (real)settings->epsilon;
-    const real root = (real)(1 / sqrt(correction2));
+    const real beta1 = (real)settings->beta1, new1 = (real)settings->new1;
+    const real beta2 = (real)settings->beta2, new2 = (real)settings->new2;
+    const real rate = (real)settings->rate, root = (real)settings->root, epsilon = (real)settings->epsilon;
 #pragma omp simd
     for (size_t i = 0; i < count; i++) {
         real first = beta1 * m[i] + new1 * g[i], second = beta2 * v[i] + new2 * g[i] * g[i];

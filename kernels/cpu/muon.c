@@ -15,9 +15,10 @@
 static const double NORM_EPSILON = 1e-7;
 static const double COEFFICIENT_A = 3.4445, COEFFICIENT_B = -4.7750, COEFFICIENT_C = 2.0315;
 
-void cpu_muon_momentum(struct lane *lane, real *update, real *momentum, const real *g, size_t count, double beta) {
+void cpu_muon_momentum(struct lane *lane, real *update, real *momentum, const real *g, size_t count,
+                       const struct muon_settings *settings) {
     (void)lane;
-    const real keep = (real)beta;
+    const real keep = (real)settings->momentum;
 #pragma omp simd
     for (size_t i = 0; i < count; i++) {
         real m = keep * momentum[i] + g[i];
@@ -92,10 +93,10 @@ void cpu_newton_schulz(struct lane *lane, real *const *x, size_t batch, size_t r
     for (size_t i = 0; i < batch; i++) newton_schulz(lane, x[i], rows, cols, steps);
 }
 
-void cpu_muon_apply(struct lane *lane, real *w, const real *update, size_t count, double rate, double decay,
+void cpu_muon_apply(struct lane *lane, real *w, const real *update, size_t count, const struct muon_settings *settings,
                     double scale) {
     (void)lane;
-    const real keep = (real)(1 - rate * decay), step = (real)(rate * scale);
+    const real keep = (real)settings->keep, step = (real)(settings->rate * scale);
 #pragma omp simd
     for (size_t i = 0; i < count; i++) w[i] = w[i] * keep - step * update[i];
 }

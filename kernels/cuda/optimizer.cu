@@ -12,8 +12,11 @@ static const double NORM_EPSILON = 1e-7;
 struct adam {
     float *w, *m, *v;
     const float *g;
-    float beta1, new1, beta2, new2, rate, epsilon, root;
+    const adam_settings *settings;
     template <int N> __device__ void run(size_t at) const {
+        const float beta1 = (float)settings->beta1, new1 = (float)settings->new1;
+        const float beta2 = (float)settings->beta2, new2 = (float)settings->new2;
+        const float rate = (float)settings->rate, root = (float)settings->root, epsilon = (float)settings->epsilon;
         pack<N> weight = load<N>(w + at), first = load<N>(m + at), second = load<N>(v + at), d = load<N>(g + at);
         for (int i = 0; i < N; i++) {
             first.at[i] = beta1 * first.at[i] + new1 * d.at[i];
@@ -27,15 +30,8 @@ struct adam {
 };
 
 extern "C" void cuda_adam_step(struct lane *, real *w, real *m, real *v, const real *g, size_t count,
-                               const struct adam_settings *s) {
-    const double correction1 = 1 - pow(s->beta1, (double)s->step), correction2 = 1 - pow(s->beta2, (double)s->step);
-    adam work = {};
-    work.w = w, work.m = m, work.v = v, work.g = g;
-    work.beta1 = (float)s->beta1, work.new1 = (float)(1 - s->beta1);
-    work.beta2 = (float)s->beta2, work.new2 = (float)(1 - s->beta2);
-    work.rate = (float)(s->rate / correction1), work.epsilon = (float)s->epsilon;
-    work.root = (float)(1 / sqrt(correction2));
-    for_each_element<FLOATS>("adam_step", work, count, aligned(w, m, v, g));
+                               const struct adam_settings *settings) {
+    for_each_element<FLOATS>("adam_step", adam{w, m, v, g, settings}, count, aligned(w, m, v, g));
 }
 
 struct averaging {
@@ -57,8 +53,9 @@ extern "C" void cuda_moving_average(struct lane *, real *average, const real *w,
 struct nesterov {
     float *update, *momentum;
     const float *g;
-    float keep;
+    const muon_settings *settings;
     template <int N> __device__ void run(size_t at) const {
+        const float keep = (float)settings->momentum;
         pack<N> m = load<N>(momentum + at), d = load<N>(g + at);
         for (int i = 0; i < N; i++) {
             m.at[i] = keep * m.at[i] + d.at[i];
@@ -70,26 +67,27 @@ struct nesterov {
 };
 
 extern "C" void cuda_muon_momentum(struct lane *, real *update, real *momentum, const real *g, size_t count,
-                                   double beta) {
-    for_each_element<FLOATS>("muon_momentum", nesterov{update, momentum, g, (float)beta}, count,
+                                   const struct muon_settings *settings) {
+    for_each_element<FLOATS>("muon_momentum", nesterov{update, momentum, g, settings}, count,
                              aligned(update, momentum, g));
 }
 
 struct decayed_step {
     float *w;
     const float *update;
-    float keep, step;
+    const muon_settings *settings;
+    double scale;
     template <int N> __device__ void run(size_t at) const {
+        const float keep = (float)settings->keep, step = (float)(settings->rate * scale);
         pack<N> x = load<N>(w + at), u = load<N>(update + at);
         for (int i = 0; i < N; i++) x.at[i] = x.at[i] * keep - step * u.at[i];
         store<N>(w + at, x);
     }
 };
 
-extern "C" void cuda_muon_apply(struct lane *, real *w, const real *update, size_t count, double rate, double decay,
-                                double scale) {
-    for_each_element<FLOATS>("muon_apply", decayed_step{w, update, (float)(1 - rate * decay), (float)(rate * scale)},
-                             count, aligned(w, update));
+extern "C" void cuda_muon_apply(struct lane *, real *w, const real *update, size_t count,
+                                const struct muon_settings *settings, double scale) {
+    for_each_element<FLOATS>("muon_apply", decayed_step{w, update, settings, scale}, count, aligned(w, update));
 }
 
 /* A warp a row; its second reading comes from the cache. */

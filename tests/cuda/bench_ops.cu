@@ -94,6 +94,7 @@ template <typename T> static T *zeros(size_t count) {
     std::vector<T> x(PATTERN);
     return static_cast<T *>(device_memory(count * sizeof(T), x.data(), x.size() * sizeof(T)));
 }
+template <typename T> static T *uploaded(const T &x) { return static_cast<T *>(device_memory(sizeof x, &x, sizeof x)); }
 
 static void take_scratch(size_t bytes) {
     if (bytes <= lane.scratch_bytes) return;
@@ -375,15 +376,16 @@ static void optimiser_rows() {
     real *parts[MATRICES], *w = reals(n), *g = reals(n), *m = reals(n), *v = zeros<real>(n);
     for (real *&part : parts) part = reals(n);
     int32_t *finite = zeros<int32_t>(1);
-    adam_settings settings = {1e-3, 0.9, 0.95, 1e-8, 10};
+    adam_settings *adam = uploaded(adam_settings_at(1e-3, 0.9, 0.95, 1e-8, 10));
+    muon_settings *muon = uploaded(muon_settings_of(0.9, 1e-3, 0.1));
     row("add_tree, 8 parts", ((int)MATRICES + 1) * bytes, 0, [&] { ops->add_tree(&lane, parts, MATRICES, n, finite); });
     row("clip_by_norm", bytes, 0, [&] { ops->clip_by_norm(&lane, g, n, 1e9); });
-    row("adam_step", 7 * bytes, 0, [&] { ops->adam_step(&lane, w, m, v, g, n, &settings); });
-    row("muon_momentum", 4 * bytes, 0, [&] { ops->muon_momentum(&lane, w, m, g, n, 0.9); });
+    row("adam_step", 7 * bytes, 0, [&] { ops->adam_step(&lane, w, m, v, g, n, adam); });
+    row("muon_momentum", 4 * bytes, 0, [&] { ops->muon_momentum(&lane, w, m, g, n, muon); });
     row("normalize_rows", 2 * bytes, 0, [&] { ops->normalize_rows(&lane, g, rows, cols); });
     row("newton_schulz, 8 matrices", 2.0 * bytes * (int)MATRICES, schulz * (int)MATRICES,
         [&] { ops->newton_schulz(&lane, parts, MATRICES, rows, cols, 5); });
-    row("muon_apply", 3 * bytes, 0, [&] { ops->muon_apply(&lane, w, g, n, 1e-3, 0.1, 1); });
+    row("muon_apply", 3 * bytes, 0, [&] { ops->muon_apply(&lane, w, g, n, muon, 1); });
     row("moving_average", 3 * bytes, 0, [&] { ops->moving_average(&lane, m, w, n, 0.99); });
     row("ternarize", 2 * bytes, 0, [&] { ops->ternarize(&lane, m, w, n); });
     row("ternarize_backward", 4 * bytes, 0, [&] { ops->ternarize_backward(&lane, g, w, m, n); });

@@ -125,14 +125,15 @@ static void long_gradients_are_cut_and_short_ones_left_alone(void **state) {
 static void check_adam(size_t count) {
     struct device_case c;
     case_begin(&c, 0);
-    const struct adam_settings settings = {.rate = 0.02, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .step = 3};
+    const struct adam_settings settings = adam_settings_at(0.02, 0.9, 0.95, 1e-8, 3);
     real *w = random_reals("w", count, 1), *m = random_reals("m", count, 1), *v = random_reals("v", count, 1);
     real *g = random_reals("g", count, 1);
     for (size_t i = 0; i < count; i++) v[i] = (float)(v[i] * v[i]);
     real *device_w = device_reals(&c, w, count), *device_m = device_reals(&c, m, count);
     real *device_v = device_reals(&c, v, count);
     cpu_adam_step(&host_lane, w, m, v, g, count, &settings);
-    cuda_adam_step(&c.lane, device_w, device_m, device_v, device_reals(&c, g, count), count, &settings);
+    cuda_adam_step(&c.lane, device_w, device_m, device_v, device_reals(&c, g, count), count,
+                   device_copy(&c, &settings, sizeof settings));
     assert_close("w", host_reals(&c, device_w, count), w, count, TOLERANCE);
     assert_close("m", host_reals(&c, device_m, count), m, count, TOLERANCE);
     assert_close("v", host_reals(&c, device_v, count), v, count, TOLERANCE);
@@ -148,10 +149,12 @@ static void check_muon(size_t count) {
     real *update = malloc(count * sizeof *update);
     real *device_momentum = device_reals(&c, momentum, count), *device_update = device_poisoned_reals(&c, count);
     real *device_w = device_reals(&c, w, count), *device_average = device_reals(&c, average, count);
-    cpu_muon_momentum(&host_lane, update, momentum, g, count, 0.95);
-    cuda_muon_momentum(&c.lane, device_update, device_momentum, device_reals(&c, g, count), count, 0.95);
-    cpu_muon_apply(&host_lane, w, update, count, 0.025, 0.04, 1.2);
-    cuda_muon_apply(&c.lane, device_w, device_update, count, 0.025, 0.04, 1.2);
+    const struct muon_settings settings = muon_settings_of(0.95, 0.025, 0.04);
+    const struct muon_settings *device_settings = device_copy(&c, &settings, sizeof settings);
+    cpu_muon_momentum(&host_lane, update, momentum, g, count, &settings);
+    cuda_muon_momentum(&c.lane, device_update, device_momentum, device_reals(&c, g, count), count, device_settings);
+    cpu_muon_apply(&host_lane, w, update, count, &settings, 1.2);
+    cuda_muon_apply(&c.lane, device_w, device_update, count, device_settings, 1.2);
     cpu_moving_average(&host_lane, average, w, count, 0.997);
     cuda_moving_average(&c.lane, device_average, device_w, count, 0.997);
     assert_close("momentum", host_reals(&c, device_momentum, count), momentum, count, TOLERANCE);

@@ -13,7 +13,7 @@ static void adam_follows_its_formula_over_several_steps(void **state) {
     normals(w, COUNT, "w", 1);
     for (size_t i = 0; i < COUNT; i++) x[i] = (double)w[i];
     for (int step = 1; step <= 5; step++) {
-        const struct adam_settings settings = {0.02, 0.9, 0.95, 1e-8, step};
+        const struct adam_settings settings = adam_settings_at(0.02, 0.9, 0.95, 1e-8, step);
         normals(g, COUNT, step % 2 ? "odd g" : "even g", 0.1);
         cpu_adam_step(NULL, w, m, v, g, COUNT, &settings);
         for (size_t i = 0; i < COUNT; i++) {
@@ -33,7 +33,7 @@ static void adam_with_no_gradient_yet_stays_where_it_is(void **state) {
     (void)state;
     real w[3] = {1, 2, 3}, m[3] = {0}, v[3] = {0};
     const real g[3] = {0};
-    const struct adam_settings settings = {0.02, 0.9, 0.95, 1e-8, 1};
+    const struct adam_settings settings = adam_settings_at(0.02, 0.9, 0.95, 1e-8, 1);
     cpu_adam_step(NULL, w, m, v, g, 3, &settings);
     for (int i = 0; i < 3; i++) assert_true(w[i] == (real)(i + 1));
 }
@@ -48,7 +48,8 @@ static void muon_momentum_looks_ahead_by_nesterov(void **state) {
         m[i] = 0.85 * (double)momentum[i] + (double)g[i];
         u[i] = (double)g[i] + 0.85 * m[i];
     }
-    cpu_muon_momentum(NULL, update, momentum, g, COUNT, 0.85);
+    const struct muon_settings settings = muon_settings_of(0.85, 0, 0);
+    cpu_muon_momentum(NULL, update, momentum, g, COUNT, &settings);
     assert_near("momentum", momentum, m, COUNT, 10 * ROUNDING);
     assert_near("update", update, u, COUNT, 10 * ROUNDING);
 }
@@ -60,7 +61,8 @@ static void muon_decays_weights_apart_from_the_update(void **state) {
     normals(w, COUNT, "w", 1);
     normals(update, COUNT, "update", 1);
     for (size_t i = 0; i < COUNT; i++) x[i] = (double)w[i] * (1 - 0.5 * 0.04) - 0.5 * 1.7 * (double)update[i];
-    cpu_muon_apply(NULL, w, update, COUNT, 0.5, 0.04, 1.7);
+    const struct muon_settings settings = muon_settings_of(0, 0.5, 0.04);
+    cpu_muon_apply(NULL, w, update, COUNT, &settings, 1.7);
     assert_near("w", w, x, COUNT, 10 * ROUNDING);
 }
 

@@ -49,7 +49,7 @@ static void adam_setup(struct op_run *run, const struct op_case *row) {
 }
 static void adam_forward(struct op_run *run) {
     const struct sizes *s = run->state;
-    const struct adam_settings settings = {.rate = 0.02, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .step = 3};
+    const struct adam_settings settings = adam_settings_at(0.02, 0.9, 0.95, 1e-8, 3);
     for (int k = 0; k < 3; k++) start_from_input(run, k);
     cpu_adam_step(&run->lane, out(run, 0), out(run, 1), out(run, 2), in(run, 3), s->n[0] * s->n[1], &settings);
 }
@@ -65,8 +65,9 @@ static void update_setup(struct op_run *run, const struct op_case *row) {
 }
 static void muon_apply_forward(struct op_run *run) {
     const struct sizes *s = run->state;
+    const struct muon_settings settings = muon_settings_of(0, 0.025, 0.04);
     start_from_input(run, 0);
-    cpu_muon_apply(&run->lane, out(run, 0), in(run, 1), s->n[0] * s->n[1], 0.025, 0.04, 1.2);
+    cpu_muon_apply(&run->lane, out(run, 0), in(run, 1), s->n[0] * s->n[1], &settings, 1.2);
 }
 static void moving_average_forward(struct op_run *run) {
     const struct sizes *s = run->state;
@@ -85,8 +86,9 @@ static void muon_momentum_setup(struct op_run *run, const struct op_case *row) {
 }
 static void muon_momentum_forward(struct op_run *run) {
     const struct sizes *s = run->state;
+    const struct muon_settings settings = muon_settings_of(0.95, 0, 0);
     start_from_input(run, 0);
-    cpu_muon_momentum(&run->lane, out(run, 1), out(run, 0), in(run, 1), s->n[0] * s->n[1], 0.95);
+    cpu_muon_momentum(&run->lane, out(run, 1), out(run, 0), in(run, 1), s->n[0] * s->n[1], &settings);
 }
 
 static void matrix_setup(struct op_run *run, const struct op_case *row) {

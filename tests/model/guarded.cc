@@ -66,7 +66,8 @@ template <typename T> void check(const char *op, T argument) {
         const void *held[sizeof(base) / sizeof(void *)];
         std::memcpy(held, argument, sizeof held);
         for (const void *address : held) must_be_guarded(op, address);
-    } else if constexpr (std::is_arithmetic_v<base> || std::is_void_v<base>) {
+    } else if constexpr (std::is_arithmetic_v<base> || std::is_void_v<base> || std::is_same_v<base, adam_settings> ||
+                         std::is_same_v<base, muon_settings>) {
         must_be_guarded(op, argument);
     }
 }

@@ -236,14 +236,14 @@ static void counted_adam(struct lane *lane, real *w, real *m, real *v, const rea
     cpu_adam_step(lane, w, m, v, g, count, settings);
 }
 static void counted_momentum(struct lane *lane, real *update, real *momentum, const real *g, size_t count,
-                             double beta) {
+                             const struct muon_settings *settings) {
     calls.momentum++;
-    cpu_muon_momentum(lane, update, momentum, g, count, beta);
+    cpu_muon_momentum(lane, update, momentum, g, count, settings);
 }
-static void counted_apply(struct lane *lane, real *w, const real *update, size_t count, double rate, double decay,
-                          double scale) {
+static void counted_apply(struct lane *lane, real *w, const real *update, size_t count,
+                          const struct muon_settings *settings, double scale) {
     calls.apply++;
-    cpu_muon_apply(lane, w, update, count, rate, decay, scale);
+    cpu_muon_apply(lane, w, update, count, settings, scale);
 }
 
 /* A CPU that counts its calls and takes so many matrices at once. */

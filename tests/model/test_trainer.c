@@ -253,6 +253,107 @@ static void a_gradient_that_is_not_finite_stops_before_the_weights_change(void *
     trainer_destroy(trainer);
 }
 
+/* --- what a device may record ---------------------------------------------------------------------------------------
+ */
+
+/* What is called under each key; it must be called with the same arguments each time. */
+static struct recording {
+    uint64_t key, calls, arguments; /* arguments: a hash */
+    int times;
+} recordings[8], *open_recording;
+static int calls_outside;
+
+static void note_call(const void *to, const void *from, size_t count) {
+    const uint64_t words[] = {(uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)from, count};
+    if (!open_recording) {
+        calls_outside++;
+        return;
+    }
+    open_recording->calls++;
+    for (int i = 0; i < 3; i++) open_recording->arguments = (open_recording->arguments ^ words[i]) * 0x100000001b3u;
+}
+
+static void noted_tree(struct lane *lane, real *const *parts, int count, size_t size, int32_t *finite) {
+    note_call(parts[0], finite, size);
+    cpu_add_tree(lane, parts, count, size, finite);
+}
+static void noted_adam(struct lane *lane, real *w, real *m, real *v, const real *g, size_t count,
+                       const struct adam_settings *settings) {
+    note_call(w, settings, count);
+    cpu_adam_step(lane, w, m, v, g, count, settings);
+}
+static void noted_momentum(struct lane *lane, real *update, real *momentum, const real *g, size_t count,
+                           const struct muon_settings *settings) {
+    note_call(update, settings, count);
+    cpu_muon_momentum(lane, update, momentum, g, count, settings);
+}
+static void noted_apply(struct lane *lane, real *w, const real *update, size_t count,
+                        const struct muon_settings *settings, double scale) {
+    note_call(w, settings, count);
+    cpu_muon_apply(lane, w, update, count, settings, scale);
+}
+static void noted_average(struct lane *lane, real *average, const real *w, size_t count, double decay) {
+    note_call(average, w, count);
+    cpu_moving_average(lane, average, w, count, decay);
+}
+
+static void recorded_replay(struct lane *lane, uint64_t key, void (*work)(void *), void *context) {
+    (void)lane;
+    struct recording *r = recordings;
+    while (r->times && r->key != key) r++;
+    const struct recording before = *r;
+    *r = (struct recording){.key = key, .times = before.times + 1};
+    open_recording = r;
+    work(context);
+    open_recording = NULL;
+    if (before.times) assert_true(r->calls == before.calls && r->arguments == before.arguments);
+}
+
+static struct trainer *recorded_trainer(const char *settings) {
+    static struct backend ops;
+    struct trainer *trainer;
+    struct config config = toy_config(settings);
+    ops = *toy_backend(1);
+    ops.replay = recorded_replay;
+    ops.add_tree = noted_tree;
+    ops.adam_step = noted_adam;
+    ops.muon_momentum = noted_momentum;
+    ops.muon_apply = noted_apply;
+    ops.moving_average = noted_average;
+    memset(recordings, 0, sizeof recordings);
+    calls_outside = 0;
+    assert_good(trainer_create(&trainer, &config, &ops, toy_dataset(), 42));
+    return trainer;
+}
+
+/* Passes: plain, with repeats from step 5, with QAT too from step 10 on; and the update. */
+static void a_step_is_a_pass_and_an_update_that_are_the_same_until_the_schedule_changes(void **state) {
+    (void)state;
+    struct trainer *trainer = recorded_trainer(BUSY);
+    int times[4] = {0}, passes = 0, updates = 0;
+    run(trainer, 12);
+    for (int i = 0; i < 4; i++) times[i] = recordings[i].times;
+    for (int i = 0; i < 4; i++) *(times[i] == 12 ? &updates : &passes) += times[i];
+    assert_int_equal(updates, 12);
+    assert_int_equal(passes, 12);
+    assert_true(times[3] > 0 && recordings[4].times == 0);
+    assert_int_equal(calls_outside, 0);
+    trainer_destroy(trainer);
+}
+
+/* The weights of SWA are not those of every step. */
+static void a_snapshot_is_taken_outside_what_is_recorded(void **state) {
+    (void)state;
+    struct trainer *trainer = recorded_trainer("train.ema=0 train.steps=50 train.warmdown=500 train.batch_tokens=128 "
+                                               "model.layers=1 attention.layers= model.dim=16");
+    run(trainer, 49);
+    assert_int_equal(calls_outside, 0);
+    run(trainer, 1);
+    assert_true(calls_outside > 0);
+    assert_int_equal(trainer->average.included, 1);
+    trainer_destroy(trainer);
+}
+
 static void a_tokenizer_of_another_size_is_refused(void **state) {
     (void)state;
     struct trainer *trainer;
@@ -330,6 +431,8 @@ int main(void) {
         cmocka_unit_test(a_loss_that_is_not_finite_stops_before_the_weights_change),
         cmocka_unit_test(the_announced_memory_is_what_is_taken),
         cmocka_unit_test(a_gradient_that_is_not_finite_stops_before_the_weights_change),
+        cmocka_unit_test(a_step_is_a_pass_and_an_update_that_are_the_same_until_the_schedule_changes),
+        cmocka_unit_test(a_snapshot_is_taken_outside_what_is_recorded),
         cmocka_unit_test(a_tokenizer_of_another_size_is_refused),
         cmocka_unit_test(a_text_shorter_than_a_window_is_refused),
         cmocka_unit_test(a_run_by_the_clock_ends_by_the_clock),

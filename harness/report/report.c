@@ -30,7 +30,7 @@ static const char *const templates[] = {"document.tex", "style.gp",  "difference
 struct build {
     const struct report_request *request;
     struct analysis analysis;
-    char slug[128];
+    char slug[256]; /* what its files are called */
     struct scratch scratch;
     const char *folder;    /* of the scratch: where it is made */
     char final[PATH_SIZE]; /* where its folder goes */
@@ -360,7 +360,7 @@ static status check_replaceable(const char *folder) {
 
 static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
     static const char *const leftovers[] = {"document.aux", "document.out", "latex.out"};
-    char path[PATH_SIZE], name[160];
+    char path[PATH_SIZE], name[sizeof b->slug + 8];
     for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
         TRY(join(path, b->folder, leftovers[i]));
         remove(path);
@@ -383,12 +383,9 @@ static status keep_failed(const struct build *b, status failure) {
 }
 
 static void name_slug(struct build *b) {
-    const struct results *r = b->request->results;
-    struct text slug = {0}, name = {0};
-    text_add(&name, "%s%s%s", r->suite, *r->scale ? "-" : "", r->scale);
-    text_slug(&slug, text_of(&name));
-    snprintf(b->slug, sizeof b->slug, "%s", text_of(&slug));
-    text_free(&slug);
+    struct text name = {0};
+    text_file_name(&name, b->request->results->suite, b->request->results->scale);
+    snprintf(b->slug, sizeof b->slug, "%s", text_of(&name));
     text_free(&name);
 }
 

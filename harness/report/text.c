@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/files.h"
+
 void text_free(struct text *t) {
     free(t->data);
     *t = (struct text){0};
@@ -249,6 +251,34 @@ void text_slug(struct text *t, const char *utf8) {
         text_bytes(t, kept ? utf8 : first ? "_" : "-", 1);
     }
     if (t->size == start) append(t, "suite");
+}
+
+/* What a report's own files end in: a folder of that name would be taken for another report's. */
+static bool ends_as_a_file(const char *name) {
+    static const char *const endings[] = {".pdf", ".failed"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        size_t ending = strlen(endings[i]);
+        if (length >= ending && strcmp(name + length - ending, endings[i]) == 0) return true;
+    }
+    return false;
+}
+
+void text_file_name(struct text *t, const char *suite, const char *scale) {
+    enum { DIGITS = 8 };
+    struct text name = {0}, slug = {0};
+    text_add(&name, "%s%s%s", suite, *scale ? "@" : "", scale);
+    text_slug(&slug, suite);
+    if (*scale) append(&slug, "@"); /* in no slug: "a" at scale "b" is not "a-b" */
+    if (*scale) text_slug(&slug, scale);
+    append(t, text_of(&slug));
+    if (strcmp(text_of(&slug), text_of(&name)) != 0 || ends_as_a_file(text_of(&slug))) {
+        char hex[65];
+        bytes_sha256(text_of(&name), name.size, hex);
+        text_add(t, "-%.*s", DIGITS, hex);
+    }
+    text_free(&name);
+    text_free(&slug);
 }
 
 void text_number(struct text *t, double value, int decimals) {

@@ -33,6 +33,10 @@ void text_short(struct text *t, const char *utf8, size_t characters);
  * starts with neither '-' nor '.'. */
 void text_slug(struct text *t, const char *utf8);
 
+/* What the files of a suite's report, at a scale or "", are called: "demo", "demo@laptop". Where the name had to be
+ * changed for that, digits of its hash follow, so that no two suites share a file. */
+void text_file_name(struct text *t, const char *suite, const char *scale);
+
 /* Figures as plain UTF-8 ("−0.0123"); an en dash for NAN, "∞" for a number without bound. */
 void text_number(struct text *t, double value, int decimals);
 void text_integer(struct text *t, double value); /* "16,000,000" */

@@ -11,7 +11,7 @@
 enum { STEPS = 400 };
 
 static const char *const plain_variants[] = {"none", "recurrence", "no-rope", "int8"};
-const struct fixture_names plain_names = {"test data", "Invented numbers: does the report show what its results hold?",
+const struct fixture_names plain_names = {"test-data", "Invented numbers: does the report show what its results hold?",
                                           4, plain_variants};
 
 static const struct random_stream noise = {{17, 4}};

@@ -426,7 +426,7 @@ static void without_a_finished_run_there_is_no_report(void **state) {
     end_run(&results.runs[0], "failed", "no memory");
     struct report_request request = {
         .results = &results, .output_directory = in_scratch("none"), .templates = "reports"};
-    assert_fails(&request, STATUS_DATA, "'test data' has no finished run");
+    assert_fails(&request, STATUS_DATA, "'test-data' has no finished run");
     assert_false(exists(in_scratch("none")));
     results_free(&results);
 }

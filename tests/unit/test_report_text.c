@@ -45,6 +45,33 @@ static void gnuplot_and_csv_quote_what_needs_it(void **state) {
     assert_written(text_slug, "", "suite");
 }
 
+static void assert_file(const char *suite, const char *scale, const char *expected) {
+    struct text t = {0};
+    text_file_name(&t, suite, scale);
+    assert_string_equal(text_of(&t), expected);
+    text_free(&t);
+}
+
+static void no_two_suites_share_a_file(void **state) {
+    (void)state;
+    char first[400], second[400];
+    struct text one = {0}, other = {0};
+    assert_file("a-b", "", "a-b");
+    assert_file("a", "b", "a@b");
+    assert_file("a b", "", "a-b-c8687a08");
+    assert_file("a@b", "", "a-b-7508d8b5");
+    assert_file("demo.pdf", "", "demo.pdf-16271259"); /* demo's report is a file of that name */
+    memset(first, 'x', sizeof first);
+    memset(second, 'x', sizeof second);
+    first[300] = second[299] = '\0';
+    text_file_name(&one, first, second);
+    text_file_name(&other, second, first);
+    assert_string_not_equal(text_of(&one), text_of(&other));
+    assert_true(one.size < 200); /* file systems take 255, with what is added to it */
+    text_free(&one);
+    text_free(&other);
+}
+
 static void assert_number(double value, int decimals, const char *expected) {
     struct text t = {0};
     text_number(&t, value, decimals);
@@ -88,6 +115,7 @@ int main(void) {
         cmocka_unit_test(latex_sees_no_command_in_foreign_text),
         cmocka_unit_test(long_words_may_break_and_numbers_may_not),
         cmocka_unit_test(gnuplot_and_csv_quote_what_needs_it),
+        cmocka_unit_test(no_two_suites_share_a_file),
         cmocka_unit_test(numbers_have_a_true_minus_and_no_negative_zero),
         cmocka_unit_test(long_names_lose_their_middle),
         cmocka_unit_test(numbers_in_steps_are_shortened),

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "harness/report/complaint.h"
 #include "harness/report/figure_data.h"
 #include "harness/report/program.h"
 
@@ -290,14 +292,45 @@ static status start_drawing(struct drawing *d, const char *folder) {
     return program_start(argv, "gnuplot-nox", folder, log, &d->gnuplot);
 }
 
-static status end_drawing(const struct drawing *d, const char *folder) {
+/* Whether a file ends with these bytes, but for line ends. */
+static bool ends_with(const char *path, const char *end) {
+    char tail[64] = "";
+    FILE *file = fopen(path, "rb");
+    if (!file) return false;
+    size_t n = fseek(file, -(long)(sizeof tail - 1), SEEK_END) == 0 ? fread(tail, 1, sizeof tail - 1, file) : 0;
+    fclose(file);
+    while (n && (tail[n - 1] == '\n' || tail[n - 1] == '\r')) n--;
+    size_t length = strlen(end);
+    return n >= length && memcmp(tail + n - length, end, length) == 0;
+}
+
+/* On a full disk gnuplot leaves half a figure, and ends as if it had drawn it. What a template does not draw is not
+ * missed. */
+static status check_drawn(const struct drawing *d, const char *folder) {
+    static const struct {
+        const char *kind, *end;
+    } files[] = {{"pdf", "%%EOF"}, {"png", "IEND\xAE\x42\x60\x82"}, {"svg", "</svg>"}};
     char path[8192];
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s.%s", folder, d->name, files[i].kind);
+        if (access(path, F_OK) != 0 || ends_with(path, files[i].end)) continue;
+        TRY(complaint_no_room(folder));
+        return status_new(STATUS_SYSTEM, "figure %s: gnuplot left no whole %s.%s", d->name, d->name, files[i].kind);
+    }
+    return NULL;
+}
+
+static status end_drawing(const struct drawing *d, const char *folder) {
+    char path[8192], last[512], who[64];
     int code;
     TRY(program_wait(d->gnuplot, &code));
-    if (code)
-        return status_new(STATUS_SYSTEM, "figure %s: gnuplot failed with status %d; see %s.log", d->name, code,
-                          d->name);
     snprintf(path, sizeof path, "%s/%s.log", folder, d->name);
+    snprintf(who, sizeof who, "figure %s: gnuplot", d->name);
+    if (code) {
+        complaint_last(path, "gnuplot", last, sizeof last);
+        return complaint(who, code, last, folder);
+    }
+    TRY(check_drawn(d, folder));
     remove(path);
     return NULL;
 }

@@ -11,6 +11,7 @@
 
 #include "harness/report/analysis.h"
 #include "harness/report/calibration.h"
+#include "harness/report/complaint.h"
 #include "harness/report/evidence.h"
 #include "harness/report/figure_data.h"
 #include "harness/report/figures.h"
@@ -306,7 +307,9 @@ static status latex_pass(const struct build *b, bool *again) {
     TRY(program_run(argv, "texlive-latex-base", b->folder, "latex.out", &code));
     TRY(read_log(b, error, again));
     if (!code) return NULL;
-    return status_new(STATUS_SYSTEM, "LaTeX failed with status %d%s%s", code, *error ? ": " : "", error);
+    TRY(join(output, b->folder, "latex.out"));
+    if (!*error) complaint_last(output, argv[0], error, sizeof error);
+    return complaint("LaTeX", code, error, b->folder);
 }
 
 static status run_latex(const struct build *b) {

@@ -23,7 +23,7 @@
 #include "harness/report/tables.h"
 #include "harness/simulated.h"
 
-enum { PATH_SIZE = 4096, MOST_PASSES = 5 };
+enum { PATH_SIZE = 4096, FAILED_SIZE = PATH_SIZE + 16, MOST_PASSES = 5 };
 
 static const char *const templates[] = {"document.tex", "style.gp",  "differences.gp", "slopes.gp",
                                         "looks.gp",     "curves.gp", "stages.gp",      "front.gp"};
@@ -302,7 +302,7 @@ static status latex_pass(const struct build *b, bool *again) {
                                 "-cnf-line=max_print_line=1000",
                                 "document.tex",
                                 NULL};
-    char error[512];
+    char error[512], output[PATH_SIZE];
     int code;
     TRY(program_run(argv, "texlive-latex-base", b->folder, "latex.out", &code));
     TRY(read_log(b, error, again));
@@ -361,25 +361,71 @@ static status check_replaceable(const char *folder) {
     return status_new(STATUS_USAGE, "%s exists and is no report; remove it, or choose another folder with -o", folder);
 }
 
-static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
-    static const char *const leftovers[] = {"document.aux", "document.out", "latex.out"};
-    char path[PATH_SIZE], name[sizeof b->slug + 8];
-    for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
-        TRY(join(path, b->folder, leftovers[i]));
-        remove(path);
-    }
-    TRY(scratch_put(&b->scratch, b->final));
+/* Where it stays when it fails, until one succeeds. */
+static void name_failed(const struct build *b, char path[FAILED_SIZE]) {
+    snprintf(path, FAILED_SIZE, "%s.failed", b->final);
+}
+
+static status name_pdf(const struct build *b, char pdf[PATH_SIZE]) {
+    char name[sizeof b->slug + 8];
     snprintf(name, sizeof name, "%s.pdf", b->slug);
-    TRY(join(pdf, b->request->output_directory, name));
+    return join(pdf, b->request->output_directory, name);
+}
+
+/* The PDF leaves its folder last. Folder and PDF are two names, which cannot both change in one step: as long as a
+ * document.pdf lies in the folder, the PDF beside it is that of the report before. */
+static status put_pdf(const struct build *b, const char *pdf) {
+    char path[PATH_SIZE];
     TRY(join(path, b->final, "document.pdf"));
     return rename(path, pdf) == 0 ? NULL : status_errno("%s: cannot be put in place", pdf);
 }
 
+static status put_both(const struct build *b, const char *pdf) {
+    TRY(scratch_put(&b->scratch, b->final));
+    status failure = put_pdf(b, pdf);
+    if (failure) scratch_take_back(&b->scratch, b->final);
+    return failure;
+}
+
+/* The output folder is locked meanwhile: another report of this suite would take away the PDF of this one. */
+static status put_locked(const struct build *b, status (*put)(const struct build *b, const char *pdf)) {
+    char pdf[PATH_SIZE];
+    TRY(name_pdf(b, pdf));
+    int lock = folder_lock(b->request->output_directory);
+    if (lock < 0) return status_errno("%s: cannot be locked", b->request->output_directory);
+    status failure = put(b, pdf);
+    close(lock);
+    return failure;
+}
+
+static status put_pdf_left_behind(const struct build *b, const char *pdf) {
+    char path[PATH_SIZE];
+    TRY(join(path, b->final, "document.pdf"));
+    return access(path, F_OK) == 0 ? put_pdf(b, pdf) : NULL;
+}
+
+/* What a report did that was killed between its last two steps is done for it, even if this one then fails. */
+static status finish_earlier(const struct build *b) { return put_locked(b, put_pdf_left_behind); }
+
+static status put_in_place(const struct build *b, char pdf[PATH_SIZE]) {
+    static const char *const leftovers[] = {"document.aux", "document.out", "latex.out"};
+    char path[FAILED_SIZE];
+    for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
+        TRY(join(path, b->folder, leftovers[i]));
+        remove(path);
+    }
+    TRY(name_pdf(b, pdf));
+    TRY(put_locked(b, put_both));
+    name_failed(b, path);
+    folder_remove(path);
+    return NULL;
+}
+
 /* What failed stays beside the reports, with its logs. */
 static status keep_failed(const struct build *b, status failure) {
-    char kept[PATH_SIZE + 16];
+    char kept[FAILED_SIZE];
     if (status_kind(failure) == STATUS_INTERRUPTED) return failure;
-    snprintf(kept, sizeof kept, "%s.failed", b->final);
+    name_failed(b, kept);
     folder_remove(kept);
     if (rename(b->folder, kept) != 0) return failure;
     return status_context(failure, "report of '%s' (files and logs are in %s)", b->request->results->suite, kept);
@@ -397,6 +443,7 @@ static status make_report(struct build *b, char pdf[PATH_SIZE]) {
     TRY(make_folders(b->request->output_directory));
     TRY(join(b->final, b->request->output_directory, b->slug));
     TRY(check_replaceable(b->final));
+    TRY(finish_earlier(b));
     status failure = scratch_make(&b->scratch, b->request->output_directory, b->slug);
     b->folder = b->scratch.folder;
     if (!failure) failure = make_parts(b);

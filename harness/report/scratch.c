@@ -30,6 +30,8 @@ static int open_locked(const char *folder, int operation) {
     return -1;
 }
 
+int folder_lock(const char *folder) { return open_locked(folder, LOCK_EX); }
+
 static bool is_scratch(const char *name, const char *slug) {
     size_t length = strlen(slug);
     return name[0] == '.' && strncmp(name + 1, slug, length) == 0 && name[length + 1] == '.' &&
@@ -64,7 +66,7 @@ static status make(struct scratch *scratch, const char *output, const char *slug
 /* The output folder is locked meanwhile: a folder without its lock yet would look abandoned to another maker. */
 status scratch_make(struct scratch *scratch, const char *output, const char *slug) {
     *scratch = (struct scratch){.lock = -1};
-    int lock = open_locked(output, LOCK_EX);
+    int lock = folder_lock(output);
     if (lock < 0) return status_errno("%s: cannot be locked", output);
     status s = make(scratch, output, slug);
     close(lock);
@@ -73,12 +75,14 @@ status scratch_make(struct scratch *scratch, const char *output, const char *slu
 
 /* In one step where the file system can exchange two names. */
 status scratch_put(const struct scratch *scratch, const char *final) {
-    if (renameat2(AT_FDCWD, scratch->folder, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
-        folder_remove(scratch->folder);
-        return NULL;
-    }
+    if (renameat2(AT_FDCWD, scratch->folder, AT_FDCWD, final, RENAME_EXCHANGE) == 0) return NULL;
     if (errno == EINVAL) folder_remove(final);
     return rename(scratch->folder, final) == 0 ? NULL : status_errno("%s: cannot be put in place", final);
+}
+
+void scratch_take_back(const struct scratch *scratch, const char *final) {
+    if (renameat2(AT_FDCWD, scratch->folder, AT_FDCWD, final, RENAME_EXCHANGE) != 0 && errno == ENOENT)
+        rename(final, scratch->folder);
 }
 
 void scratch_end(struct scratch *scratch) {

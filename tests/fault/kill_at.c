@@ -1,5 +1,5 @@
 /* kill_at: preloaded into hinge, ends it with SIGKILL at its Nth call that changes a file, a write after half its
- * bytes.
+ * bytes. fwrite is such a call, since what it hands to the kernel passes no symbol of the library.
  *
  * HINGE_KILL_AT=N; 0: never. With HINGE_KILL_FILE=TEXT only calls on files with TEXT in their names count.
  * HINGE_KILL_LOG=FILE gets a line: what was being done to which file when it was killed, or "end" and the number of
@@ -24,7 +24,10 @@ int fdatasync(int descriptor);
 int ftruncate(int descriptor, off_t size);
 int ftruncate64(int descriptor, off64_t size);
 int rename(const char *from, const char *to);
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags);
 int unlink(const char *path);
+int remove(const char *path);
+size_t fwrite(const void *data, size_t size, size_t count, FILE *stream);
 
 static atomic_long calls;
 static long kill_at;
@@ -108,6 +111,26 @@ ON_DESCRIPTOR(int, ftruncate64, (int descriptor, off64_t size), (descriptor, siz
 int rename(const char *from, const char *to) {
     if (kill_at && due(to)) end_here("rename", to);
     return NEXT(rename)(from, to);
+}
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
+    if (kill_at && due(to)) end_here("rename", to);
+    return NEXT(renameat2)(from_folder, from, to_folder, to, flags);
+}
+
+size_t fwrite(const void *data, size_t size, size_t count, FILE *stream) {
+    char path[PATH_MAX];
+    if (stream != stdout && stream != stderr && file_of(fileno(stream), path) && due(path)) {
+        size_t half = size * count / 2;
+        if (NEXT(fwrite)(data, 1, half, stream) != half || fflush(stream) != 0) abort();
+        end_here("write", path);
+    }
+    return NEXT(fwrite)(data, size, count, stream);
+}
+
+int remove(const char *path) {
+    if (kill_at && due(path)) end_here("remove", path);
+    return NEXT(remove)(path);
 }
 
 int unlink(const char *path) {

@@ -143,27 +143,133 @@ calls_on() {
     for file in artifact.xz checkpoint weights.safetensors hinge.db-wal; do [ "${moments[$file]:-0}" -gt 0 ]; done
 }
 
-@test "SIGKILL while a report is made: the earlier report or the new one is there, whole, and no half of one" {
+# other_suite: of the same name, with other figures: its report has the same place, and nothing else in common.
+other_suite() {
+    mkdir -p "$folder/other"
+    ln -sfn "$PWD/suites/presets" "$folder/other/presets"
+    sed -e 's/^question: .*/question: Which of two reports is this?/' -e 's/{model.dim/{run.backend: simulated, model.dim/' \
+        "$folder/little.yaml" >"$folder/other/little.yaml"
+    hinge run "$folder/other/little.yaml" --db "$folder/other/hinge.db" >"$folder/log" 2>&1
+}
+
+# report WHICH FOLDER [KILL_AT]: the report of one of the two suites, killed at that call.
+report() {
+    local database=$folder/undisturbed/hinge.db suite=$folder/little.yaml
+    [ "$1" = one ] || { database=$folder/other/hinge.db suite=$folder/other/little.yaml; }
+    HINGE_KILL_AT=${3:-0} LD_PRELOAD=$PWD/build/tests/fault/kill_at.so \
+        bash -c 'exec "$@" 3>&-' - "$HINGE" report "$suite" --db "$database" -o "$2" >"$folder/log" 2>&1
+}
+
+# killed_report WHICH KILL_AT: it is really killed, in $reports; 1: it came to its end before that call.
+killed_report() {
+    local code=0
+    report "$1" "$reports" "$2" || code=$?
+    [ $code -ne 0 ] || return 1
+    [ $code -eq 137 ] || { cat "$folder/log"; exit 1; }
+    killed=$((killed + 1))
+}
+
+# which_folder, which_pdf: whose report is there, whole.
+which_folder() {
+    local which
+    for which in one two; do
+        diff -rq -x '*.log' -x '*.png' -x '*.svg' -x '*.pdf' "$folder/$which/little" "$reports/little" >/dev/null || continue
+        echo $which
+    done
+}
+which_pdf() {
+    local which
+    for which in one two; do if cmp -s "$folder/$which/little.pdf" "$reports/little.pdf"; then echo $which; fi; done
+}
+
+# both_whole: folder and PDF are each one of the two reports, the same one unless the folder has its PDF yet.
+both_whole() {
+    local of pdf
+    of=$(which_folder) pdf=$(which_pdf)
+    if [ -z "$of" ] || [ -z "$pdf" ]; then
+        echo "half a report: folder of '$of', PDF of '$pdf' after $(<"$folder/moment")"
+        return 1
+    fi
+    [ "$of" = "$pdf" ] || cmp -s "$folder/$of/little.pdf" "$reports/little/document.pdf"
+}
+
+# two_reports: each of them undisturbed, in $folder/one and $folder/two, and the first in $reports.
+two_reports() {
+    other_suite
+    reports=$folder/reports
+    report one "$folder/one"
+    report two "$folder/two"
+    if cmp -s "$folder/one/little.pdf" "$folder/two/little.pdf"; then return 1; fi
+    report one "$reports"
+    : >"$folder/moment"
+    [ "$(which_folder) $(which_pdf)" = "one one" ]
+}
+
+# refused_report: one that fails before it has made anything.
+refused_report() {
+    if "$HINGE" report "$folder/little.yaml" --db "$folder/undisturbed/hinge.db" -o "$reports" --templates "$folder/none" \
+        >"$folder/log" 2>&1 3>&-; then return 1; fi
+    grep -q "cannot read this template" "$folder/log"
+}
+
+@test "SIGKILL at each call that puts a report in place: never half a report, and the next one mends what disagrees" {
+    local killed=0 reports at=0 apart=0
+    two_reports
+    export HINGE_KILL_LOG=$folder/moment HINGE_KILL_FILE=little
+    while killed_report two $((++at)); do
+        both_whole
+        [ "$(which_folder)" = "$(which_pdf)" ] || apart=$((apart + 1))
+        refused_report
+        [ "$(which_folder)" = "$(which_pdf)" ]
+        report one "$reports"
+        [ "$(which_folder) $(which_pdf)" = "one one" ]
+        no_leftovers "$reports"
+    done
+    note "$killed kills of reports, $apart between folder and PDF"
+    [ $killed -ge 2 ] && [ $apart -eq 1 ]
+}
+
+@test "SIGKILL in the middle of a write, rename or removal of a report: the same" {
     seeded
-    local killed=0 wanted=$((kills / 10)) whole start process code
-    local command=("$HINGE" report little --db "$folder/undisturbed/hinge.db" -o "$folder/reports")
-    start=$(date +%s%N)
-    "${command[@]}" >"$folder/log" 2>&1
-    whole=$((($(date +%s%N) - start) / 1000000))
+    local killed=0 reports wanted=$((kills / 10)) whole
+    two_reports
+    HINGE_KILL_LOG=$folder/counted.log report two "$reports" 1000000000
+    whole=$(sed -n 's/^end //p' "$folder/counted.log")
+    export HINGE_KILL_LOG=$folder/moment
     while [ $killed -lt $wanted ]; do
         below "$whole"
-        "${command[@]}" >"$folder/log" 2>&1 3>&- &
+        killed_report two $((random + 1))
+        both_whole
+    done
+    report two "$reports"
+    [ "$(which_folder) $(which_pdf)" = "two two" ]
+    note "$killed kills of reports in $whole calls"
+    no_leftovers "$reports"
+}
+
+@test "SIGKILL at random moments while a report is made: the same, and the next leaves nothing of it" {
+    seeded
+    local killed=0 reports wanted=$((kills / 20)) whole start process code
+    two_reports
+    start=$(date +%s%N)
+    report two "$folder/timed"
+    whole=$(since "$start")
+    while [ $killed -lt $wanted ]; do
+        below "$whole"
+        "$HINGE" report "$folder/other/little.yaml" --db "$folder/other/hinge.db" -o "$reports" >"$folder/log" 2>&1 3>&- &
         process=$!
         sleep "$(printf '%d.%03d' $((random / 1000)) $((random % 1000)))"
         kill -KILL $process 2>/dev/null || true
         code=0
         wait $process 2>/dev/null || code=$?
-        [ $code -eq 0 ] || killed=$((killed + 1))
-        pdfinfo "$folder/reports/little.pdf" >/dev/null
-        [ -s "$folder/reports/little/facts.tex" ] && [ -s "$folder/reports/little/findings.tex" ]
+        both_whole
+        [ $code -eq 0 ] && continue
+        [ $code -eq 137 ] || { cat "$folder/log"; return 1; }
+        killed=$((killed + 1))
     done
-    while [[ $(readlink /proc/[0-9]*/cwd) == *"$folder/reports"* ]]; do sleep 0.1; done # LaTeX of the last one
-    "${command[@]}" >"$folder/log" 2>&1
+    while [[ $(readlink /proc/[0-9]*/cwd) == *"$reports"* ]]; do sleep 0.1; done # LaTeX of the last one
+    report two "$reports"
+    [ "$(which_folder) $(which_pdf)" = "two two" ]
     note "$killed kills of reports"
-    no_leftovers "$folder/reports"
+    no_leftovers "$reports"
 }

@@ -6,6 +6,8 @@ FIGURE = 'front'
 WIDTH = 16.4
 LINES = (VARIANTS + 2) / 3
 HEIGHT = 6.4 + 0.42 * LINES
+column_of(v) = (v - 1) % 3
+line_of(v) = (v - 1) / 3 + 0.5
 NEAR_CAP = LARGEST > 0.4 * CAP
 wide(least, most) = most > least ? most - least : 0.01 * abs(most) + 1e-9
 # From the least to the most of the runs and of what the bars of the means reach.
@@ -21,7 +23,7 @@ SLOWEST = greater(SECONDS_max, SECOND_BARS_max_y)
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
     set multiplot
-    # The legend is a plot of its own, as wide as both panels.
+    # The legend is a plot of its own, as wide as both panels: three names a line, however wide.
     set lmargin at screen 0.03
     set rmargin at screen 0.985
     set tmargin at screen 1.0 - 0.1 / HEIGHT
@@ -29,11 +31,12 @@ do for [FORMAT in 'pdf png svg'] {
     unset border
     unset tics
     unset grid
-    set xrange [0 : 1]
-    set yrange [0 : 1]
-    set key at screen 0.03, screen 1.0 - 0.1 / HEIGHT left top horizontal Left reverse maxcols 3 samplen 1
-    plot for [v = 1:VARIANTS] NaN with points pointtype shape(v) pointsize 0.8 linecolor rgb colour(v) title NAME[v]
+    set xrange [0 : 3]
+    set yrange [LINES : 0]
     unset key
+    do for [v = 1:VARIANTS] { set label v NAME[v] at first column_of(v) + 0.05, first line_of(v) left textcolor rgb '#202020' noenhanced }
+    plot for [v = 1:VARIANTS] 'front_means.tsv' every ::(v - 1)::(v - 1) using (column_of(v) + 0.02):(line_of(v)) with points pointtype shape(v) pointsize 0.8 linecolor rgb colour(v)
+    unset label
     set border 3 linewidth 0.6 linecolor rgb '#404040'
     set tics nomirror out scale 0.5
     set xtics nomirror

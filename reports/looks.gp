@@ -5,6 +5,8 @@ load ARG1
 FIGURE = 'looks'
 WIDTH = 16.4
 HEIGHT = 6.6
+LETTERS = strlen('boundary') # or of the longest name
+do for [r = 2:ROWS] { LETTERS = strlen(ROW[r]) > LETTERS ? strlen(ROW[r]) : LETTERS }
 do for [FORMAT in 'pdf png svg'] {
     load 'style.gp'
     set xlabel 'paired seeds'
@@ -17,7 +19,8 @@ do for [FORMAT in 'pdf png svg'] {
     }
     set xtics nomirror 1
     if (LOOK_LAST > 20) { set xtics autofreq }
-    set key outside right top vertical Left reverse
+    set rmargin at screen legend_left(LETTERS) - 0.015
+    set key at screen legend_left(LETTERS), graph 1 left top vertical Left reverse
     set arrow 1 from graph 0, first 0 to graph 1, first 0 nohead linewidth 0.8 linecolor rgb '#404040'
     plot 'looks.tsv' index 0 using 1:(asinh($2)) with linespoints linewidth 1.6 pointtype 2 pointsize 0.5 linecolor rgb '#404040' title 'boundary', \
          'looks.tsv' index 0 using 1:(-asinh($2)) with linespoints linewidth 1.6 pointtype 2 pointsize 0.5 linecolor rgb '#404040', \

@@ -230,7 +230,7 @@ static status trace_row(const struct analysis *a, struct grid *g, int row) {
 
 static status trace_table(const struct analysis *a, const char *folder) {
     static const struct grid_column columns[] = {
-        {"variant", "l", "variant,late"},
+        {"variant", ">{\\raggedright\\arraybackslash}p{3.7cm}", "variant,late"},
         {"runs", ">{\\raggedright\\arraybackslash}p{5.2cm}", "runs"},
         {"their ids", ">{\\raggedright\\arraybackslash}p{6.3cm}", "ids"},
     };

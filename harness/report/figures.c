@@ -14,12 +14,6 @@
 
 enum { CURVE_POINTS = 400, SHARING_CHARACTERS = 30 };
 
-static size_t characters(const char *label) {
-    size_t n = 0;
-    for (; *label; label++) n += (*label & 0xC0) != 0x80;
-    return n;
-}
-
 /* --- differences ---------------------------------------------------------------------------------------------- */
 
 static int drawn_seeds(const struct analysis *a) {
@@ -172,7 +166,7 @@ static void add_sharing(const struct analysis *a, int first, struct text *t) {
         struct text brief = {0};
         if (a->variants[v].curve_of != first) continue;
         text_short(&brief, a->results->variants[v].name, LABEL_CHARACTERS);
-        if (v == first || (!more && characters(text_of(t)) + characters(text_of(&brief)) < SHARING_CHARACTERS))
+        if (v == first || (!more && text_width(text_of(t)) + text_width(text_of(&brief)) < SHARING_CHARACTERS))
             text_add(t, "%s%s", v > first ? ", " : "", text_of(&brief));
         else
             more++;
@@ -243,7 +237,7 @@ static void add_names(const struct analysis *a, struct text *t) {
     size_t longest = 0;
     text_add(t, "VARIANTS = %d\narray NAME[%d] = [", r->variant_count, r->variant_count);
     for (int v = 0; v < r->variant_count; v++) {
-        size_t length = characters(r->variants[v].name);
+        size_t length = text_width(r->variants[v].name);
         longest = length > longest ? length : longest;
         text_add(t, "%s", v ? ", " : "");
         figure_label(t, r->variants[v].name);
@@ -252,7 +246,7 @@ static void add_names(const struct analysis *a, struct text *t) {
     for (int k = 0; a->compared && k < a->table.count; k++) {
         struct text label = {0};
         figure_row_name(&label, &a->table.rows[k]);
-        longest = characters(text_of(&label)) > longest ? characters(text_of(&label)) : longest;
+        longest = text_width(text_of(&label)) > longest ? text_width(text_of(&label)) : longest;
         text_free(&label);
     }
     text_add(t, "]\nLONGEST = %zu\n", longest);

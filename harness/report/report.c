@@ -101,12 +101,15 @@ static void define(struct text *t, const char *macro, const char *utf8) {
     text_add(t, "}\n");
 }
 
-static void define_title(const struct results *r, struct text *t) {
+/* The head of a page has the name beside the counts. */
+static void define_title(const struct results *r, const struct text *counts, struct text *t) {
+    enum { HEAD_LETTERS = 92, LEAST = 20 };
+    size_t taken = text_width(text_of(counts));
     struct text name = {0}, brief = {0};
     text_add(&name, "%s%s%s%s%s", r->suite, *r->scale ? " (scale " : "", r->scale, *r->scale ? ")" : "",
              simulated_note(r) ? " (simulated)" : "");
     define(t, "SuiteName", text_of(&name));
-    text_short(&brief, text_of(&name), 60);
+    text_short(&brief, text_of(&name), taken + LEAST < HEAD_LETTERS ? HEAD_LETTERS - taken : LEAST);
     define(t, "SuiteShort", text_of(&brief));
     text_free(&brief);
     text_slug(&brief, text_of(&name)); /* PDF metadata knows no markup */
@@ -193,10 +196,10 @@ static status write_facts(const struct build *b) {
     const struct analysis *a = &b->analysis;
     const struct results *r = a->results;
     struct text t = {0}, counts = {0}, metric = {0}, baseline = {0};
-    define_title(r, &t);
+    add_counts(a, &counts);
+    define_title(r, &counts, &t);
     define(&t, "Question", r->question);
     define(&t, "DeclaredAt", *r->declared_at ? r->declared_at : "at an unrecorded time");
-    add_counts(a, &counts);
     define(&t, "Counts", text_of(&counts));
     text_add(&metric, "%s in %s", r->metric, a->metric->unit);
     define(&t, "MetricLine", text_of(&metric));

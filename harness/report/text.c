@@ -173,9 +173,23 @@ static void latex_character(struct text *t, uint32_t c, const char *start, size_
     if (ligature) append(t, "{}");
 }
 
+static bool has_glyph(uint32_t c) { return c < 0x7F || c == BROKEN || is_latin(c) || replacement_of(c); }
+
+/* In letters of common width: some take two, and what the fonts lack is written out. */
+static size_t width_of(uint32_t c) {
+    if (!has_glyph(c)) return c > 0xFFFFF ? 10 : c > 0xFFFF ? 9 : 8;
+    return c == 'W' || c == 'M' || c == '@' || c == '%' ? 2 : 1;
+}
+
+size_t text_width(const char *utf8) {
+    size_t width = 0;
+    while (*utf8) width += width_of(next_character(&utf8));
+    return width;
+}
+
 static bool breaks_after(uint32_t c) { return c < 0x80 && strchr("/_=,.;:+&)", (int)c) && c; }
 
-enum { LONG_WORD = 16, SLUG_CHARACTERS = 80 };
+enum { LONG_WORD = 16, BREAK_EVERY = 4, SLUG_CHARACTERS = 80 }; /* a long word breaks anywhere from there on */
 
 void text_latex(struct text *t, const char *utf8) {
     size_t word = 0;
@@ -183,10 +197,11 @@ void text_latex(struct text *t, const char *utf8) {
         const char *start = utf8;
         uint32_t c = next_character(&utf8);
         latex_character(t, c, start, (size_t)(utf8 - start), *utf8);
-        word = c == ' ' ? 0 : word + 1;
+        word = c == ' ' ? 0 : word + width_of(c);
         bool inside = *utf8 && *utf8 != ' ', letter = isalpha((unsigned char)*utf8);
-        if (inside && (word >= LONG_WORD || (word > 3 && breaks_after(c) && letter)))
-            append(t, "\\allowbreak{}"), word = 0;
+        bool long_word = word >= LONG_WORD;
+        if (inside && (long_word || (word > 3 && breaks_after(c) && letter)))
+            append(t, "\\allowbreak{}"), word = long_word ? LONG_WORD - BREAK_EVERY : 0;
     }
 }
 
@@ -200,7 +215,7 @@ static void add_clean(struct text *t, const char *utf8, char twice, bool only_kn
             append(t, "?");
         else if (c < 0x20 || c == 0x7F)
             append(t, " ");
-        else if (only_known && c > 0x7F && !is_latin(c) && !replacement_of(c))
+        else if (only_known && !has_glyph(c))
             text_add(t, "[U+%04X]", (unsigned)c);
         else
             text_bytes(t, start, (size_t)(utf8 - start));
@@ -224,22 +239,19 @@ void text_csv(struct text *t, const char *utf8) {
     append(t, "\"");
 }
 
-static size_t count_characters(const char *utf8) {
-    size_t n = 0;
-    for (; *utf8; n++) next_character(&utf8);
-    return n;
-}
-
-void text_short(struct text *t, const char *utf8, size_t characters) {
-    size_t n = count_characters(utf8), head = characters * 2 / 3, tail = characters - head - 1;
-    for (size_t i = 0; i < n; i++) {
+void text_short(struct text *t, const char *utf8, size_t letters) {
+    size_t left = text_width(utf8), head = letters * 2 / 3, tail = letters - head - 1, width = 0;
+    bool whole = left <= letters, cut = false;
+    while (*utf8) {
         const char *start = utf8;
-        next_character(&utf8);
-        bool kept = n <= characters || i < head || i >= n - tail;
-        if (kept)
+        size_t wide = width_of(next_character(&utf8));
+        bool first = !cut && width + wide <= head;
+        if (whole || first || left <= tail)
             text_bytes(t, start, (size_t)(utf8 - start));
-        else if (i == head)
-            append(t, "…");
+        else if (!cut)
+            append(t, "…"), cut = true;
+        width += wide;
+        left -= wide;
     }
 }
 

@@ -26,8 +26,11 @@ void text_latex(struct text *t, const char *utf8);
 void text_gnuplot(struct text *t, const char *utf8); /* a single-quoted string, in which gnuplot expands nothing */
 void text_csv(struct text *t, const char *utf8);     /* one field, quoted where RFC 4180 asks for it */
 
-/* At most `characters` characters; what is longer loses its middle to an ellipsis. */
-void text_short(struct text *t, const char *utf8, size_t characters);
+/* How wide a text comes out on paper and in figures, in letters of common width: [U+6F22] is eight. */
+size_t text_width(const char *utf8);
+
+/* As wide as so many letters at most; what is wider loses its middle to an ellipsis. */
+void text_short(struct text *t, const char *utf8, size_t letters);
 
 /* Letters, digits, '.', '_' and '-' are kept, the rest becomes '-': a file name that needs no quoting and
  * starts with neither '-' nor '.'. */

@@ -40,6 +40,54 @@ YAML
     [ -z "$(find "$folder" . -maxdepth 3 -name pwned -not -path './build/*')" ]
 }
 
+# fits_the_page FOLDER: LaTeX found no line more than 2 pt too wide, and every character in its fonts.
+fits_the_page() {
+    grep -q "Output written" "$1/document.log"
+    if grep -q "Missing character" "$1/document.log"; then return 1; fi
+    awk -F'[(p]' '/^Overfull .hbox/ && $2 + 0 > 2 { print; wide = 1 } END { exit wide }' "$1/document.log"
+}
+
+# inside_the_page PDF: no word of it stands to the left or right of the paper.
+inside_the_page() {
+    pdftotext -bbox "$1" - | awk -F'"' '/<page/ { width = $2 } /<word/ && ($2 < 0 || $6 > width) { print; out = 1 } END { exit out }'
+}
+
+@test "long names of Cyrillic, CJK and wide letters are shortened to what there is room for, in figures and tables" {
+    local long figure
+    long=$(printf 'я%.0s' $(seq 200)) # a name has 511 bytes at most
+    ln -sfn "$PWD/suites/presets" "$folder/presets"
+    cat >"$folder/letters.yaml" <<YAML
+name: '漢字 Модель "quote" \$(touch pwned) \\input{/etc/passwd} $long'
+question: 'Что с «кавычками» и 漢字?'
+preset: tiny
+set: {run.backend: simulated}
+seeds: [1, 2, 3]
+baseline: '漢字の名前はとても長くて幅が広い'
+metric: bpb.raw
+variants:
+  '漢字の名前はとても長くて幅が広い': {}
+  'Модель с длинным русским именем': {simulated.effect: 0.01}
+  '$long': {simulated.effect: 0.02}
+  'WWWWWWWWMMMMMMMM@@@@%%%%WWWWWWWW': {simulated.effect: 0.03}
+  'ABCDEFGHIJKLNOPQRSTUVXYZABCDEFGH': {simulated.effect: 0.04}
+  'a name of two dozen letters': {simulated.effect: 0.05}
+  'größer als 漢 &\\input{x}': {simulated.effect: 0.06}
+YAML
+    hinge run "$folder/letters.yaml" --db "$folder/letters.db" >"$folder/log" 2>&1
+    succeeds hinge report "$folder/letters.yaml" --db "$folder/letters.db" -o "$folder/letters"
+    pdftotext "$folder"/letters/*.pdf - | tr -d '\n ' >"$folder/text"
+    grep -qF '[U+6F22][U+5B57][U+041C]' "$folder/text"
+    grep -qF '$(touchpwned)\input{/etc/passwd}' "$folder/text"
+    grep -qF 'größerals[U+6F22]&\input{x}' "$folder/text"
+    fits_the_page "$folder"/letters/*/
+    inside_the_page "$folder"/letters/*.pdf
+    for figure in differences slopes curves stages front; do
+        inside_the_page "$folder"/letters/*/$figure.pdf
+        pdftotext "$folder"/letters/*/$figure.pdf - | tr -d '\n ' | grep -qF '[U+041C][U+043E]…'
+    done
+    [ -z "$(find "$folder" . -maxdepth 3 -name pwned -not -path './build/*')" ]
+}
+
 @test "LaTeX runs without shell escape, and the program has no call of a shell" {
     grep -q '"-no-shell-escape"' harness/report/report.c
     if git grep -nE '\b(system|popen|wordexp|execl?p?) ?\(' -- 'harness/*.c' 'model/*.c' 'kernels/*.c' '*.cc'; then return 1; fi

@@ -103,14 +103,18 @@ static void every_table_and_figure_lies_beside_the_report(void **state) {
         }
 }
 
-static void no_line_of_the_document_is_wider_than_the_page(void **state) {
-    (void)state;
-    char *log = contents(in_scratch("plain/test-data/document.log"));
+static void assert_fits_the_page(const char *path) {
+    char *log = contents(path);
     assert_holds(log, "Output written");
     for (const char *at = log; (at = strstr(at, "Overfull \\hbox (")); at++)
         if (atof(at + strlen("Overfull \\hbox (")) > 2.0) fail_msg("%.200s", at);
     assert_null(strstr(log, "Missing character"));
     free(log);
+}
+
+static void no_line_of_the_document_is_wider_than_the_page(void **state) {
+    (void)state;
+    assert_fits_the_page(in_scratch("plain/test-data/document.log"));
 }
 
 static void the_csv_of_significance_holds_the_compared_figures(void **state) {
@@ -330,6 +334,9 @@ static const char *const hostile_variants[] = {
     "none $(touch pwned) `touch pwned` \\input{/etc/passwd}",
     "O'Neill \"quoted\" 100% #1 ~^_&{}",
     "Größe – 中文 αβ",
+    "漢字の名前はとても長くて幅が広い",
+    "Модель с длинным русским именем",
+    "WIDE CAPITALS @@@@ %%%% MMMMMMMMMM",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
     "aa"
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -337,7 +344,7 @@ static const char *const hostile_variants[] = {
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 };
 static const struct fixture_names hostile_names = {"../$(rm) \\end{document} %", "Is \\input{/etc/passwd} 50% & $x$?",
-                                                   4, hostile_variants};
+                                                   7, hostile_variants};
 
 static void hostile_names_come_out_as_text(void **state) {
     (void)state;
@@ -345,6 +352,11 @@ static void hostile_names_come_out_as_text(void **state) {
     char pdf[4096];
     fixture_results(&results, &hostile_names, 2);
     write_report(&results, in_scratch("hostile"), pdf);
+    assert_fits_the_page(in_scratch("hostile/_.---rm---end-document----f5473518/document.log"));
+    char *settings = contents(in_scratch("hostile/_.---rm---end-document----f5473518/settings.gp"));
+    assert_holds(settings, "'[U+6F22][U+5B57]…'");
+    assert_holds(settings, "LONGEST = 24\n"); /* as wide as what is shown, which the margin has room for */
+    free(settings);
     char *text = pdf_text(pdf);
     assert_holds(text, "../$(rm) \\end{document} %");
     assert_holds(text, "Is \\input{/etc/passwd} 50% & $x$?");

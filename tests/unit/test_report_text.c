@@ -34,6 +34,9 @@ static void long_words_may_break_and_numbers_may_not(void **state) {
     assert_written(text_latex, "0.12345", "0.12345");
     assert_written(text_latex, "train.steps", "train.\\allowbreak{}steps");
     assert_written(text_latex, "aaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa\\allowbreak{}aa");
+    assert_written(text_latex, "aaaaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa\\allowbreak{}aaaa\\allowbreak{}aa");
+    assert_written(text_latex, "中中中",
+                   "{\\footnotesize[U+4E2D]}{\\footnotesize[U+4E2D]}\\allowbreak{}{\\footnotesize[U+4E2D]}");
 }
 
 static void gnuplot_and_csv_quote_what_needs_it(void **state) {
@@ -93,12 +96,22 @@ static void numbers_have_a_true_minus_and_no_negative_zero(void **state) {
     text_free(&t);
 }
 
-static void long_names_lose_their_middle(void **state) {
-    (void)state;
+static void assert_short(const char *name, size_t letters, const char *expected) {
     struct text t = {0};
-    text_short(&t, "äbcdefghij", 7);
-    assert_string_equal(text_of(&t), "äbcd…ij");
+    text_short(&t, name, letters);
+    assert_string_equal(text_of(&t), expected);
+    assert_true(text_width(text_of(&t)) <= letters);
     text_free(&t);
+}
+
+static void names_lose_their_middle_by_the_width_that_is_shown(void **state) {
+    (void)state;
+    assert_short("äbcdefghij", 7, "äbcd…ij");
+    assert_short("äbcdefg", 7, "äbcdefg");
+    assert_short("漢字", 16, "漢字");  /* [U+6F22][U+5B57] */
+    assert_short("漢字x", 16, "漢…x"); /* what is left of the room is too little for another */
+    assert_short("漢字の名前は", 24, "漢字…");
+    assert_short("MMMMMMMM", 15, "MMMMM…MM");
 }
 
 static void numbers_in_steps_are_shortened(void **state) {
@@ -117,7 +130,7 @@ int main(void) {
         cmocka_unit_test(gnuplot_and_csv_quote_what_needs_it),
         cmocka_unit_test(no_two_suites_share_a_file),
         cmocka_unit_test(numbers_have_a_true_minus_and_no_negative_zero),
-        cmocka_unit_test(long_names_lose_their_middle),
+        cmocka_unit_test(names_lose_their_middle_by_the_width_that_is_shown),
         cmocka_unit_test(numbers_in_steps_are_shortened),
     };
     return cmocka_run_group_tests_name("report text", tests, NULL, NULL);

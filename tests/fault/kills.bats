@@ -233,8 +233,8 @@ refused_report() {
     seeded
     local killed=0 reports wanted=$((kills / 10)) whole
     two_reports
-    HINGE_KILL_LOG=$folder/counted.log report two "$reports" 1000000000
-    whole=$(sed -n 's/^end //p' "$folder/counted.log")
+    HINGE_KILL_LOG=$folder/calls.log report two "$reports" 1000000000
+    whole=$(sed -n 's/^end //p' "$folder/calls.log")
     export HINGE_KILL_LOG=$folder/moment
     while [ $killed -lt $wanted ]; do
         below "$whole"

@@ -52,6 +52,13 @@ inside_the_page() {
     pdftotext -bbox "$1" - | awk -F'"' '/<page/ { width = $2 } /<word/ && ($2 < 0 || $6 > width) { print; out = 1 } END { exit out }'
 }
 
+# apart PDF: no two words of a line cover each other.
+apart() {
+    pdftotext -bbox "$1" - | awk -F'"' '/<word/ { for (i = 0; i < n; i++)
+        if ($4 == top[i] && $2 < right[i] - 1 && $6 > left[i] + 1) { print words[i], $0; over = 1 }
+        left[n] = $2; top[n] = $4; right[n] = $6; words[n++] = $0 } END { exit over }'
+}
+
 @test "long names of Cyrillic, CJK and wide letters are shortened to what there is room for, in figures and tables" {
     local long figure
     long=$(printf 'я%.0s' $(seq 200)) # a name has 511 bytes at most
@@ -83,6 +90,7 @@ YAML
     inside_the_page "$folder"/letters/*.pdf
     for figure in differences slopes curves stages front; do
         inside_the_page "$folder"/letters/*/$figure.pdf
+        apart "$folder"/letters/*/$figure.pdf
         pdftotext "$folder"/letters/*/$figure.pdf - | tr -d '\n ' | grep -qF '[U+041C][U+043E]…'
     done
     [ -z "$(find "$folder" . -maxdepth 3 -name pwned -not -path './build/*')" ]

@@ -191,7 +191,6 @@ static status finish(struct training *t) {
 
 static status run(struct training *t) {
     TRY(store_file(t->context->store, t->stage->key, "checkpoint", true, t->checkpoint));
-    TRY(hold_to_one_build(t));
     TRY(create(t));
     TRY(resume(t));
     t->first = trainer_steps_done(t->trainer);
@@ -200,10 +199,20 @@ static status run(struct training *t) {
     return finish(t);
 }
 
-status stage_train(const struct stage_context *context, int index) {
+static struct training training_of(const struct stage_context *context, int index) {
     const struct plan_stage *stage = &context->stages[index];
-    struct training t = {
+    return (struct training){
         .context = context, .stage = stage, .config = &context->plan->suite->variants[stage->variant].config};
+}
+
+status stage_train_begin(const struct stage_context *context, int index) {
+    struct training t = training_of(context, index);
+    TRY(store_file(context->store, t.stage->key, "checkpoint", false, t.checkpoint));
+    return hold_to_one_build(&t);
+}
+
+status stage_train(const struct stage_context *context, int index) {
+    struct training t = training_of(context, index);
     status s = run(&t);
     if (t.trainer) status_free(order(&t, ORDER_DESTROY));
     trainer_destroy(t.trainer);

@@ -199,6 +199,11 @@ static status finish(const struct stage_context *c, const struct plan_stage *sta
     return store_finish(c->store, stage->key, c->worker, result);
 }
 
+status stage_begin(const struct stage_context *c, int index) {
+    if (c->stages[index].kind == STAGE_TRAIN) return stage_train_begin(c, index);
+    return store_begin(c->store, c->stages[index].key, c->worker, c->provenance);
+}
+
 status stage_execute(const struct stage_context *c, int index) {
     const struct plan_stage *stage = &c->stages[index];
     struct stage_result result = {

@@ -21,8 +21,12 @@ struct stage_context {
     bool *input_damaged; /* out: a file of an earlier stage is missing or not what that stage left */
 };
 
-/* Does the stage and marks it done. STATUS_INTERRUPTED when the watch said stop: what was done is kept. The caller
- * releases the claim on failure. */
+/* Records that this build works on the claimed stage, in the transaction of the claim: no other build may see it as
+ * nobody's. */
+status stage_begin(const struct stage_context *context, int stage);
+
+/* Does the stage, which was begun, and marks it done. STATUS_INTERRUPTED when the watch said stop: what was done is
+ * kept. The caller releases the claim on failure. */
 status stage_execute(const struct stage_context *context, int stage);
 
 /* The stage that made the files which this one reads: a training or a quantisation; -1 for a training. */

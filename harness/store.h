@@ -134,7 +134,9 @@ status store_begin(struct store *store, const char *key, const struct worker *wo
                    const struct provenance *provenance);
 status store_stage_environment(struct store *store, const char *key, struct provenance *provenance);
 
-/* STATUS_USAGE, saying what differs, when a finished stage of the suite was made by another build than this. */
+/* STATUS_USAGE, saying what differs, when a stage of the suite was made by another build than this, or is at work in
+ * one; now: of this process, the same at every call. In one transaction with a claim, no other build can begin between
+ * the two. Fast as long as the whole database is of one build. */
 status store_check_build(struct store *store, const char *suite, const char *scale, const struct provenance *now);
 
 /* Seconds by which the latest heartbeat of the database lies before now; negative: in the future, the clock was set

@@ -159,8 +159,8 @@ static void begin_stage(struct worker_state *w, int run_index, int part) {
     estimate_others(w, run);
 }
 
-static status execute(struct worker_state *w) {
-    const struct stage_context context = {
+static struct stage_context context_of(struct worker_state *w) {
+    return (struct stage_context){
         .store = w->store,
         .worker = &w->identity,
         .plan = w->plan,
@@ -172,7 +172,6 @@ static status execute(struct worker_state *w) {
         .watch = {w, on_report, on_message},
         .input_damaged = &w->input_damaged,
     };
-    return stage_execute(&context, w->stage);
 }
 
 /* What an earlier stage left is missing or damaged: that stage is done again, and this one after it. */
@@ -220,7 +219,8 @@ static status end_badly(struct worker_state *w, status s) {
 
 static status do_stage(struct worker_state *w, int run, int part) {
     begin_stage(w, run, part);
-    status s = execute(w);
+    const struct stage_context context = context_of(w);
+    status s = stage_execute(&context, w->stage);
     if (s) return end_badly(w, s);
     note_duration(w, w->stage);
     ++*w->work->stages_run;
@@ -243,11 +243,28 @@ static bool is_ready(const struct worker_state *w, int stage) {
     return is_open(w, stage) && (parent < 0 || w->stages[parent].state == STAGE_DONE);
 }
 
+static bool taken(enum claim claim) { return claim == CLAIM_TAKEN || claim == CLAIM_TAKEN_OVER; }
+
+static status claim_for_build(struct worker_state *w, int stage, enum claim *claim) {
+    const struct stage_context context = context_of(w);
+    const struct suite *suite = w->plan->suite;
+    if (!w->work->request->mix_builds) TRY(store_check_build(w->store, suite->name, suite->scale, &w->provenance));
+    TRY(store_claim(w->store, w->stages[stage].key, &w->identity, claim));
+    return taken(*claim) ? stage_begin(&context, stage) : NULL;
+}
+
+/* One transaction: of two builds that come at once, one is refused. */
+static status claim_stage(struct worker_state *w, int stage, enum claim *claim) {
+    TRY(store_batch_begin(w->store));
+    return store_batch_end(w->store, claim_for_build(w, stage, claim));
+}
+
 static status visit(struct worker_state *w, int run, int part, struct round *round) {
-    struct plan_stage *stage = &w->stages[w->plan->runs[run].stages[part]];
+    const int index = w->plan->runs[run].stages[part];
+    struct plan_stage *stage = &w->stages[index];
     enum claim claim;
     notice_jump(w);
-    TRY(store_claim(w->store, stage->key, &w->identity, &claim));
+    TRY(claim_stage(w, index, &claim));
     if (claim == CLAIM_BUSY) {
         round->busy = true;
         return NULL;
@@ -255,7 +272,7 @@ static status visit(struct worker_state *w, int run, int part, struct round *rou
     round->progress = true;
     if (claim == CLAIM_DONE) stage->state = STAGE_DONE;
     if (claim == CLAIM_FAILED) stage->state = STAGE_FAILED;
-    if (claim == CLAIM_DONE || claim == CLAIM_FAILED) return NULL;
+    if (!taken(claim)) return NULL;
     if (claim == CLAIM_TAKEN_OVER)
         say(w, "%s seed %lld: %s is taken over from a worker that ended", w->plan->suite->variants[stage->variant].name,
             (long long)stage->seed, run_part_name((enum run_part)part));

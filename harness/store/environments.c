@@ -63,41 +63,71 @@ status store_stage_environment(struct store *store, const char *key, struct prov
 
 /* --- one build per suite ------------------------------------------------------------------------------------------ */
 
-static status check_environment(struct store *store, const char *suite, int64_t environment, int64_t stages,
-                                const struct provenance *now) {
+static status read_environment(struct store *store, int64_t environment, struct provenance *provenance) {
     struct query q;
-    struct provenance before;
-    char what[2048];
     TRY(query_open(&q, store->db, "SELECT name, value FROM provenance WHERE environment = ? ORDER BY position", "i",
                    environment));
-    TRY(read_rows(&q, &before));
+    return read_rows(&q, provenance);
+}
+
+/* Looks at the environments that came since the last call: as long as all are of this build, so is every stage. */
+static status look_for_other_builds(struct store *store, const struct provenance *now) {
+    struct query q;
+    struct provenance provenance;
+    char what[2048];
+    TRY(query_open(&q, store->db, "SELECT id FROM environments WHERE id > ? ORDER BY id", "i", store->environments));
+    for (bool row = true;;) {
+        TRY(query_next(&q, &row));
+        if (!row) return NULL;
+        store->environments = query_int(&q, 0);
+        status s = read_environment(store, store->environments, &provenance);
+        if (s) query_close(&q);
+        TRY(s);
+        store->other_builds |= provenance_differs(&provenance, now, false, what, sizeof what);
+    }
+}
+
+/* Of a suite's stages. */
+struct environment_use {
+    int64_t environment, stages, running;
+};
+
+static status check_environment(struct store *store, const char *suite, const struct environment_use *use,
+                                const struct provenance *now) {
+    struct provenance before;
+    char what[2048], running[64] = "";
+    TRY(read_environment(store, use->environment, &before));
     if (!provenance_differs(&before, now, false, what, sizeof what)) return NULL;
+    if (use->running) snprintf(running, sizeof running, " (it is at work on %lld now)", (long long)use->running);
     return status_new(STATUS_USAGE,
-                      "suite %s: %lld of its stages were made by another build: %s; the results of two builds are not "
-                      "put together: go on with that build, begin afresh in another database (--db), or say "
+                      "suite %s: %lld of its stages were made by another build: %s%s; the results of two builds are "
+                      "not put together: go on with that build, begin afresh in another database (--db), or say "
                       "--mix-builds when the change cannot matter",
-                      suite, (long long)stages, what);
+                      suite, (long long)use->stages, what, running);
+}
+
+static status check_environments(struct store *store, const char *suite, const char *scale,
+                                 const struct provenance *now) {
+    struct query q;
+    TRY(query_open(&q, store->db,
+                   "SELECT s.environment, count(DISTINCT s.id), "
+                   "count(DISTINCT CASE WHEN s.status = 'running' THEN s.id END) "
+                   "FROM suites u JOIN runs r ON r.suite = u.id "
+                   "JOIN run_stages rs ON rs.run = r.id JOIN stages s ON s.id = rs.stage "
+                   "WHERE u.name = ? AND u.scale = ? AND s.environment IS NOT NULL AND "
+                   "(s.status = 'done' OR (s.status = 'running' AND NOT " DEAD_WORKER ")) GROUP BY s.environment",
+                   "sssd", suite, scale, store->host, store_oldest_heartbeat()));
+    for (bool row = true;;) {
+        TRY(query_next(&q, &row));
+        if (!row) return NULL;
+        const struct environment_use use = {query_int(&q, 0), query_int(&q, 1), query_int(&q, 2)};
+        status s = check_environment(store, suite, &use, now);
+        if (s) query_close(&q);
+        TRY(s);
+    }
 }
 
 status store_check_build(struct store *store, const char *suite, const char *scale, const struct provenance *now) {
-    enum { MOST = 64 };
-    struct query q;
-    struct {
-        int64_t environment, stages;
-    } found[MOST];
-    int count = 0;
-    TRY(query_open(&q, store->db,
-                   "SELECT s.environment, count(DISTINCT s.id) FROM suites u JOIN runs r ON r.suite = u.id "
-                   "JOIN run_stages rs ON rs.run = r.id JOIN stages s ON s.id = rs.stage "
-                   "WHERE u.name = ? AND u.scale = ? AND s.status = 'done' AND s.environment IS NOT NULL "
-                   "GROUP BY s.environment",
-                   "ss", suite, scale));
-    for (bool row = true; row;) {
-        TRY(query_next(&q, &row));
-        if (!row || count == MOST) continue;
-        found[count].environment = query_int(&q, 0);
-        found[count++].stages = query_int(&q, 1);
-    }
-    for (int i = 0; i < count; i++) TRY(check_environment(store, suite, found[i].environment, found[i].stages, now));
-    return NULL;
+    TRY(look_for_other_builds(store, now));
+    return store->other_builds ? check_environments(store, suite, scale, now) : NULL;
 }

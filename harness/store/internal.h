@@ -7,6 +7,8 @@ struct store {
     struct database *db;
     char directory[4096]; /* of the database: stored files lie below it */
     char host[64];
+    int64_t environments; /* looked at by store_check_build: those up to this id */
+    bool other_builds;    /* among them are some of other builds than this */
 };
 
 /* Texts of schema.sql and of those that follow it, built into the program. */

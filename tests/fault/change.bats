@@ -40,6 +40,25 @@ go_on() { # PROGRAM FLAGS...
     as_undisturbed "$db"
 }
 
+@test "of two builds at once the second is refused, and the first goes on undisturbed" {
+    local arguments process
+    on "$db" little
+    "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1 3>&- &
+    process=$!
+    until [ "$(sqlite3 -readonly "$db" "SELECT count(*) FROM stages WHERE environment IS NOT NULL" 2>/dev/null || echo 0)" -gt 0 ]; do
+        kill -0 $process
+        sleep 0.01
+    done
+    kill -STOP $process
+    run --separate-stderr "$folder/hinge" "${arguments[@]}"
+    kill -CONT $process
+    [ "$status" -eq 2 ]
+    [[ $stderr == *"were made by another build: program was"*"--mix-builds"* ]]
+    wait $process
+    as_undisturbed "$db"
+    [ "$(sqlite3 "$db" "SELECT count(DISTINCT environment) FROM stages")" -eq 1 ]
+}
+
 @test "another build finds a complete suite complete: there is nothing left to mix" {
     go_on "$HINGE"
     go_on "$folder/hinge"

@@ -272,6 +272,49 @@ static void two_runners_on_one_database_share_the_stages(void **state) {
     session_free(s);
 }
 
+/* As if another build, alive, had claimed the trainings of the second seed after this one's first report. */
+static void another_build_comes(void *context, const struct runner_progress *progress) {
+    struct session *s = context;
+    struct worker other;
+    char sql[1024];
+    (void)progress;
+    if (s->reports++ > 0) return;
+    worker_current(&other);
+    snprintf(sql, sizeof sql,
+             "INSERT INTO environments (id, sha256) VALUES (99, 'other');"
+             "INSERT INTO provenance VALUES (99, 0, 'program', '937b');"
+             "UPDATE stages SET status = 'running', worker = '%s', host = '%s', pid = %lld, environment = 99 "
+             "WHERE kind = 'train' AND seed = 2",
+             other.name, other.host, (long long)other.pid);
+    run_sql(s, sql);
+}
+
+static void of_two_builds_at_once_one_is_refused(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->request.callbacks.progress = another_build_comes;
+    status failed = session_run(s);
+    assert_int_equal(status_kind(failed), STATUS_USAGE);
+    expect_failure(failed, "2 of its stages were made by another build: program was 937b and is ", "at work on 2 now",
+                   "--mix-builds", NULL);
+    assert_int_equal(ask(s, "SELECT count(*) FROM stages WHERE status = 'done'"), 1);
+    assert_int_equal(ask(s, "SELECT count(*) FROM stages WHERE status = 'running'"), 2); /* the other's */
+    run_sql(s, "UPDATE stages SET pid = 1 WHERE status = 'running'"); /* it has ended: what it began is no result */
+    expect_good(session_run(s));
+    assert_int_equal(ask(s, "SELECT count(DISTINCT environment) FROM stages"), 1);
+    session_free(s);
+}
+
+static void two_builds_are_mixed_where_that_is_asked_for(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->request.callbacks.progress = another_build_comes;
+    s->request.mix_builds = true;
+    s->stop_after = 90; /* the other build never ends */
+    expect_failure(session_run(s), "stopped: 2 of 4 runs are done", NULL);
+    session_free(s);
+}
+
 static void a_run_that_diverges_is_marked_and_the_others_go_on(void **state) {
     (void)state;
     char *yaml = small_replace(small_suite, "{model.mlp_mult: 2}",
@@ -404,6 +447,8 @@ int main(void) {
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
         TEST(two_runners_on_one_database_share_the_stages),
+        TEST(of_two_builds_at_once_one_is_refused),
+        TEST(two_builds_are_mixed_where_that_is_asked_for),
         TEST(a_run_that_diverges_is_marked_and_the_others_go_on),
         TEST(damaged_and_missing_files_are_named_and_made_again),
         TEST(a_file_that_comes_out_different_again_fails_its_run),

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,7 +38,24 @@ static enum status_kind kind_of(int code) {
     }
 }
 
-static const char *advice_of(int code) {
+static bool out_of_handles(int system) { return system == EMFILE || system == ENFILE; }
+
+/* NULL: what the system refused says no more than SQLite's own code. */
+static const char *advice_of_system(int system) {
+    if (out_of_handles(system)) return "; raise the limit of open files (ulimit -n), or close some";
+    switch (system) {
+    case ENOSPC:
+    case EDQUOT:
+        return "; free some space: everything committed so far is kept";
+    case EROFS:
+        return "; its file system is mounted read-only: name a file elsewhere with --db";
+    default:
+        return NULL;
+    }
+}
+
+static const char *advice_of(int code, int system) {
+    if (advice_of_system(system)) return advice_of_system(system);
     switch (code & 0xff) {
     case SQLITE_NOTADB:
         return "; it is no results database: name another file with --db";
@@ -61,10 +79,10 @@ static const char *advice_of(int code) {
 static status failure(const struct database *db, const char *doing) {
     int code = db->handle ? sqlite3_extended_errcode(db->handle) : SQLITE_NOMEM;
     const char *text = db->handle ? sqlite3_errmsg(db->handle) : "out of memory";
-    int system = db->handle ? sqlite3_system_errno(db->handle) : 0;
-    bool refused = system && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN);
-    return status_new(kind_of(code), "%s: %s: %s%s%s%s%s", db->path, doing, text, refused ? " (" : "",
-                      refused ? strerror(system) : "", refused ? ")" : "", advice_of(code));
+    bool refused = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN;
+    int system = refused && db->handle ? sqlite3_system_errno(db->handle) : 0;
+    return status_new(kind_of(code), "%s: %s: %s%s%s%s%s", db->path, doing, text, system ? " (" : "",
+                      system ? strerror(system) : "", system ? ")" : "", advice_of(code, system));
 }
 
 /* --- workers ------------------------------------------------------------------------------------------------------ */
@@ -118,13 +136,35 @@ static int open_handle(struct database *db, const char *parameters, int flags) {
     return code;
 }
 
+/* The write-ahead log that belongs to the opened file, when there is something in it; else "". */
+static void find_log(const struct database *db, char *path, size_t size) {
+    struct stat info;
+    const char *name = sqlite3_db_filename(db->handle, "main");
+    snprintf(path, size, "%s", name && *name ? sqlite3_filename_wal(name) : "");
+    if (*path && (stat(path, &info) != 0 || info.st_size == 0)) *path = 0;
+}
+
+/* Of a file and folder that may only be read: without the shared-memory file SQLite cannot use the log, and what was
+ * committed last is nowhere else. */
+static status unread_log(const struct database *db, const char *log) {
+    return status_new(STATUS_SYSTEM,
+                      "%s: cannot be read: its newest results are in %s, which takes a folder that can be written: "
+                      "make the folder writable, or copy the file with its -wal and -shm to one that is",
+                      db->path, log);
+}
+
 /* Reading beside a writer needs the shared-memory file; a folder that nobody can write to has no writer either. */
 static status open_reading(struct database *db) {
+    char log[sizeof db->path];
     if (access(db->path, F_OK) != 0 && errno == ENOENT)
         return status_new(STATUS_DATA, "%s: no such database; `hinge run` makes it", db->path);
     int code = open_handle(db, "", SQLITE_OPEN_READONLY);
-    if (code != SQLITE_OK && (code & 0xff) != SQLITE_NOTADB && (code & 0xff) != SQLITE_CORRUPT)
+    bool may_not_write = (code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_READONLY;
+    if (may_not_write && !out_of_handles(sqlite3_system_errno(db->handle))) {
+        find_log(db, log, sizeof log);
+        if (*log) return unread_log(db, log);
         code = open_handle(db, "?immutable=1", SQLITE_OPEN_READONLY);
+    }
     return code == SQLITE_OK ? NULL : failure(db, "cannot be read");
 }
 

@@ -5,11 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
 
+#include "harness/store/database.h"
 #include "model/files.h"
 #include "tests/unit/small_store.h"
 #include "tests/unit/small_suite.h"
@@ -97,6 +101,87 @@ static void a_folder_that_cannot_be_made_is_named(void **state) {
     expect_failure(failed, "file", NULL);
 }
 
+/* --- what a folder or a limit keeps from being read ----------------------------------------------------------------
+ */
+
+/* Nobody may write to a folder of root's that is not open to all. */
+static void become_nobody(void) {
+    enum { NOBODY = 65534 };
+    if (geteuid() == 0 && (setgid(NOBODY) != 0 || setuid(NOBODY) != 0)) _exit(9);
+}
+
+/* What reading the store says to somebody who may not write to its folder. */
+static void read_as_another(char words[1024]) {
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = NULL;
+        become_nobody();
+        status s = store_open(&store, small_path("r/hinge.db"), STORE_READ);
+        const char *text = s ? status_text(s) : "read";
+        _exit(write(ends[1], text, strlen(text) + 1) < 0);
+    }
+    assert_true(child > 0);
+    close(ends[1]);
+    words[0] = 0;
+    assert_true(read(ends[0], words, 1023) > 0);
+    close(ends[0]);
+    waitpid(child, NULL, 0);
+}
+
+/* A worker that is killed leaves its last changes in the log alone. */
+static void leave_a_log(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct database *db;
+        expect_good(database_open(&db, small_path("r/hinge.db"), true));
+        expect_good(database_script(db, "CREATE TABLE newest (value INTEGER)"));
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    struct stat log;
+    assert_int_equal(stat(small_path("r/hinge.db-wal"), &log), 0);
+    assert_true(log.st_size > 0);
+}
+
+static void a_read_only_folder_is_read_unless_the_newest_results_are_in_its_log(void **state) {
+    (void)state;
+    char words[1024];
+    store_close(open_store(STORE_WRITE));
+    assert_int_equal(chmod(small_path("%s", ""), 0755), 0);
+    assert_int_equal(chmod(small_path("r"), 0555), 0);
+    read_as_another(words);
+    assert_string_equal(words, "read");
+    assert_int_equal(chmod(small_path("r"), 0755), 0);
+    leave_a_log();
+    assert_int_equal(unlink(small_path("r/hinge.db-shm")), 0);
+    assert_int_equal(chmod(small_path("r"), 0555), 0);
+    read_as_another(words);
+    assert_int_equal(chmod(small_path("r"), 0755), 0);
+    expect_failure(status_new(STATUS_SYSTEM, "%s", words), "r/hinge.db: cannot be read", "hinge.db-wal", "copy", "-shm",
+                   NULL);
+}
+
+static void too_many_open_files_are_answered_with_their_limit(void **state) {
+    (void)state;
+    struct store *store;
+    struct rlimit before, few;
+    store_close(open_store(STORE_WRITE));
+    leave_a_log();
+    int next = dup(0);
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    /* With one file more it is the log that cannot be opened. */
+    for (int more = 0; more <= 1; more++) {
+        few = (struct rlimit){(rlim_t)(next + more), before.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        status s = store_open(&store, small_path("r/hinge.db"), STORE_READ);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        expect_failure(s, "Too many open files", "ulimit -n", NULL);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, small_folder_make, small_folder_remove)
     const struct CMUnitTest tests[] = {
@@ -107,6 +192,8 @@ int main(void) {
         TEST(a_file_that_is_no_database_is_refused),
         TEST(an_empty_database_becomes_one_of_this_version),
         TEST(a_folder_that_cannot_be_made_is_named),
+        TEST(a_read_only_folder_is_read_unless_the_newest_results_are_in_its_log),
+        TEST(too_many_open_files_are_answered_with_their_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,9 @@ status store_open(struct store **out, const char *path, enum store_mode mode);
 status store_open_begun(struct store **out, const char *path);
 void store_close(struct store *store); /* NULL is fine */
 const char *store_path(const struct store *store);
+/* STATUS_SYSTEM when the database was deleted or replaced since it was opened. What works on stages (claims, batches,
+ * steps, results) fails so by itself. */
+status store_check_file(const struct store *store);
 
 /* Path of a stage's file; the folder is made when make is set. */
 status store_file(const struct store *store, const char *key, const char *name, bool make, char path[4096]);

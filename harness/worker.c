@@ -34,6 +34,7 @@ struct worker_state {
     double others_in_run, others_in_suite; /* estimated seconds of what is left besides this stage */
     int64_t first_done;                    /* where a resumed stage went on */
     bool lost;                             /* another worker took the stage over */
+    bool gone;                             /* the database was deleted or replaced */
     bool input_damaged;                    /* the stage could not read what an earlier one left */
     bool *redone;                          /* (stages) made again once because their files were damaged */
 };
@@ -90,7 +91,9 @@ static void send_progress(struct worker_state *w) {
 
 static void beat(struct worker_state *w) {
     w->last_beat = clock_seconds();
-    status s = store_heartbeat(w->store, w->stages[w->stage].key, &w->identity);
+    status s = store_check_file(w->store);
+    w->gone = s != NULL;
+    if (!s) s = store_heartbeat(w->store, w->stages[w->stage].key, &w->identity);
     w->lost = s && status_kind(s) == STATUS_DIFFERS;
     status_free(s);
 }
@@ -135,7 +138,7 @@ static bool on_report(void *context, int64_t done, int64_t total, double loss, d
     if (now - w->last_sent >= progress_seconds) send_progress(w);
     if (now - w->last_beat >= heartbeat_seconds) beat(w);
     notice_jump(w);
-    return w->lost || asked_to_stop(w);
+    return w->gone || w->lost || asked_to_stop(w);
 }
 
 /* --- one stage ---------------------------------------------------------------------------------------------------- */
@@ -155,7 +158,7 @@ static void begin_stage(struct worker_state *w, int run_index, int part) {
     w->started = w->last_beat = clock_seconds();
     w->last_sent = 0;
     w->first_done = -1;
-    w->lost = w->input_damaged = false;
+    w->lost = w->gone = w->input_damaged = false;
     estimate_others(w, run);
 }
 
@@ -209,6 +212,11 @@ static status end_badly(struct worker_state *w, status s) {
     struct plan_stage *stage = &w->stages[w->stage];
     enum status_kind kind = status_kind(s);
     int source = stage_source(w->stages, w->stage);
+    status gone = store_check_file(w->store);
+    if (gone) {
+        status_free(s);
+        return gone;
+    }
     if (w->lost || kind == STATUS_DIFFERS) return went_elsewhere(w, s);
     if (w->input_damaged && !w->redone[source]) return redo_source(w, s);
     if (kind != STATUS_INTERRUPTED && kind != STATUS_SYSTEM) return mark_failed(w, s);

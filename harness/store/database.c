@@ -17,6 +17,8 @@ enum { BUSY_MILLISECONDS = 60000, KEPT = 64 };
 struct database {
     sqlite3 *handle;
     char path[4096];
+    dev_t device; /* of the file that was opened, and its number there */
+    ino_t inode;
     int depth; /* of begun transactions */
     int kept_count;
     struct {
@@ -177,6 +179,24 @@ static status open_writing(struct database *db) {
     return NULL;
 }
 
+static void note_file(struct database *db) {
+    struct stat info;
+    if (stat(db->path, &info) != 0) return; /* then database_check_file tells */
+    db->device = info.st_dev;
+    db->inode = info.st_ino;
+}
+
+status database_check_file(const struct database *db) {
+    struct stat info;
+    bool there = stat(db->path, &info) == 0;
+    if (there && info.st_dev == db->device && info.st_ino == db->inode) return NULL;
+    return status_new(
+        STATUS_SYSTEM,
+        "%s: was %s while it was in use, and nothing more can be kept in it: put it back with its -wal and "
+        "-shm, or begin afresh, and repeat the command",
+        db->path, there ? "replaced by another file" : "deleted or moved");
+}
+
 status database_open(struct database **out, const char *path, bool write) {
     struct database *db = calloc(1, sizeof *db);
     *out = NULL;
@@ -190,11 +210,13 @@ status database_open(struct database **out, const char *path, bool write) {
         return status_new(STATUS_USAGE, "the path of the database is too long");
     }
     status s = write ? open_writing(db) : open_reading(db);
-    if (s)
+    if (s) {
         database_close(db);
-    else
-        *out = db;
-    return s;
+        return s;
+    }
+    note_file(db);
+    *out = db;
+    return NULL;
 }
 
 void database_close(struct database *db) {
@@ -346,6 +368,7 @@ int64_t database_changes(const struct database *db) { return sqlite3_changes64(d
 
 /* Inside a transaction another is a savepoint. */
 status database_begin(struct database *db) {
+    if (!db->depth) TRY(database_check_file(db));
     TRY(database_script(db, db->depth ? "SAVEPOINT inner" : "BEGIN IMMEDIATE"));
     db->depth++;
     return NULL;

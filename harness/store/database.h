@@ -17,14 +17,17 @@ void database_close(struct database *db);
 const char *database_path(const struct database *db);
 const char *database_library_version(void); /* of SQLite */
 
+/* STATUS_SYSTEM when the path does not lead to the opened file any more: what is written then, nobody finds. */
+status database_check_file(const struct database *db);
+
 status database_script(struct database *db, const char *sql); /* several statements */
 status database_use_wal(struct database *db);                 /* waits for others as every statement does */
 status database_run(struct database *db, const char *sql, const char *types, ...); /* one, rows are ignored */
 int64_t database_last_id(const struct database *db);
 int64_t database_changes(const struct database *db); /* rows changed by the last statement */
 
-/* A write transaction: begin waits for its turn; end commits when s is NULL, else rolls back, and returns s. Inside a
- * transaction a further one commits with it, and rolls back alone. */
+/* A write transaction: begin checks the file and waits for its turn; end commits when s is NULL, else rolls back, and
+ * returns s. Inside a transaction a further one commits with it, and rolls back alone. */
 status database_begin(struct database *db);
 status database_end(struct database *db, status s);
 

@@ -135,6 +135,8 @@ void store_close(struct store *store) {
 
 const char *store_path(const struct store *store) { return database_path(store->db); }
 
+status store_check_file(const struct store *store) { return database_check_file(store->db); }
+
 status store_file(const struct store *store, const char *key, const char *name, bool make, char path[4096]) {
     char folder[4096];
     int length = snprintf(folder, sizeof folder, "%s/store/%.2s/%s", store->directory, key, key);

@@ -315,6 +315,46 @@ static void two_builds_are_mixed_where_that_is_asked_for(void **state) {
     session_free(s);
 }
 
+/* After the first report the database is gone, which the next sign of life notices. */
+static void delete_the_database(void *context, const struct runner_progress *progress) {
+    struct session *s = context;
+    (void)progress;
+    if (s->reports++ > 0) return;
+    assert_int_equal(unlink(s->database), 0);
+    nanosleep(&(struct timespec){.tv_sec = 5, .tv_nsec = 100000000}, NULL);
+}
+
+static void a_deleted_database_ends_the_work_at_once(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->request.callbacks.progress = delete_the_database;
+    status failed = session_run(s);
+    assert_int_equal(status_kind(failed), STATUS_SYSTEM);
+    expect_failure(failed, "r/hinge.db: was deleted or moved while it was in use", NULL);
+    assert_int_equal(s->reports, 2); /* of the step that was at work, and the one whose sign of life was due */
+    assert_int_equal(access(s->database, F_OK), -1);
+    session_free(s);
+}
+
+static void replace_the_database(void *context, const struct runner_progress *progress) {
+    struct session *s = context;
+    (void)progress;
+    if (s->reports++ > 0) return;
+    assert_int_equal(rename(s->database, small_path("r/old.db")), 0);
+    small_write(s->database, "", 0);
+}
+
+static void a_replaced_database_ends_the_work_with_its_stage(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->request.callbacks.progress = replace_the_database;
+    status failed = session_run(s);
+    assert_int_equal(status_kind(failed), STATUS_SYSTEM);
+    expect_failure(failed, "r/hinge.db: was replaced by another file while it was in use", NULL);
+    assert_int_equal(s->summary.stages_run, 0);
+    session_free(s);
+}
+
 static void a_run_that_diverges_is_marked_and_the_others_go_on(void **state) {
     (void)state;
     char *yaml = small_replace(small_suite, "{model.mlp_mult: 2}",
@@ -449,6 +489,8 @@ int main(void) {
         TEST(two_runners_on_one_database_share_the_stages),
         TEST(of_two_builds_at_once_one_is_refused),
         TEST(two_builds_are_mixed_where_that_is_asked_for),
+        TEST(a_deleted_database_ends_the_work_at_once),
+        TEST(a_replaced_database_ends_the_work_with_its_stage),
         TEST(a_run_that_diverges_is_marked_and_the_others_go_on),
         TEST(damaged_and_missing_files_are_named_and_made_again),
         TEST(a_file_that_comes_out_different_again_fails_its_run),

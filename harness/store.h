@@ -112,6 +112,7 @@ struct worker {
     int64_t pid;
 };
 void worker_current(struct worker *worker);
+bool worker_is_sibling(const struct worker *other); /* it was started by the process that started this one */
 
 enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED };
 
@@ -119,6 +120,13 @@ enum claim { CLAIM_TAKEN, CLAIM_TAKEN_OVER, CLAIM_BUSY, CLAIM_DONE, CLAIM_FAILED
  * its process is gone, one of another host when its heartbeat is old, or lies as far in the future because a clock was
  * set back; its stage is taken over. */
 status store_claim(struct store *store, const char *key, const struct worker *worker, enum claim *claim);
+
+/* Who holds a stage; name is "" when nobody does. silent: seconds since its last sign of life. */
+struct stage_holder {
+    struct worker worker;
+    double silent;
+};
+status store_stage_holder(struct store *store, const char *key, struct stage_holder *holder);
 
 /* Everything between the two is one transaction, for work that ends faster than a disk writes: end keeps it when s is
  * NULL, else undoes it, and returns s. Other writers wait. */

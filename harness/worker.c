@@ -12,7 +12,7 @@
 #include "harness/stage_train.h"
 #include "kernels/clock.h"
 
-static const double progress_seconds = 0.1, heartbeat_seconds = 5, jump_seconds = 2;
+static const double progress_seconds = 0.1, heartbeat_seconds = 5, jump_seconds = 2, patience_seconds = 5;
 
 /* What the stages of one kind took, against what was estimated: corrects the estimate of those to come. */
 struct correction_factor {
@@ -244,6 +244,7 @@ static status do_stage(struct worker_state *w, int run, int part) {
 /* What one walk over the plan found. */
 struct round {
     bool progress, busy;
+    int run, part; /* the first that others are at */
 };
 
 static bool is_ready(const struct worker_state *w, int stage) {
@@ -274,7 +275,7 @@ static status visit(struct worker_state *w, int run, int part, struct round *rou
     notice_jump(w);
     TRY(claim_stage(w, index, &claim));
     if (claim == CLAIM_BUSY) {
-        round->busy = true;
+        if (!round->busy) *round = (struct round){round->progress, true, run, part};
         return NULL;
     }
     round->progress = true;
@@ -288,7 +289,7 @@ static status visit(struct worker_state *w, int run, int part, struct round *rou
 }
 
 static status walk(struct worker_state *w, struct round *round) {
-    *round = (struct round){false, false};
+    *round = (struct round){0};
     for (int run = 0; run < w->plan->run_count; run++)
         for (int part = 0; part < PART_COUNT; part++) {
             if (!is_ready(w, w->plan->runs[run].stages[part])) continue;
@@ -298,14 +299,53 @@ static status walk(struct worker_state *w, struct round *round) {
     return NULL;
 }
 
-static void wait_for_others(void) { nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); }
+/* --- waiting ------------------------------------------------------------------------------------------------------ */
+
+/* Since when nothing could be done but wait, and for whom that was told last. */
+struct waiting {
+    double since;
+    char told[sizeof(((struct worker *)0)->name)];
+};
+
+static void tell_holder(struct worker_state *w, const struct round *round, const struct stage_holder *holder) {
+    const struct plan_run *run = &w->plan->runs[round->run];
+    const struct worker *other = &holder->worker;
+    char when[64] = "at once";
+    if (strcmp(other->host, w->identity.host) != 0)
+        snprintf(when, sizeof when, "%.0f s after that sign", STORE_STALE_SECONDS);
+    say(w,
+        "waiting for %s:%lld, which is at %s seed %lld: %s, and gave a sign of life %.0f s ago; if it hangs, end it "
+        "there "
+        "(kill -KILL %lld): its stage is taken over %s",
+        other->host, (long long)other->pid, w->plan->suite->variants[run->variant].name, (long long)run->seed,
+        run_part_name((enum run_part)round->part), fmax(holder->silent, 0), (long long)other->pid, when);
+}
+
+/* A wait for others of the same crew is the end of a suite, of which the progress tells. */
+static status explain_wait(struct worker_state *w, const struct round *round, struct waiting *waiting) {
+    struct stage_holder holder;
+    const int stage = w->plan->runs[round->run].stages[round->part];
+    if (clock_seconds() - waiting->since < patience_seconds) return NULL;
+    TRY(store_stage_holder(w->store, w->stages[stage].key, &holder));
+    if (!*holder.worker.name || strcmp(holder.worker.name, waiting->told) == 0) return NULL;
+    if (w->work->jobs > 1 && worker_is_sibling(&holder.worker)) return NULL;
+    snprintf(waiting->told, sizeof waiting->told, "%s", holder.worker.name);
+    tell_holder(w, round, &holder);
+    return NULL;
+}
 
 static status work_until_done(struct worker_state *w) {
     struct round round;
+    struct waiting waiting = {.since = clock_seconds()};
     for (;;) {
         TRY(walk(w, &round));
         if (!round.progress && !round.busy) return NULL;
-        if (!round.progress) wait_for_others();
+        if (round.progress) {
+            waiting.since = clock_seconds();
+            continue;
+        }
+        TRY(explain_wait(w, &round, &waiting));
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
 }
 

@@ -89,8 +89,9 @@ static status failure(const struct database *db, const char *doing) {
 
 /* --- workers ------------------------------------------------------------------------------------------------------ */
 
-/* Start of a process in clock ticks since the machine's start: with the pid it names a process for good. */
-int64_t process_start(int64_t pid) {
+/* A number behind the state in /proc/PID/stat, by its place in proc(5); -1 when the process does not run. */
+static int64_t process_field(int64_t pid, int number) {
+    enum { STATE = 3 };
     char path[64], line[1024] = "";
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
     FILE *file = fopen(path, "r");
@@ -99,9 +100,13 @@ int64_t process_start(int64_t pid) {
     fclose(file);
     const char *field = read ? strrchr(line, ')') : NULL; /* the name before it may hold spaces */
     if (field && strchr("ZX", field[2])) return -1;       /* ended, though its parent has not asked how */
-    for (int i = 2; field && i < 22; i++) field = strchr(field + 1, ' ');
+    for (int i = STATE - 1; field && i < number; i++) field = strchr(field + 1, ' ');
     return field ? strtoll(field + 1, NULL, 10) : -1;
 }
+
+/* Start of a process in clock ticks since the machine's start: with the pid it names a process for good. */
+int64_t process_start(int64_t pid) { return process_field(pid, 22); }
+int64_t process_parent(int64_t pid) { return process_field(pid, 4); }
 
 /* worker_alive(name, pid): does the process that called itself host:pid:start still run? */
 static void worker_alive(sqlite3_context *context, int count, sqlite3_value **values) {

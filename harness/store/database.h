@@ -34,6 +34,7 @@ status database_end(struct database *db, status s);
 /* Start of a process in clock ticks since the machine's start; -1 when it does not run. Statements may use
  * worker_alive(name, pid), which holds it against the end of a worker's name. */
 int64_t process_start(int64_t pid);
+int64_t process_parent(int64_t pid); /* -1 when it does not run */
 
 struct query {
     struct database *db;

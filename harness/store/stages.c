@@ -15,6 +15,12 @@ void worker_current(struct worker *worker) {
              (long long)process_start(worker->pid));
 }
 
+bool worker_is_sibling(const struct worker *other) {
+    struct worker current;
+    worker_current(&current);
+    return strcmp(other->host, current.host) == 0 && process_parent(other->pid) == getppid();
+}
+
 /* --- claiming ----------------------------------------------------------------------------------------------------- */
 
 static status unknown_stage(const char *key) { return status_new(STATUS_DATA, "stage %s is not in the database", key); }
@@ -63,6 +69,23 @@ status store_claim(struct store *store, const char *key, const struct worker *wo
     status s = look(store, key, claim);
     if (!s && (*claim == CLAIM_TAKEN || *claim == CLAIM_TAKEN_OVER)) s = take(store, key, worker);
     return database_end(store->db, s);
+}
+
+status store_stage_holder(struct store *store, const char *key, struct stage_holder *holder) {
+    struct query q;
+    bool row;
+    *holder = (struct stage_holder){0};
+    TRY(query_open(&q, store->db,
+                   "SELECT worker, host, pid, ? - heartbeat FROM stages WHERE key = ? AND status = 'running'", "ds",
+                   store_now(), key));
+    TRY(query_next(&q, &row));
+    if (!row) return NULL;
+    query_text(&q, 0, holder->worker.name, sizeof holder->worker.name);
+    query_text(&q, 1, holder->worker.host, sizeof holder->worker.host);
+    holder->worker.pid = query_int(&q, 2);
+    holder->silent = query_real(&q, 3);
+    query_close(&q);
+    return NULL;
 }
 
 status store_batch_begin(struct store *store) { return database_begin(store->db); }

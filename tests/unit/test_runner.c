@@ -305,13 +305,24 @@ static void of_two_builds_at_once_one_is_refused(void **state) {
     session_free(s);
 }
 
-static void two_builds_are_mixed_where_that_is_asked_for(void **state) {
+static void stop_at_message(void *context, const char *line) {
+    struct session *s = context;
+    keep_message(context, line);
+    s->stop_after = 1;
+}
+
+static void where_builds_may_be_mixed_one_waits_for_the_other_and_says_for_whom(void **state) {
     (void)state;
     struct session *s = session_make(small_suite, "r");
+    char who[64];
     s->request.callbacks.progress = another_build_comes;
+    s->request.callbacks.message = stop_at_message; /* the other build never ends */
+    s->stop_after = 400;
     s->request.mix_builds = true;
-    s->stop_after = 90; /* the other build never ends */
     expect_failure(session_run(s), "stopped: 2 of 4 runs are done", NULL);
+    snprintf(who, sizeof who, "kill -KILL %lld", (long long)getpid());
+    assert_int_equal(s->messages, 1);
+    expect_failure(status_new(STATUS_SYSTEM, "%s", s->message), "waiting for ", "none seed 2: train", who, NULL);
     session_free(s);
 }
 
@@ -488,7 +499,7 @@ int main(void) {
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
         TEST(two_runners_on_one_database_share_the_stages),
         TEST(of_two_builds_at_once_one_is_refused),
-        TEST(two_builds_are_mixed_where_that_is_asked_for),
+        TEST(where_builds_may_be_mixed_one_waits_for_the_other_and_says_for_whom),
         TEST(a_deleted_database_ends_the_work_at_once),
         TEST(a_replaced_database_ends_the_work_with_its_stage),
         TEST(a_run_that_diverges_is_marked_and_the_others_go_on),

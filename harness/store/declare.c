@@ -14,7 +14,7 @@ struct declaring {
     const struct dataset_list *datasets;
     int64_t id;            /* of the suite */
     bool known;            /* it was declared before */
-    char difference[1200]; /* what contradicts the declaration */
+    char difference[2400]; /* what contradicts the declaration */
 };
 
 status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found) {
@@ -59,6 +59,20 @@ static status compare_head(struct declaring *d) {
     status s = compare_text(d, "", head, declaration_head(d->plan, d->datasets));
     free(head);
     return s;
+}
+
+/* Of its column, not of the head: databases from before it was held to what was declared have it there, too. */
+static status compare_question(struct declaring *d) {
+    struct query q;
+    bool row;
+    char before[sizeof d->suite->question] = "", what[sizeof d->difference];
+    TRY(query_open(&q, d->store->db, "SELECT question FROM suites WHERE id = ?", "i", d->id));
+    TRY(query_next(&q, &row));
+    if (row) query_text(&q, 0, before, sizeof before);
+    query_close(&q);
+    if (strcmp(before, d->suite->question) == 0) return NULL;
+    snprintf(what, sizeof what, "question was '%s' and is '%s'", before, d->suite->question);
+    return contradiction(d, what);
 }
 
 static status compare_variant(struct declaring *d, const char *name, const char *before) {
@@ -114,6 +128,7 @@ static status compare(struct declaring *d) {
     if (!d->known) return NULL;
     TRY(compare_head(d));
     TRY(compare_blocks(d));
+    TRY(compare_question(d));
     return compare_seeds(d);
 }
 
@@ -163,8 +178,7 @@ static status insert_suite(struct declaring *d, const char *head, const char *de
 
 static status add_suite(struct declaring *d) {
     if (d->known)
-        return database_run(d->store->db, "UPDATE suites SET path = ?, question = ? WHERE id = ?", "ssi",
-                            d->suite->path, d->suite->question, d->id);
+        return database_run(d->store->db, "UPDATE suites SET path = ? WHERE id = ?", "si", d->suite->path, d->id);
     char *head = declaration_head(d->plan, d->datasets), *options = option_lines(&d->suite->config);
     char *declaration = plan_declaration(d->plan, d->datasets);
     status s = insert_suite(d, head, declaration, options);

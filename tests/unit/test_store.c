@@ -96,6 +96,8 @@ static const struct {
     const char *from, *to, *words[3];
 } changes[] = {
     {"preset: small", "preset: small\nset: {train.steps: 9}", {"train.steps was 8 and is 9", "another name", "--db"}},
+    {"question: Is it so?", "question: Was it so?", {"question was 'Is it so?' and is 'Was it so?'"}},
+    {"question: Is it so?\n", "", {"question was 'Is it so?' and is ''"}},
     {"margin: 0.01", "margin: 0.02", {"margin was 0.01 and is 0.02"}},
     {"baseline: none", "baseline: wide", {"baseline was none and is wide"}},
     {"alpha: 0.05", "alpha: 0.01", {"alpha was 0.05 and is 0.01"}},

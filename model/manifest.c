@@ -185,5 +185,6 @@ status manifest_read(struct manifest *manifest, const char *path) {
     json_decref(root);
     if (taken) return NULL;
     manifest_free(manifest);
+    if (!*error.text) return status_new(STATUS_SYSTEM, "%s: no memory to read it", path); /* nothing is wrong in it */
     return status_new(STATUS_DATA, "%s: no valid manifest: %s; prepare the data again", path, error.text);
 }

@@ -23,11 +23,11 @@ own_mounts() {
 # remount OPTIONS: with its source, lest mount repeat the old options, of which a user namespace refuses the ids.
 remount() { mount -o "remount,$1" tmpfs "$folder/disk"; }
 
-# attempt DATABASE [LETTER VALUE]: runs the suite, under a ulimit, maybe in vain: then with status 4 and a last line that
+# attempt DATABASE [LETTER VALUE]: runs the suite, with $flags, under a ulimit, maybe in vain: then with status 4 and a last line that
 # names a file or a figure (or matches $tells).
 attempt() {
     local arguments code=0
-    on "$1" little
+    on "$1" little ${flags:-}
     bash -c '[ -z "$1" ] || ulimit -S"$1" "$2"; shift 2; exec "$@"' - "${2:-}" "${3:-}" "$HINGE" "${arguments[@]}" 2>&1 3>&- |
         cat >"$folder/log" || code=$?
     [ $code -eq 0 ] && return 0
@@ -167,10 +167,10 @@ under_limits() {
 # Which allocation is refused is drawn; a run that can do without goes on.
 @test "an allocation that is refused in the middle of a run" {
     seeded
-    local arguments all refusals=0 tells=memory
+    local arguments all refusals=0 tells=memory flags="--device cpu"
     make --no-print-directory -s build/tests/fault/refuse_memory.so
     refusing() { HINGE_REFUSE_AT=$1 HINGE_REFUSE_LOG=$folder/refused LD_PRELOAD=$PWD/build/tests/fault/refuse_memory.so "${@:2}"; }
-    on "$folder/refused-none/hinge.db" little
+    on "$folder/refused-none/hinge.db" little --device cpu
     refusing 1000000000 "$HINGE" "${arguments[@]}" >"$folder/log" 2>&1
     all=$(sed -n 's/^end //p' "$folder/refused" | sort -n | tail -n 1)
     [ "$all" -gt 300 ]

@@ -1,8 +1,9 @@
 /* refuse_memory: preloaded into hinge, refuses its Nth allocation, as a machine without memory would.
  *
  * HINGE_REFUSE_AT=N; 0: none. HINGE_REFUSE_LOG=FILE gets "refused BYTES", or "end" and how many allocations there were.
- * Only those that the program's own code makes count: what libraries do without memory is theirs. Programs that hinge
- * starts are left alone. */
+ * Only those that the program's own code makes in main count: what libraries do without memory, CUDA's runtime among
+ * them, which is linked in and begins before main, is theirs. Programs that hinge starts are left alone. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -24,6 +25,13 @@ static atomic_long allocations;
 static long refuse_at;
 static int log_file = -1;
 static uintptr_t code_begins, code_ends; /* the program's */
+
+typedef int main_function(int argc, char **argv, char **environment);
+typedef int start_function(main_function *main, int argc, char **argv, void (*init)(void), void (*finish)(void),
+                           void (*loader_finish)(void), void *stack_end);
+start_function __libc_start_main;
+static main_function *real_main;
+static atomic_bool in_main;
 
 static void say(const char *what, size_t number) {
     char line[64];
@@ -53,8 +61,20 @@ __attribute__((constructor)) static void start(void) {
 
 __attribute__((destructor)) static void end(void) { say("end", (size_t)allocations); }
 
+static int counted_main(int argc, char **argv, char **environment) {
+    in_main = true;
+    return real_main(argc, argv, environment);
+}
+
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*finish)(void),
+                      void (*loader_finish)(void), void *stack_end) {
+    real_main = main;
+    start_function *next = (start_function *)dlsym(RTLD_NEXT, "__libc_start_main");
+    return next(counted_main, argc, argv, init, finish, loader_finish, stack_end);
+}
+
 static bool refused(const void *caller, size_t size) {
-    if ((uintptr_t)caller < code_begins || (uintptr_t)caller >= code_ends) return false;
+    if (!in_main || (uintptr_t)caller < code_begins || (uintptr_t)caller >= code_ends) return false;
     if (atomic_fetch_add(&allocations, 1) + 1 != refuse_at) return false;
     say("refused", size);
     errno = ENOMEM;

@@ -13,8 +13,8 @@
 #include "kernels/kernels.h"
 
 /* Raised whenever a change of the code changes the numbers of a run: old results are then never taken for new. 2: the
- * scan's phases and split sums of products on a device; chunks of test-time training beside a kept tail. 3: the order in
- * which a device sums the norm that optim.clip compares. */
+ * scan's phases and split sums of products on a device; chunks of test-time training beside a kept tail. 3: the order
+ * in which a device sums the norm that optim.clip compares. */
 #define NUMERICS_REVISION 3
 
 /* The parts of a run, in the order in which they are done. */

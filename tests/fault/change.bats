@@ -49,7 +49,11 @@ go_on() { # PROGRAM FLAGS...
         kill -0 $process
         sleep 0.01
     done
-    kill -STOP $process
+    # It stands still between two of its transactions: within one it would hold the other up, not be seen at work.
+    while kill -STOP $process && ! sqlite3 -cmd ".timeout 200" "$db" "BEGIN IMMEDIATE; ROLLBACK" 2>/dev/null; do
+        kill -CONT $process
+        sleep 0.01
+    done
     run --separate-stderr "$folder/hinge" "${arguments[@]}"
     kill -CONT $process
     [ "$status" -eq 2 ]

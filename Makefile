@@ -67,7 +67,9 @@ ifeq ($(CUDA),emulator)
 CUDA_SOURCES += kernels/comm/nccl.cu $(sort $(wildcard tests/cuda_emulator/*.cc))
 # Where the host's code has AddressSanitizer, the kernels have the emulator's own check of every access.
 CUFLAGS      := $(filter-out -fopenmp,$(subst -fsanitize=address,-fsanitize=thread,$(subst c++17,c++20,$(CXXFLAGS)))) -Wno-unknown-pragmas \
-    -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR
+    -Wno-missing-field-initializers -DHINGE_CUDA_EMULATOR -fsanitize=alignment -fno-sanitize-recover=alignment
+# A device faults on an access that is not aligned to its size; the host would let it pass.
+CUDA_LIBS    := -lubsan
 # What nvcc and the toolkit bring, kernels get from the emulator instead.
 KERNEL_FLAGS := -include tests/cuda_emulator/emulator.h -isystem tests/cuda_emulator
 else ifeq ($(firstword $(TOOLKIT)),found)

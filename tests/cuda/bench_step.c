@@ -1,9 +1,11 @@
 /* bench_step: a training step of the published preset on the CUDA backend, against the product rate of the same run.
  *
- *   bench_step [--small]     --small: a tiny batch, to see that all runs
+ *   bench_step [--small]               --small: a tiny batch, to see that all runs
+ *   mpirun -np 2 bench_step            the same batch over 2 ranks, or 4 or 8, each with a GPU
  *
- * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate. The first steps prepare
- * products and record the graph and are not counted; the figure is the median of the others. Behind them, what
+ * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate of all ranks. The first
+ * steps prepare products and record the graph and are not counted; the figure is the median of the others. The hash is
+ * that of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank, what
  * self-calibration costs: sampling 32 sequences of T tokens, once. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +13,10 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/clock.h"
+#include "kernels/comm/comm.h"
 #include "kernels/random.h"
 #include "model/decoder.h"
+#include "model/files.h"
 #include "model/trainer.h"
 
 enum { WARM_UP = 2, TIMED = 7, CALIBRATION_SEQUENCES = 32 };
@@ -100,15 +104,25 @@ static void bench_sampling(const struct trainer *trainer, const struct config *c
     free(tokens);
 }
 
-static void bench(const struct step_row *row, const struct backend *ops, const struct dataset *data, bool small,
+static void hash_weights(const struct trainer *trainer, char hex[65]) {
+    size_t total = trainer_network(trainer)->parameters.total;
+    real *weights = malloc(total * sizeof *weights);
+    trainer_copy_out(trainer, trainer_weights(trainer), weights);
+    bytes_sha256(weights, total * sizeof *weights, hex);
+    free(weights);
+}
+
+/* Every rank comes here; the first speaks. */
+static void bench(const struct step_row *row, struct comm *comm, const struct dataset *data, bool small,
                   double product_rate) {
+    const struct backend *ops = comm->ops;
     struct config config = configure(row, small);
     struct trainer *trainer;
     struct step_record record;
     double times[TIMED];
     size_t bytes;
     must(trainer_memory(&config, ops, &bytes));
-    must(trainer_create(&trainer, &config, ops, data, 1));
+    must(trainer_create_on(&trainer, comm, &config, ops, data, 1));
     for (int i = 0; i < WARM_UP; i++) must(trainer_step(trainer, &record));
     for (int i = 0; i < TIMED; i++) {
         must(trainer_step(trainer, &record));
@@ -117,10 +131,13 @@ static void bench(const struct step_row *row, const struct backend *ops, const s
     qsort(times, TIMED, sizeof *times, by_value);
     double seconds = times[TIMED / 2], tokens = (double)config.train_batch_tokens / seconds;
     double flops = network_training_flops(trainer_network(trainer), true, (size_t)config.train_sequence);
-    printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f\n", row->name,
-           1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
-           100 * flops * tokens / product_rate, (double)bytes / 1e9, record.loss);
-    bench_sampling(trainer, &config);
+    char hash[65];
+    hash_weights(trainer, hash);
+    if (comm->rank == 0)
+        printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f, hash %.12s\n",
+               row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
+               100 * flops * tokens / product_rate / comm->size, (double)bytes / 1e9, record.loss, hash);
+    if (comm->size == 1) bench_sampling(trainer, &config);
     trainer_destroy(trainer);
 }
 
@@ -128,7 +145,10 @@ int main(int argc, char **argv) {
     bool small = argc > 1 && strcmp(argv[1], "--small") == 0;
     const struct backend *ops = backend_find("cuda");
     if (!ops) must(status_new(STATUS_SYSTEM, "this build has no CUDA"));
+    struct comm comm;
+    ops->choose_device(comm_local_rank());
     must(ops->open());
+    must(comm_open(&comm, ops));
     size_t count = (size_t)1 << 23;
     struct config defaults;
     config_defaults(&defaults);
@@ -138,8 +158,10 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < count; i++) tokens[i] = (uint16_t)random_below(stream, i, data.vocab_size);
     data.train = data.validation = (struct token_stream){tokens, count};
     double product_rate = measure_product(ops, small);
-    printf("bf16 product %.0f TFLOP/s\n", product_rate / 1e12);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], ops, &data, small, product_rate);
+    if (comm.rank == 0)
+        printf("bf16 product %.0f TFLOP/s; %d rank%s\n", product_rate / 1e12, comm.size, comm.size > 1 ? "s" : "");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], &comm, &data, small, product_rate);
+    comm_close(&comm);
     free(tokens);
     return 0;
 }

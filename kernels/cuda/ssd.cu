@@ -12,33 +12,53 @@
  * of an SM move 0.4 MB through shared memory a tile, 128 bytes a cycle (120 us): limit 120 us. */
 #include "kernels/cuda/ssd_head.cuh"
 
-/* Two of each tile, but for large states: there the next tile is fetched after this one. Rotations and steps follow. */
+/* AHEAD: two of each tile, and steps a tile further, from which rotations and weights are made while the tile before
+ * has its products. Large states have no room for that: there all of a tile follows the one before. Behind this lie the
+ * rotations and the steps. */
 template <class F> struct forward_tiles {
     static constexpr int P = F::P, N = F::N;
-    static constexpr int BUFFERS = N <= 64 ? 2 : 1;
+    static constexpr bool AHEAD = N <= 64;
+    static constexpr int BUFFERS = AHEAD ? 2 : 1, STEPS = AHEAD ? 3 : 1;
     tile_row<N> b[BUFFERS][TILE], c[BUFFERS][TILE];
     tile_row<P> x[BUFFERS][TILE];
     tile_row<N> state[2][P];
     tile_row<TILE> weighed[TILE]; /* G o weights */
     vector_parameters<N> b_parameters, c_parameters;
-    tile_weights weights;
+    tile_weights weights[BUFFERS];
 };
 
 template <class F> static size_t forward_bytes(size_t angles) {
     return sizeof(forward_tiles<F>) +
-           (turn_floats(angles) + forward_tiles<F>::BUFFERS * step_floats(angles)) * sizeof(float);
+           (turn_floats(angles) + forward_tiles<F>::STEPS * step_floats(angles)) * sizeof(float);
 }
 
+/* Rotations and steps: of tile i in place i modulo their number. */
+struct forward_lines {
+    rotation *turn;
+    float *steps;
+    int angles;
+};
+template <class F> __device__ static inline step_lines steps_of(const forward_lines &l, int tile) {
+    return lay_out_steps(l.steps + tile % forward_tiles<F>::STEPS * step_floats((size_t)l.angles), l.angles);
+}
+
+/* Begins the copy of a tile; its steps are fetched for themselves. */
 template <class F>
-__device__ static inline void fetch(forward_tiles<F> *m, int buffer, const step_lines &steps, const head_view &v,
-                                    int tile, int channels, int warp) {
+__device__ static inline void fetch(forward_tiles<F> *m, const head_view &v, int tile, int channels) {
     size_t first = (size_t)tile * (size_t)v.tile * v.width;
-    int length = tile_length(v, tile);
+    int length = tile_length<F>(v, tile), buffer = tile % forward_tiles<F>::BUFFERS;
     load_tile<TILE, F::N, F::WHOLE>(m->b[buffer], v.b + first, v.width, length, v.state);
     load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first, v.width, length, v.state);
     load_tile<TILE, F::P, F::WHOLE>(m->x[buffer], v.x + first, v.width, length, channels);
-    load_steps<F::WHOLE>(steps, v, tile, warp);
-    copy_commit();
+}
+
+/* Makes rotations and weights of a tile whose steps are there. */
+template <class F>
+__device__ static inline void begin_tile(forward_tiles<F> *m, const forward_lines &l, const head_view &v, int tile,
+                                         int warp) {
+    step_lines steps = steps_of<F>(l, tile);
+    make_rotations<F>(l.turn, steps, v.angles, warp);
+    if (warp == 0) make_weights(&m->weights[tile % forward_tiles<F>::BUFFERS], steps, tile_length<F>(v, tile));
 }
 
 /* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; before: all come before. */
@@ -57,10 +77,9 @@ __device__ static inline void weigh(float (&g)[4], const tile_weights &w, int up
 /* The warp's blocks of y = diag(r) C H'^T and of G o weights, which goes to `weighed`. */
 template <class F>
 __device__ static inline void tile_scores(float (&y)[OWN<F::P>][4], forward_tiles<F> *m, const tile_row<F::N> *b,
-                                          const tile_row<F::N> *c, const tile_row<F::N> *entering, warp_place place,
-                                          int channels, int state) {
+                                          const tile_row<F::N> *c, const tile_row<F::N> *entering,
+                                          const tile_weights &w, warp_place place, int channels, int state) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    const tile_weights &w = m->weights;
     column_blocks<false> earlier = columns_between(place, 0, row + 16); /* tokens up to the warp's own */
     float g[OWN<TILE>][4];
     clear_rows(g);
@@ -109,46 +128,61 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)F::P;
     size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
     int channels = F::WHOLE || s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice), row = place.row;
-    head_view v = view_head(a, batch, head);
+    head_view v = view_head<F>(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
     bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
-    float *lines = reinterpret_cast<float *>(m + 1), *turns = lines + tiles::BUFFERS * step_floats(s.angles);
-    rotation *turn = reinterpret_cast<rotation *>(turns);
-    size_t own = step_floats(s.angles); /* floats of one tile's steps */
+    float *lines = reinterpret_cast<float *>(m + 1);
+    forward_lines l = {reinterpret_cast<rotation *>(lines), lines + turn_floats((size_t)v.angles), v.angles};
     int state = F::state(s.state);
 
     load_parameters(&m->b_parameters, a.weights.b_norm, v.b_bias, v.state);
     load_parameters(&m->c_parameters, a.weights.c_norm, v.c_bias, v.state);
     state_part<F> carried(place, state);
     carried.write(m->state[0], states, channels);
-    fetch(m, 0, lay_out_steps(lines, v.angles), v, 0, channels, place.warp);
+    load_steps<F>(steps_of<F>(l, 0), v, 0, place.warp);
+    copy_commit();
+    fetch(m, v, 0, channels);
+    if (tiles::AHEAD && v.tiles > 1) load_steps<F>(steps_of<F>(l, 1), v, 1, place.warp);
+    copy_commit();
+    if (tiles::AHEAD) {
+        copy_wait<1>();
+        __syncthreads();
+        begin_tile(m, l, v, 0, place.warp);
+    }
     for (int i = 0; i < v.tiles; i++) {
-        int length = tile_length(v, i), buffer = i % tiles::BUFFERS, next = (i + 1) % tiles::BUFFERS;
+        int length = tile_length<F>(v, i), buffer = i % tiles::BUFFERS;
         tile_row<F::N> *b = m->b[buffer], *c = m->c[buffer];
-        step_lines steps = lay_out_steps(lines + buffer * own, v.angles);
+        const tile_weights &weights = m->weights[buffer];
         copy_wait<0>();
         __syncthreads(); /* this tile and its state are there; nobody reads the tile before any more */
-        make_rotations(turn, steps, v.angles, place.warp);
-        if (place.warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
-        __syncthreads();
-        make_vectors(b, steps.inv_b, m->b_parameters, turn, v.angles, length, place.warp);
-        make_vectors(c, steps.inv_c, m->c_parameters, turn, v.angles, length, place.warp + SSD_WARPS / 2);
-        if (tiles::BUFFERS == 2 && i + 1 < v.tiles)
-            fetch(m, next, lay_out_steps(lines + next * own, v.angles), v, i + 1, channels, place.warp);
+        if (!tiles::AHEAD) {
+            begin_tile(m, l, v, i, place.warp);
+            __syncthreads();
+        }
+        make_vectors<F>(b, c, steps_of<F>(l, i), m->b_parameters, m->c_parameters, l.turn, v.angles, length,
+                        place.warp);
+        if (tiles::AHEAD && i + 1 < v.tiles) {
+            fetch(m, v, i + 1, channels);
+            if (i + 2 < v.tiles) load_steps<F>(steps_of<F>(l, i + 2), v, i + 2, place.warp);
+            copy_commit();
+        }
         __syncthreads();
         float out[OWN<F::P>][4];
-        if (row < length) tile_scores(out, m, b, c, m->state[i % 2], place, channels, state);
+        if (row < length) tile_scores(out, m, b, c, m->state[i % 2], weights, place, channels, state);
+        if (tiles::AHEAD && i + 1 < v.tiles) begin_tile(m, l, v, i + 1, place.warp);
         __syncthreads();
         if (row < length)
             tile_outputs(out, m, c, m->x[buffer], a.weights.d[head], y + ((size_t)i * s.chunk + (size_t)row) * y_stride,
                          y_stride, place, length, channels);
         if (i + 1 == v.tiles) break;
-        carried.advance(m->weights.whole, m->x[buffer], m->weights.fall, b, length);
+        carried.advance(weights.whole, m->x[buffer], weights.fall, b, length);
         carried.write(m->state[(i + 1) % 2], states + (size_t)(i + 1) * state_size, channels);
-        if (tiles::BUFFERS == 1) {
+        if (!tiles::AHEAD) {
             __syncthreads();
-            fetch(m, 0, lay_out_steps(lines, v.angles), v, i + 1, channels, place.warp);
+            fetch(m, v, i + 1, channels);
+            load_steps<F>(steps_of<F>(l, i + 1), v, i + 1, place.warp);
+            copy_commit();
         }
     }
 }

@@ -21,14 +21,16 @@ template <int WIDTH> struct alignas(16) tile_row {
     __device__ const bf16 &operator[](int column) const { return at[column]; }
 };
 
-/* A slice of P channels of a head with up to N states. WHOLE: it has all of both, and every row of 8 elements or 4
- * floats begins at 16 bytes; only tokens may be missing. */
+/* A slice of P channels of a head with up to N states. WHOLE: it has all of both, half of its columns rotate, tiles
+ * have all their tokens, and every row of 8 elements or 4 floats begins at 16 bytes. */
 template <int CHANNELS, int STATE, bool ALL> struct scan_form {
     static constexpr int P = CHANNELS, N = STATE;
     static constexpr bool WHOLE = ALL;
     static constexpr int BLOCKS = N <= 64 ? 2 : 1; /* on an SM */
     __device__ static int state(size_t state) { return ALL ? N : (int)state; }
     __device__ static int head_dim(size_t head_dim) { return ALL ? P : (int)head_dim; }
+    __device__ static int angles(size_t angles) { return ALL ? N / 4 : (int)angles; }
+    __device__ static int tokens(size_t tokens) { return ALL ? TILE : (int)tokens; }
 };
 
 /* Where this warp works: rows row .. row+15, blocks part, part + PARTS, .. of 16 columns. */
@@ -226,7 +228,7 @@ __device__ static inline two_rows dot_rows(const float (&acc)[COLUMNS][4], const
 
 /* --- the weights of a tile's tokens, as kernels/cpu/ssd.c names them ---------------------------------------------- */
 
-struct tile_weights {
+struct alignas(16) tile_weights {
     float l[TILE];                           /* log-decay summed from the tile's start, times log2 e */
     float r[TILE], kappa[TILE], gamma[TILE]; /* r = exp(l) */
     float fall[TILE];                        /* kappa f: what is left of the token's share at the tile's end */

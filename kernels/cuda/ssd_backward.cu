@@ -53,9 +53,9 @@ __device__ static inline void unrotate(float (&acc)[OWN<F::N>][4], const tile_ro
     int upper = place.row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < OWN<F::N>; i++) {
-        if (columns.at(i / 2) >= 2 * angles) break;
+        if (F::WHOLE ? i / 2 * PARTS * 16 >= F::N / 2 : columns.at(i / 2) >= 2 * angles) break;
         int j = columns.pair(i) / 2;
-        if (j >= angles) continue;
+        if (!F::WHOLE && j >= angles) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int t = upper + 8 * half;
@@ -205,8 +205,8 @@ template <class F>
 __device__ static inline void gradient_delta(const backward_tiles<F> *m, const backward_arguments &a, const float *dphi,
                                              const step_lines &steps, size_t first_at, int t) {
     float turned = 0;
-#pragma unroll 1
-    for (int j = 0; j < (int)a.t.s.angles; j++) turned += steps.rate[j * LINE + t] * dphi[j * PHASES + t];
+#pragma unroll 4
+    for (int j = 0; j < F::angles(a.t.s.angles); j++) turned += steps.rate[j * LINE + t] * dphi[j * PHASES + t];
     a.dtape.delta[first_at + (size_t)t] = (t > 0 ? of_parts(m->dkappa, t - 1) : 0) + TURN * turned;
 }
 
@@ -216,17 +216,19 @@ __device__ static inline void gradient_steps(const backward_tiles<F> *m, const b
                                              const backward_lines &l, const step_lines &steps, const backward_place &at,
                                              bool first) {
     const mamba_shape &s = a.t.s;
-    size_t first_at = (at.batch * s.heads + at.head) * s.time + at.tile * s.chunk;
+    unsigned heads = (unsigned)s.heads;
+    size_t first_at = (size_t)(at.batch * heads + at.head) * s.time + first_token<F>(a, at);
     int thread = (int)threadIdx.x;
     if (thread < WARP) {
-        gradient_decays(m, a, first_at, at.index * s.heads + at.head, at.length);
+        gradient_decays(m, a, first_at, at.index * heads + at.head, at.length);
     } else if (thread < WARP + TILE) {
         if (thread - WARP < at.length) gradient_delta(m, a, l.dphi, steps, first_at, thread - WARP);
     } else {
 #pragma unroll 1
-        for (int i = thread - WARP - TILE; i < (int)s.angles * TILE; i += SSD_THREADS - WARP - TILE) {
+        for (int i = thread - WARP - TILE; i < F::angles(s.angles) * TILE; i += SSD_THREADS - WARP - TILE) {
             if (i % TILE >= at.length) continue;
-            float &sum = l.dtheta[(size_t)(i / TILE) * l.pitch + (size_t)(i % TILE)];
+            float &sum =
+                l.dtheta[(unsigned)(i / TILE) * (backward_tiles<F>::AHEAD ? PHASES : l.pitch) + (unsigned)(i % TILE)];
             float part = steps.delta[i % TILE] * l.dphi[i / TILE * PHASES + i % TILE];
             sum = first ? part : sum + part;
         }
@@ -243,13 +245,19 @@ __device__ static inline void load_raw(backward_tiles<F> *m, const head_view &v,
     load_tile<TILE, F::N, F::WHOLE>(m->c, v.c + row, v.width, at.length, at.n);
 }
 
+/* Begins the copy of a head's steps. */
+template <class F>
+__device__ static inline void fetch_steps(const backward_arguments &a, const backward_place &at,
+                                          const step_lines &steps, warp_place place) {
+    load_steps<F>(steps, view_head<F>(a.t, at.batch, at.head, at.group, at.tiles), (int)at.tile, place.warp);
+    copy_commit();
+}
+
 /* Begins the copies of what a head starts from, and then of its slice, if it has but one: two groups. */
 template <class F>
-__device__ static inline void fetch_head(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
-                                         const step_lines &steps, warp_place place) {
-    head_view v = view_head(a.t, at.batch, at.head);
+__device__ static inline void fetch_head(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at) {
+    head_view v = view_head<F>(a.t, at.batch, at.head, at.group, at.tiles);
     load_raw(m, v, at);
-    load_steps<F::WHOLE>(steps, v, (int)at.tile, place.warp);
     load_parameters(&m->b_parameters, a.t.weights.b_norm, v.b_bias, at.n);
     load_parameters(&m->c_parameters, a.t.weights.c_norm, v.c_bias, at.n);
     copy_commit();
@@ -257,17 +265,14 @@ __device__ static inline void fetch_head(backward_tiles<F> *m, const backward_ar
     copy_commit();
 }
 
-/* The head's rotations, weights, B and C, when what fetch_head fetched is there. */
+/* The head's weights, B and C, when what fetch_head fetched is there and the rotations are made. */
 template <class F>
 __device__ static inline void begin_head(backward_tiles<F> *m, const backward_lines &l, const step_lines &steps,
                                          const backward_place &at, int angles, warp_place place) {
     copy_wait<1>();
     __syncthreads();
-    make_rotations(l.turn, steps, angles, place.warp);
+    make_vectors<F>(m->b, m->c, steps, m->b_parameters, m->c_parameters, l.turn, angles, at.length, place.warp);
     if (place.warp == SSD_WARPS - 1) make_weights(&m->weights, steps, at.length);
-    __syncthreads();
-    make_vectors(m->b, steps.inv_b, m->b_parameters, l.turn, angles, at.length, place.warp);
-    make_vectors(m->c, steps.inv_c, m->c_parameters, l.turn, angles, at.length, place.warp + SSD_WARPS / 2);
     copy_wait<0>();
     __syncthreads();
 }
@@ -276,12 +281,17 @@ __device__ static inline void begin_head(backward_tiles<F> *m, const backward_li
 template <class F>
 __device__ static inline void backward_head(backward_tiles<F> *m, const backward_lines &l, const backward_arguments &a,
                                             const backward_place &at, group_sum<F::N> &sum_b, group_sum<F::N> &sum_c,
-                                            unsigned i, warp_place place) {
+                                            unsigned i, bool more, warp_place place) {
     const mamba_shape &s = a.t.s;
-    int band = place.row / 16, angles = (int)s.angles, here = at.head_dim <= F::P ? 0 : -1;
+    int band = place.row / 16, angles = F::angles(s.angles), here = at.head_dim <= F::P ? 0 : -1;
     step_lines steps = steps_of<F>(l, i, angles);
     float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
+    constexpr bool AHEAD = backward_tiles<F>::AHEAD;
+    backward_place next = at;
+    next.head++;
+    step_lines next_steps = steps_of<F>(l, i + 1, angles);
     begin_head(m, l, steps, at, angles, place);
+    if (AHEAD && more) fetch_steps<F>(a, next, next_steps, place);
     {
         float f[OWN<TILE>][4], g[OWN<TILE>][4];
         multiply_pairs(f, g, m, a, at, place, &here);
@@ -295,22 +305,23 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
     gradient_c(acc, m, a, at, place, &here);
     unrotate<false, F>(acc, m->c, l.turn, l.dphi, m->bias[1][band], angles, place);
     sum_c.add(acc, room + OWN<F::N> * SSD_THREADS, i == 0);
-    __syncthreads(); /* the sums; x is free */
+    copy_wait<0>();
+    __syncthreads(); /* the sums and the next head's steps are there; x and the rotations are free */
     gradient_x(m, a, at, place, &here);
-    size_t tiles = ceil_div(s.time, s.chunk);
-    sum_phases(l.dphi, a.dtape.phase + ((at.batch * s.heads + at.head) * tiles + at.tile) * s.angles, angles,
-               place.warp);
-    store_sums<F::N>(a.biases + (at.index * 2 * s.heads + at.head) * s.state, s.heads * s.state, m->bias, at.n);
+    sum_phases(l.dphi, a.dtape.phase + matrix_of(a, at) * (unsigned)angles, angles, place.warp);
+    unsigned heads = (unsigned)s.heads, state = (unsigned)at.n;
+    store_sums<F::N>(a.biases + (size_t)(at.index * 2 * heads + at.head) * state, heads * state, m->bias, at.n);
+    if (AHEAD && more) make_rotations<F>(l.turn, next_steps, angles, place.warp);
     __syncthreads(); /* all tiles are free, but not the sums */
-    backward_place next = at;
-    next.head++;
-    constexpr bool AHEAD = backward_tiles<F>::AHEAD;
-    bool more = i + 1 < s.heads / s.groups;
-    if (AHEAD && more) fetch_head(m, a, next, steps_of<F>(l, i + 1, angles), place);
+    if (AHEAD && more) fetch_head(m, a, next);
     gradient_steps(m, a, l, steps, at, i == 0);
     if (AHEAD || !more) return;
     __syncthreads(); /* the steps are free */
-    fetch_head(m, a, next, steps, place);
+    fetch_steps<F>(a, next, steps, place);
+    fetch_head(m, a, next);
+    copy_wait<2>();
+    __syncthreads();
+    make_rotations<F>(l.turn, steps, angles, place.warp);
 }
 
 /* Where the tile's first token has the group's dtheta; angles are `time` apart. */
@@ -325,12 +336,12 @@ __device__ static inline void backward_group(backward_tiles<F> *m, const backwar
                                              const backward_place &at, const group_sum<F::N> &sum_b,
                                              const group_sum<F::N> &sum_c, warp_place place) {
     const mamba_shape &s = a.t.s;
-    int band = place.row / 16, angles = (int)s.angles, state = at.n;
+    int band = place.row / 16, angles = F::angles(s.angles), state = at.n;
     size_t width = a.t.columns.width;
     step_lines steps = steps_of<F>(l, (unsigned)(s.heads / s.groups) - 1, angles);
     float4 *room = a.sums + blockIdx.x * (size_t)(2 * OWN<F::N> * SSD_THREADS);
-    bf16 *columns = a.dproj + first_row(a, at) * width + at.group * s.state;
-    load_raw(m, view_head(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
+    bf16 *columns = a.dproj + first_row<F>(a, at) * width + at.group * s.state;
+    load_raw(m, view_head<F>(a.t, at.batch, at.group * (unsigned)(s.heads / s.groups)), at);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
@@ -360,18 +371,25 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
     warp_place place = place_of_warp();
     unsigned tiles = (unsigned)ceil_div(s.time, s.chunk), per_group = (unsigned)(s.heads / s.groups);
     unsigned group = blockIdx.x % (unsigned)s.groups, index = blockIdx.x / (unsigned)s.groups;
-    float *lines = reinterpret_cast<float *>(m + 1), *steps = lines + turn_floats(s.angles);
-    float *dphi = steps + backward_tiles<F>::STEPS * step_floats(s.angles);
-    backward_place at = {index / tiles,           index % tiles,    group * per_group, group, index, 0,
+    size_t angles = (size_t)F::angles(s.angles);
+    float *lines = reinterpret_cast<float *>(m + 1), *all_steps = lines + turn_floats(angles);
+    float *dphi = all_steps + backward_tiles<F>::STEPS * step_floats(angles);
+    backward_place at = {index / tiles,           index % tiles,    group * per_group, group, index, tiles, 0,
                          F::head_dim(s.head_dim), F::state(s.state)};
     size_t left = s.time - at.tile * s.chunk;
-    at.length = left < s.chunk ? (int)left : (int)s.chunk;
-    backward_lines l = {reinterpret_cast<rotation *>(lines), steps, dphi, dphi + s.angles * PHASES, PHASES};
+    at.length = F::tokens(left < s.chunk ? left : s.chunk);
+    backward_lines l = {reinterpret_cast<rotation *>(lines), all_steps, dphi, dphi + angles * PHASES, PHASES};
     if (!backward_tiles<F>::AHEAD) l.dtheta = dtheta_of(a, at), l.pitch = s.time;
 
     group_sum<F::N> sum_b, sum_c;
-    fetch_head(m, a, at, steps_of<F>(l, 0, (int)s.angles), place);
-    for (unsigned i = 0; i < per_group; i++, at.head++) backward_head(m, l, a, at, sum_b, sum_c, i, place);
+    step_lines steps = steps_of<F>(l, 0, (int)angles);
+    fetch_steps<F>(a, at, steps, place);
+    fetch_head(m, a, at);
+    copy_wait<2>();
+    __syncthreads();
+    make_rotations<F>(l.turn, steps, (int)angles, place.warp);
+    for (unsigned i = 0; i < per_group; i++, at.head++)
+        backward_head(m, l, a, at, sum_b, sum_c, i, i + 1 < per_group, place);
     backward_group(m, l, a, at, sum_b, sum_c, place);
 }
 

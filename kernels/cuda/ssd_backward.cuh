@@ -74,15 +74,26 @@ template <class F> static size_t backward_bytes(size_t angles) {
 /* Where a block stands. What it reads is found from this when it is needed: pointers kept would cost registers. */
 struct backward_place {
     unsigned batch, tile, head, group, index; /* index: batch x tiles + tile */
+    unsigned tiles;                           /* of a sequence */
     int length, head_dim, n;                  /* tokens, channels, state */
 };
 
-__device__ static inline size_t first_row(const backward_arguments &a, const backward_place &at) {
-    return at.batch * a.t.s.time + at.tile * a.t.s.chunk;
+/* Of the tile's matrices and phases, which lie head by head. */
+__device__ static inline size_t matrix_of(const backward_arguments &a, const backward_place &at) {
+    return (at.batch * (unsigned)a.t.s.heads + at.head) * at.tiles + at.tile;
 }
+
+template <class F>
+__device__ static inline unsigned first_token(const backward_arguments &a, const backward_place &at) {
+    return at.tile * (unsigned)F::tokens(a.t.s.chunk);
+}
+template <class F> __device__ static inline size_t first_row(const backward_arguments &a, const backward_place &at) {
+    return at.batch * a.t.s.time + first_token<F>(a, at);
+}
+template <class F>
 __device__ static inline size_t state_offset(const backward_arguments &a, const backward_place &at, int slice) {
-    size_t tiles = ceil_div(a.t.s.time, a.t.s.chunk), matrix = (at.batch * a.t.s.heads + at.head) * tiles + at.tile;
-    return (matrix * a.t.s.head_dim + (size_t)slice) * a.t.s.state;
+    unsigned state = (unsigned)F::state(a.t.s.state), size = (unsigned)F::head_dim(a.t.s.head_dim) * state;
+    return matrix_of(a, at) * size + (unsigned)slice * state;
 }
 
 /* Begin the copies of P channels from `slice` on: x and K, or dy and H'. */
@@ -90,19 +101,21 @@ template <class F>
 __device__ static inline void load_x(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                      int slice) {
     int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
-    size_t width = a.t.columns.width, column = a.t.columns.x + at.head * a.t.s.head_dim + (size_t)slice;
-    load_tile<TILE, F::P, F::WHOLE>(m->x, a.t.proj + first_row(a, at) * width + column, width, at.length, channels);
-    load_tile<F::P, F::N, F::WHOLE>(m->gradient, a.gradients + state_offset(a, at, slice), F::state(a.t.s.state),
+    size_t width = a.t.columns.width,
+           column = a.t.columns.x + at.head * (unsigned)F::head_dim(a.t.s.head_dim) + (unsigned)slice;
+    load_tile<TILE, F::P, F::WHOLE>(m->x, a.t.proj + first_row<F>(a, at) * width + column, width, at.length, channels);
+    load_tile<F::P, F::N, F::WHOLE>(m->gradient, a.gradients + state_offset<F>(a, at, slice), F::state(a.t.s.state),
                                     channels, at.n);
 }
 template <class F>
 __device__ static inline void load_dy(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                       int slice) {
     int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
-    size_t inner = a.t.s.heads * a.t.s.head_dim, column = at.head * a.t.s.head_dim + (size_t)slice;
-    load_tile<TILE, F::P, F::WHOLE>(m->dy, a.dy + first_row(a, at) * inner + column, inner, at.length, channels);
-    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset(a, at, slice), F::state(a.t.s.state),
-                                    channels, at.n);
+    unsigned head_dim = (unsigned)F::head_dim(a.t.s.head_dim);
+    size_t inner = (unsigned)a.t.s.heads * head_dim, column = at.head * head_dim + (unsigned)slice;
+    load_tile<TILE, F::P, F::WHOLE>(m->dy, a.dy + first_row<F>(a, at) * inner + column, inner, at.length, channels);
+    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset<F>(a, at, slice),
+                                    F::state(a.t.s.state), channels, at.n);
 }
 
 /* Fetches a slice, if it is not the one that is there: only heads of more than P channels have several. */
@@ -300,7 +313,7 @@ __device__ static inline void gradient_x(backward_tiles<F> *m, const backward_ar
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4;
     float d = a.t.weights.d[at.head], through = 0;
     size_t width = a.t.columns.width;
-    bf16 *dx_rows = a.dproj + (first_row(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
+    bf16 *dx_rows = a.dproj + (first_row<F>(a, at) + (size_t)row) * width + a.t.columns.x + at.head * a.t.s.head_dim;
     for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
         through += dot_states(m);

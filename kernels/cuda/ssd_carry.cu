@@ -6,30 +6,50 @@
  * Published preset, a call: 9 GFLOP; dy read, K written: 268 MB, the rest 30 MB: limit 69 us. */
 #include "kernels/cuda/ssd_head.cuh"
 
+/* AHEAD as in ssd.cu: rotations and weights of a tile are made while the one behind it has its product. */
 template <class F> struct carry_tiles {
     static constexpr int P = F::P, N = F::N;
-    static constexpr int BUFFERS = N <= 64 ? 2 : 1;
+    static constexpr bool AHEAD = N <= 64;
+    static constexpr int BUFFERS = AHEAD ? 2 : 1, STEPS = AHEAD ? 3 : 1;
     tile_row<N> c[BUFFERS][TILE];
     tile_row<P> dy[BUFFERS][TILE];
     tile_row<N> gradient[P];
     vector_parameters<N> parameters;
-    tile_weights weights;
+    tile_weights weights[BUFFERS];
 };
 
 template <class F> static size_t carry_bytes(size_t angles) {
-    return sizeof(carry_tiles<F>) +
-           (turn_floats(angles) + carry_tiles<F>::BUFFERS * step_floats(angles)) * sizeof(float);
+    return sizeof(carry_tiles<F>) + (turn_floats(angles) + carry_tiles<F>::STEPS * step_floats(angles)) * sizeof(float);
+}
+
+/* dy of a head, rows `stride` apart. */
+struct carried_rows {
+    const bf16 *dy;
+    size_t stride;
+    int channels;
+};
+
+/* Begins the copy of a tile; its steps are fetched for themselves. */
+template <class F>
+__device__ static inline void fetch(carry_tiles<F> *m, const head_view &v, const carried_rows &rows, int tile) {
+    size_t first = (size_t)tile * (size_t)v.tile;
+    int length = tile_length<F>(v, tile), buffer = tile % carry_tiles<F>::BUFFERS;
+    load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
+    load_tile<TILE, F::P, F::WHOLE>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
+}
+
+/* The steps of tile i lie in place i modulo their number. */
+template <class F> __device__ static inline step_lines steps_of(float *lines, const head_view &v, int tile) {
+    return lay_out_steps(lines + tile % carry_tiles<F>::STEPS * step_floats((size_t)v.angles), v.angles);
 }
 
 template <class F>
-__device__ static inline void fetch(carry_tiles<F> *m, int buffer, const step_lines &steps, const head_view &v,
-                                    const bf16 *dy, size_t dy_stride, int tile, int channels, int warp) {
-    size_t first = (size_t)tile * (size_t)v.tile;
-    int length = tile_length(v, tile);
-    load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
-    load_tile<TILE, F::P, F::WHOLE>(m->dy[buffer], dy + first * dy_stride, dy_stride, length, channels);
-    load_steps<F::WHOLE>(steps, v, tile, warp);
-    copy_commit();
+__device__ static inline void begin_tile(carry_tiles<F> *m, rotation *turn, float *lines, const head_view &v, int tile,
+                                         int warp) {
+    step_lines steps = steps_of<F>(lines, v, tile);
+    make_rotations<F>(turn, steps, v.angles, warp);
+    if (warp == SSD_WARPS - 1)
+        make_weights(&m->weights[tile % carry_tiles<F>::BUFFERS], steps, tile_length<F>(v, tile));
 }
 
 /* Grid: sequences x heads, slices of P channels. gradients: (batch, heads, chunks, head_dim, state). */
@@ -43,38 +63,52 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS)
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)F::P;
     size_t stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
     int channels = F::WHOLE || s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice);
-    head_view v = view_head(a, batch, head);
-    dy += batch * s.time * stride + head * s.head_dim + slice;
+    head_view v = view_head<F>(a, batch, head);
+    carried_rows rows = {dy + batch * s.time * stride + head * s.head_dim + slice, stride, channels};
     gradients += blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
-    float *lines = reinterpret_cast<float *>(m + 1), *turns = lines + tiles::BUFFERS * step_floats(s.angles);
-    rotation *turn = reinterpret_cast<rotation *>(turns);
-    size_t own = step_floats(s.angles); /* floats of one tile's steps */
+    rotation *turn = reinterpret_cast<rotation *>(m + 1);
+    float *lines = reinterpret_cast<float *>(m + 1) + turn_floats((size_t)v.angles);
+    int last = v.tiles - 1;
 
     load_parameters(&m->parameters, a.weights.c_norm, v.c_bias, v.state);
     state_part<F> carried(place, v.state);
-    int buffer = 0;
-    fetch(m, 0, lay_out_steps(lines, v.angles), v, dy, stride, v.tiles - 1, channels, place.warp);
-    for (int i = v.tiles - 1; i >= 0; i--) {
-        int length = tile_length(v, i);
-        step_lines steps = lay_out_steps(lines + buffer * own, v.angles);
+    load_steps<F>(steps_of<F>(lines, v, last), v, last, place.warp);
+    copy_commit();
+    fetch(m, v, rows, last);
+    if (tiles::AHEAD && last > 0) load_steps<F>(steps_of<F>(lines, v, last - 1), v, last - 1, place.warp);
+    copy_commit();
+    if (tiles::AHEAD) {
+        copy_wait<1>();
+        __syncthreads();
+        begin_tile(m, turn, lines, v, last, place.warp);
+    }
+    for (int i = last; i >= 0; i--) {
+        int length = tile_length<F>(v, i), buffer = i % tiles::BUFFERS;
+        const tile_weights &weights = m->weights[buffer];
         copy_wait<0>();
         __syncthreads(); /* this tile is there; nobody reads the tile behind it any more */
         carried.write(m->gradient, gradients + (size_t)i * state_size, channels);
         if (i == 0) break;
-        make_rotations(turn, steps, v.angles, place.warp);
-        if (place.warp == SSD_WARPS - 1) make_weights(&m->weights, steps, length);
-        __syncthreads();
-        make_vectors(m->c[buffer], steps.inv_c, m->parameters, turn, v.angles, length, place.warp);
-        int next = tiles::BUFFERS - 1 - buffer;
-        if (tiles::BUFFERS == 2)
-            fetch(m, next, lay_out_steps(lines + next * own, v.angles), v, dy, stride, i - 1, channels, place.warp);
-        __syncthreads();
-        carried.advance(m->weights.whole, m->dy[buffer], m->weights.r, m->c[buffer], length);
-        if (tiles::BUFFERS == 1) {
+        if (!tiles::AHEAD) {
+            begin_tile(m, turn, lines, v, i, place.warp);
             __syncthreads();
-            fetch(m, next, lay_out_steps(lines, v.angles), v, dy, stride, i - 1, channels, place.warp);
         }
-        buffer = next;
+        make_vectors<F>(m->c[buffer], steps_of<F>(lines, v, i).inv_c, m->parameters, turn, v.angles, length,
+                        place.warp);
+        if (tiles::AHEAD && i > 1) { /* of tile 0 nothing is needed but its gradient's place */
+            fetch(m, v, rows, i - 1);
+            load_steps<F>(steps_of<F>(lines, v, i - 2), v, i - 2, place.warp);
+            copy_commit();
+        }
+        __syncthreads();
+        if (tiles::AHEAD && i > 1) begin_tile(m, turn, lines, v, i - 1, place.warp);
+        carried.advance(weights.whole, m->dy[buffer], weights.r, m->c[buffer], length);
+        if (!tiles::AHEAD && i > 1) {
+            __syncthreads();
+            fetch(m, v, rows, i - 1);
+            load_steps<F>(steps_of<F>(lines, v, i - 1), v, i - 1, place.warp);
+            copy_commit();
+        }
     }
 }
 

@@ -28,14 +28,19 @@ struct head_view {
 /* Whether scan_form<64, 64, true> fits: dy, y and the states have no padding, and the others are columns of proj. */
 static inline bool fills_tiles(const scan_tensors &a) {
     const mamba_shape &s = a.s;
-    return s.state == 64 && s.head_dim == 64 && a.columns.width % 8 == 0 && s.time % 4 == 0 && s.chunk % 4 == 0;
+    return s.state == 64 && s.head_dim == 64 && s.angles == 16 && a.columns.width % 8 == 0 && s.chunk == TILE &&
+           s.time % TILE == 0;
 }
 
-__device__ static inline head_view view_head(const scan_tensors &a, size_t batch, size_t head) {
+/* Of one of the group's heads; no divisions, because a block asks for each of its heads. */
+template <class F>
+__device__ static inline head_view view_head(const scan_tensors &a, unsigned batch, unsigned head, unsigned group,
+                                             unsigned chunks) {
     const mamba_shape &s = a.s;
-    size_t group = head / (s.heads / s.groups), chunks = ceil_div(s.time, s.chunk);
-    size_t steps = (batch * s.heads + head) * s.time, norms = (batch * s.groups + group) * s.time;
-    const bf16 *row = a.proj + batch * s.time * a.columns.width;
+    unsigned heads = (unsigned)s.heads;
+    size_t steps = (size_t)(batch * heads + head) * s.time,
+           norms = (size_t)(batch * (unsigned)s.groups + group) * s.time;
+    const bf16 *row = a.proj + (size_t)batch * s.time * a.columns.width;
     return {.x = row + a.columns.x + head * s.head_dim,
             .b = row + a.columns.b + group * s.state,
             .c = row + a.columns.c + group * s.state,
@@ -45,21 +50,26 @@ __device__ static inline head_view view_head(const scan_tensors &a, size_t batch
             .inv_b = a.tape.inv_b + norms,
             .inv_c = a.tape.inv_c + norms,
             .rate = a.tape.rate + batch * s.angles * s.time,
-            .phase = a.tape.phase + (batch * s.heads + head) * chunks * s.angles,
+            .phase = a.tape.phase + (size_t)((batch * heads + head) * chunks) * (size_t)F::angles(s.angles),
             .b_bias = a.weights.b_bias + head * s.state,
             .c_bias = a.weights.c_bias + head * s.state,
             .width = a.columns.width,
             .time = s.time,
-            .tile = (int)s.chunk,
+            .tile = F::tokens(s.chunk),
             .tiles = (int)chunks,
-            .angles = (int)s.angles,
-            .state = (int)s.state};
+            .angles = F::angles(s.angles),
+            .state = F::state(s.state)};
+}
+
+template <class F> __device__ static inline head_view view_head(const scan_tensors &a, size_t batch, size_t head) {
+    size_t group = head / (a.s.heads / a.s.groups), chunks = ceil_div(a.s.time, a.s.chunk);
+    return view_head<F>(a, (unsigned)batch, (unsigned)head, (unsigned)group, (unsigned)chunks);
 }
 
 /* Tokens of tile i. */
-__device__ static inline int tile_length(const head_view &v, int i) {
+template <class F> __device__ static inline int tile_length(const head_view &v, int i) {
     size_t left = v.time - (size_t)i * (size_t)v.tile;
-    return (int)(left < (size_t)v.tile ? left : (size_t)v.tile);
+    return F::tokens(left < (size_t)v.tile ? left : (size_t)v.tile);
 }
 
 /* --- a tile's steps, as lines of floats in shared memory ---------------------------------------------------------- */
@@ -92,8 +102,7 @@ template <bool WHOLE> __device__ static inline void load_line(float *line, const
 }
 
 /* Begins the copy of tile i's steps, a line a warp; done after copy_wait and a barrier. */
-template <bool WHOLE>
-__device__ static inline void load_steps(const step_lines &to, const head_view &v, int i, int warp) {
+template <class F> __device__ static inline void load_steps(const step_lines &to, const head_view &v, int i, int warp) {
     size_t start = (size_t)i * (size_t)v.tile;
     int left = v.time - start < LINE ? (int)(v.time - start) : LINE;
     if (warp < FIXED_LINES) {
@@ -102,14 +111,19 @@ __device__ static inline void load_steps(const step_lines &to, const head_view &
                             : warp == 2 ? v.gamma
                             : warp == 3 ? v.inv_b
                                         : v.inv_c;
-        load_line<WHOLE>(to.delta + warp * LINE, from + start, left);
+        load_line<F::WHOLE>(to.delta + warp * LINE, from + start, left);
     }
-#pragma unroll 1
+#pragma unroll 2
     for (int j = warp; j < v.angles; j += SSD_WARPS)
-        load_line<WHOLE>(to.rate + j * LINE, v.rate + (size_t)j * v.time + start, left);
+        load_line<F::WHOLE>(to.rate + j * LINE, v.rate + (size_t)j * v.time + start, left);
+    const float *phase = v.phase + (size_t)i * (size_t)v.angles;
+    int thread = (int)threadIdx.x;
+    if (F::WHOLE) {
+        if (thread < v.angles / 4) copy_16(to.phase + 4 * thread, phase + 4 * thread, true);
+    } else {
 #pragma unroll 1
-    for (int j = (int)threadIdx.x; j < v.angles; j += SSD_THREADS)
-        to.phase[j] = v.phase[(size_t)i * (size_t)v.angles + (size_t)j];
+        for (int j = thread; j < v.angles; j += SSD_THREADS) to.phase[j] = phase[j];
+    }
 }
 
 /* By one warp; tokens that the tile does not have weigh nothing. */
@@ -145,22 +159,38 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
 static constexpr int TURNS = TILE + 4;
 __host__ __device__ static inline size_t turn_floats(size_t angles) { return angles * TURNS * 2; }
 
-/* The rotations of the tile's tokens; a warp scans one angle at a time. */
+/* The rotations of the tile's tokens. A warp scans one angle at a time; of a WHOLE head all of its own together, since
+ * each step of a scan waits for the one before. */
+template <class F>
 __device__ static inline void make_rotations(rotation *turn, const step_lines &steps, int angles, int warp) {
+    constexpr int TOGETHER = F::WHOLE ? F::N / 4 / SSD_WARPS : 1;
     int lane = (int)threadIdx.x % WARP;
     float2 delta = two_at(steps.delta, 2 * lane);
 #pragma unroll 1
-    for (int j = warp; j < angles; j += SSD_WARPS) {
-        float2 rate = two_at(steps.rate + j * LINE, 2 * lane);
-        float first = wrap_turns(rate.x * delta.x), both = first + wrap_turns(rate.y * delta.y), sum = both;
+    for (int from = warp; from < angles; from += TOGETHER * SSD_WARPS) {
+        float first[TOGETHER], both[TOGETHER], sum[TOGETHER], phase[TOGETHER];
 #pragma unroll
-        for (int offset = 1; offset < WARP; offset *= 2) {
-            float before = __shfl_up_sync(0xffffffffu, sum, offset);
-            if (lane >= offset) sum += before;
+        for (int i = 0; i < TOGETHER; i++) {
+            int j = from + i * SSD_WARPS;
+            float2 rate = two_at(steps.rate + j * LINE, 2 * lane);
+            first[i] = wrap_turns(rate.x * delta.x);
+            sum[i] = both[i] = first[i] + wrap_turns(rate.y * delta.y);
+            phase[i] = steps.phase[j];
         }
-        float start = steps.phase[j] + (sum - both);
-        rotation one = rotation_of(wrap_turns(start + first)), two = rotation_of(wrap_turns(start + both));
-        *reinterpret_cast<float4 *>(&turn[j * TURNS + 2 * lane]) = {one.cosine, one.sine, two.cosine, two.sine};
+#pragma unroll
+        for (int offset = 1; offset < WARP; offset *= 2)
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                float before = __shfl_up_sync(0xffffffffu, sum[i], offset);
+                if (lane >= offset) sum[i] += before;
+            }
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            float start = phase[i] + (sum[i] - both[i]);
+            rotation one = rotation_of(wrap_turns(start + first[i])), two = rotation_of(wrap_turns(start + both[i]));
+            *reinterpret_cast<float4 *>(&turn[(from + i * SSD_WARPS) * TURNS + 2 * lane]) = {one.cosine, one.sine,
+                                                                                             two.cosine, two.sine};
+        }
     }
 }
 
@@ -176,36 +206,73 @@ __device__ static inline void load_parameters(vector_parameters<N> *to, const fl
     }
 }
 
-/* tile = rotated (tile inv norm + bias), the rows that it does not have zero. A warp has the same eight columns of all
- * rows, a lane a row: warps agree on what is rotated, and banks on who is next. `turned` tells warps that make two
- * tiles which columns to take of the second, so that none has the rotated ones of both. */
-template <int N>
-__device__ static inline void make_vectors(tile_row<N> *tile, const float *inv, const vector_parameters<N> &p,
-                                           const rotation *turn, int angles, int length, int turned) {
-#pragma unroll 1
-    for (int column = turned % SSD_WARPS * 8; column < N; column += SSD_WARPS * 8) {
+/* A warp's part of tile = rotated (tile inv norm + bias), the rows that it does not have zero: eight columns of all
+ * rows, a lane having every 32nd row, so that warps agree on what is rotated, and banks on who is next. What it reads
+ * it reads at once, before anybody's stores: a load behind a store would wait for it. */
+template <class F> struct vector_part {
+    static constexpr int ROWS = TILE / WARP;
+    int column;
+    uint4 raw[ROWS];
+    float inv[ROWS];
+
+    __device__ vector_part(const tile_row<F::N> *tile, const float *inverse, int first) : column(first) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            int row = (int)threadIdx.x % WARP + i * WARP;
+            raw[i] = *reinterpret_cast<const uint4 *>(&tile[row][column]);
+            inv[i] = inverse[row];
+        }
+    }
+    __device__ void make(tile_row<F::N> *tile, const vector_parameters<F::N> &p, const rotation *turn, int angles,
+                         int length) const {
         float norm[8], bias[8];
 #pragma unroll
         for (int k = 0; k < 8; k++) norm[k] = p.norm[column + k], bias[k] = p.bias[column + k];
         int rotated = angles - column / 2; /* pairs */
 #pragma unroll
-        for (int row = (int)threadIdx.x % WARP; row < TILE; row += WARP) {
-            uint4 eight = *reinterpret_cast<const uint4 *>(&tile[row][column]);
-            uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-            float value[8], scale = inv[row];
+        for (int i = 0; i < ROWS; i++) {
+            int row = (int)threadIdx.x % WARP + i * WARP;
+            uint32_t pairs[4] = {raw[i].x, raw[i].y, raw[i].z, raw[i].w};
+            float value[8];
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                value[2 * k] = low_half(pairs[k]) * scale * norm[2 * k] + bias[2 * k];
-                value[2 * k + 1] = high_half(pairs[k]) * scale * norm[2 * k + 1] + bias[2 * k + 1];
+                value[2 * k] = low_half(pairs[k]) * inv[i] * norm[2 * k] + bias[2 * k];
+                value[2 * k + 1] = high_half(pairs[k]) * inv[i] * norm[2 * k + 1] + bias[2 * k + 1];
             }
             if (rotated > 0)
 #pragma unroll
                 for (int k = 0; k < 4; k++)
-                    if (k < rotated) rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
+                    if (F::WHOLE || k < rotated)
+                        rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
 #pragma unroll
             for (int k = 0; k < 4; k++) pairs[k] = row < length ? pack_bf16(value[2 * k], value[2 * k + 1]) : 0;
             *reinterpret_cast<uint4 *>(&tile[row][column]) = {pairs[0], pairs[1], pairs[2], pairs[3]};
         }
+    }
+};
+
+static constexpr int VECTOR_COLUMNS = SSD_WARPS * 8; /* that the block's warps have at once */
+
+/* C of a tile. */
+template <class F>
+__device__ static inline void make_vectors(tile_row<F::N> *tile, const float *inv, const vector_parameters<F::N> &p,
+                                           const rotation *turn, int angles, int length, int warp) {
+#pragma unroll 1
+    for (int column = warp * 8; column < F::N; column += VECTOR_COLUMNS)
+        vector_part<F>(tile, inv, column).make(tile, p, turn, angles, length);
+}
+
+/* B and C, of which a warp has different columns, so that none has the rotated ones of both. */
+template <class F>
+__device__ static inline void
+make_vectors(tile_row<F::N> *b, tile_row<F::N> *c, const step_lines &steps, const vector_parameters<F::N> &b_parameters,
+             const vector_parameters<F::N> &c_parameters, const rotation *turn, int angles, int length, int warp) {
+#pragma unroll 1
+    for (int first = 0; first < F::N; first += VECTOR_COLUMNS) {
+        vector_part<F> of_b(b, steps.inv_b, first + warp * 8);
+        vector_part<F> of_c(c, steps.inv_c, first + (warp + SSD_WARPS / 2) % SSD_WARPS * 8);
+        of_b.make(b, b_parameters, turn, angles, length);
+        of_c.make(c, c_parameters, turn, angles, length);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "harness/address_space.h"
+#include "harness/bus_error.h"
 #include "harness/cli.h"
 #include "harness/verbs.h"
 
@@ -42,6 +43,7 @@ __attribute__((section(".preinit_array"), used)) static void (*const before_libr
 
 int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE then fails with EFBIG, which is reported */
+    bus_error_install();
     return_large_memory();
     status result = cli_main(&program, argc, argv);
     if (!result) return 0;

@@ -30,6 +30,9 @@ struct event {
 };
 _Static_assert(sizeof(struct event) <= PIPE_BUF, "an event must be written whole");
 
+/* A worker's exit status once it has sent its failure; another says that it ended in the middle of its work. */
+enum { TOLD = 1 };
+
 /* One worker's side. */
 struct child {
     struct work work;
@@ -48,7 +51,7 @@ struct crew {
     int alive, *stages_run;
     bool complete;  /* a worker came to the end of the plan */
     status failure; /* the first */
-    status killed;  /* the first worker that was; a failure only when nobody did its work */
+    status lost;    /* the first worker that ended without its result; a failure only when nobody did its work */
 };
 
 /* --- inside a worker ---------------------------------------------------------------------------------------------- */
@@ -92,7 +95,7 @@ static int run_child(struct child *child) {
         pthread_join(thread, NULL);
     if (!child->result) return 0;
     send_text(child, EVENT_FAILURE, status_kind(child->result), status_text(child->result));
-    return 1;
+    return TOLD;
 }
 
 static void enter_child(const struct crew *crew, const struct dataset_list *datasets, int index, int pipe) {
@@ -132,18 +135,27 @@ static void handle(struct crew *crew, const struct event *event) {
     if (event->type == EVENT_FAILURE) keep_failure(crew, status_new(event->kind, "%s", event->text));
 }
 
-static void keep_killed(struct crew *crew, int worker, int signal) {
+static void keep_lost(struct crew *crew, status s) {
     const struct runner_callbacks *c = &crew->request->callbacks;
-    status s = status_new(STATUS_SYSTEM, "worker %d of %d was ended by signal %d (%s)", worker + 1, crew->request->jobs,
-                          signal, strsignal(signal));
     if (c->message) c->message(c->context, status_text(s));
-    if (crew->killed)
+    if (crew->lost)
         status_free(s);
     else
-        crew->killed = s;
+        crew->lost = s;
 }
 
-/* Workers that ended; one that was killed leaves its stage to the others. */
+static void keep_killed(struct crew *crew, int worker, int signal) {
+    keep_lost(crew, status_new(STATUS_SYSTEM, "worker %d of %d was ended by signal %d (%s)", worker + 1,
+                               crew->request->jobs, signal, strsignal(signal)));
+}
+
+/* As after a bus_error.h: the worker could tell on standard error alone. */
+static void keep_ended(struct crew *crew, int worker, int code) {
+    keep_lost(crew, status_new(STATUS_SYSTEM, "worker %d of %d ended with status %d, for the reason that it gave above",
+                               worker + 1, crew->request->jobs, code));
+}
+
+/* Workers that ended; one that is lost leaves its stage to the others. */
 static void reap(struct crew *crew) {
     for (int i = 0; i < crew->request->jobs; i++) {
         int result;
@@ -152,6 +164,7 @@ static void reap(struct crew *crew) {
         crew->alive--;
         crew->complete |= WIFEXITED(result) && WEXITSTATUS(result) == 0;
         if (WIFSIGNALED(result)) keep_killed(crew, i, WTERMSIG(result));
+        if (WIFEXITED(result) && WEXITSTATUS(result) > TOLD) keep_ended(crew, i, WEXITSTATUS(result));
     }
 }
 
@@ -204,9 +217,9 @@ static status run_crew(struct crew *crew, const struct dataset_list *datasets) {
     close(ends[0]);
     keep_failure(crew, s);
     if (crew->complete)
-        status_free(crew->killed);
+        status_free(crew->lost);
     else
-        keep_failure(crew, crew->killed);
+        keep_failure(crew, crew->lost);
     return crew->failure;
 }
 

@@ -52,6 +52,19 @@ static char *formatted(const char *format, va_list args) {
     return vasprintf(&text, format, args) < 0 ? NULL : text;
 }
 
+const char *status_advice(int system_error) {
+    switch (system_error) {
+    case ENOSPC:
+        return "; make room and repeat";
+    case EDQUOT:
+        return "; make room, or have the quota raised, and repeat";
+    case EFBIG:
+        return "; raise the limit on the size of files (ulimit -f) and repeat";
+    default:
+        return "";
+    }
+}
+
 /* "first: second"; NULL when either is, or when there is no memory for it. */
 static char *joined(const char *first, const char *second) {
     char *text;
@@ -74,7 +87,9 @@ status status_errno(const char *format, ...) {
     va_end(args);
     char *text = joined(what, strerror(saved));
     free(what);
-    return new_with_text(STATUS_SYSTEM, text);
+    char *advised = text && asprintf(&what, "%s%s", text, status_advice(saved)) >= 0 ? what : NULL;
+    free(text);
+    return new_with_text(STATUS_SYSTEM, advised);
 }
 
 status status_context(status s, const char *format, ...) {

@@ -26,8 +26,11 @@ __attribute__((format(printf, 2, 3))) status status_new(enum status_kind kind, c
 /* Puts "context: " before the message; returns s itself. Passing NULL returns NULL. */
 __attribute__((format(printf, 2, 3))) status status_context(status s, const char *format, ...);
 
-/* STATUS_SYSTEM with strerror(errno) behind the text. */
+/* STATUS_SYSTEM with strerror(errno) and what to do about it behind the text. */
 __attribute__((format(printf, 1, 2))) status status_errno(const char *format, ...);
+
+/* "; what to do" where the system had no room for what was to be written, else "". */
+const char *status_advice(int system_error);
 
 const char *status_text(const struct failure *s);
 enum status_kind status_kind(const struct failure *s); /* also the exit code */

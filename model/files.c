@@ -33,6 +33,14 @@ static int open_locked(const char *temporary) {
     }
 }
 
+/* What stood under the path before still does: nothing is renamed before all is written and synced. */
+static status not_replaced(const struct file_writer *writer, const char *what) {
+    int saved = errno;
+    const char *advice = status_advice(saved);
+    return status_new(STATUS_SYSTEM, "%s: %s: %s%s%s", writer->path, what, strerror(saved), advice,
+                      *advice ? ": the file that was there before is whole" : "");
+}
+
 status file_writer_open(struct file_writer **out, const char *path) {
     struct file_writer *writer = calloc(1, sizeof *writer);
     if (!writer) return status_new(STATUS_SYSTEM, "%s: out of memory", path);
@@ -40,7 +48,7 @@ status file_writer_open(struct file_writer **out, const char *path) {
     snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", path);
     writer->descriptor = open_locked(writer->temporary);
     if (writer->descriptor < 0 || ftruncate(writer->descriptor, 0) != 0) {
-        status s = status_errno("%s: cannot be written", path);
+        status s = not_replaced(writer, "cannot be written");
         if (writer->descriptor >= 0) close(writer->descriptor);
         free(writer);
         return s;
@@ -49,13 +57,10 @@ status file_writer_open(struct file_writer **out, const char *path) {
     return NULL;
 }
 
-/* What stood under the path before still does: nothing is renamed before all is written and synced. */
 static status cannot_write(const struct file_writer *writer, size_t left) {
-    int saved = errno;
-    bool room = saved == ENOSPC || saved == EDQUOT || saved == EFBIG;
-    return status_new(STATUS_SYSTEM, "%s: writing stopped after %zu bytes, %zu more were to follow: %s%s", writer->path,
-                      writer->written, left, strerror(saved),
-                      room ? "; make room and repeat: the file that was there before is whole" : "");
+    char what[96];
+    snprintf(what, sizeof what, "writing stopped after %zu bytes, %zu more were to follow", writer->written, left);
+    return not_replaced(writer, what);
 }
 
 status file_writer_add(struct file_writer *writer, const void *data, size_t size) {
@@ -89,8 +94,8 @@ static status sync_folder(const char *path) {
 }
 
 static status rename_synced(const struct file_writer *writer) {
-    if (fsync(writer->descriptor) != 0) return status_errno("%s: cannot be synced", writer->path);
-    if (rename(writer->temporary, writer->path) != 0) return status_errno("%s: cannot be replaced", writer->path);
+    if (fsync(writer->descriptor) != 0) return not_replaced(writer, "cannot be synced");
+    if (rename(writer->temporary, writer->path) != 0) return not_replaced(writer, "cannot be replaced");
     return NULL;
 }
 

@@ -32,11 +32,11 @@ void complaint_last(const char *log, const char *program, char *line, size_t siz
 status complaint_no_room(const char *folder) {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/room", folder) >= (int)sizeof path) return NULL;
-    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    if (file < 0) return NULL;
-    errno = posix_fallocate(file, 0, ROOM);
+    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* under a quota even an empty file may be too much */
+    if (file >= 0) errno = posix_fallocate(file, 0, ROOM);
     bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
     status failure = full ? status_errno("no room in %s", folder) : NULL;
+    if (file < 0) return failure;
     close(file);
     unlink(path);
     return failure;

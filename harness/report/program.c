@@ -30,7 +30,7 @@ status program_start(const char *const argv[], const char *package, const char *
         return status_new(STATUS_SYSTEM, "%s is missing; install the Debian package %s (apt-get install %s)", argv[0],
                           package, package);
     errno = spawn_in(path, argv, folder, log, child);
-    return errno ? status_errno("cannot start %s", path) : NULL;
+    return errno ? status_errno("cannot start %s with its log in %s/%s", path, folder, log) : NULL;
 }
 
 status program_wait(pid_t child, int *code) {

@@ -76,7 +76,10 @@ status scratch_make(struct scratch *scratch, const char *output, const char *slu
 /* In one step where the file system can exchange two names. */
 status scratch_put(const struct scratch *scratch, const char *final) {
     if (renameat2(AT_FDCWD, scratch->folder, AT_FDCWD, final, RENAME_EXCHANGE) == 0) return NULL;
-    if (errno == EINVAL) folder_remove(final);
+    if (errno == EINVAL || errno == ENOSYS)
+        folder_remove(final);
+    else if (errno != ENOENT)
+        return status_errno("%s: cannot be put in place", final);
     return rename(scratch->folder, final) == 0 ? NULL : status_errno("%s: cannot be put in place", final);
 }
 

@@ -2,7 +2,9 @@
 #include "harness/store/database.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -42,13 +44,18 @@ static enum status_kind kind_of(int code) {
 
 static bool out_of_handles(int system) { return system == EMFILE || system == ENFILE; }
 
+static bool no_room(int system) { return system == ENOSPC || system == EDQUOT; }
+
 /* NULL: what the system refused says no more than SQLite's own code. */
 static const char *advice_of_system(int system) {
     if (out_of_handles(system)) return "; raise the limit of open files (ulimit -n), or close some";
     switch (system) {
     case ENOSPC:
+        return "; make room and repeat: everything committed so far is kept";
     case EDQUOT:
-        return "; free some space: everything committed so far is kept";
+        return "; make room, or have the quota raised, and repeat: everything committed so far is kept";
+    case EFBIG:
+        return "; raise the limit on the size of files (ulimit -f) and repeat: everything committed so far is kept";
     case EROFS:
         return "; its file system is mounted read-only: name a file elsewhere with --db";
     default:
@@ -78,11 +85,44 @@ static const char *advice_of(int code, int system) {
     }
 }
 
+/* Why the last file that this thread's SQLite would have made could not be; 0: it could. */
+static _Thread_local int creation_error;
+
+static int noting_open(const char *path, int flags, int mode) {
+    int descriptor = open(path, flags, mode);
+    if (flags & O_CREAT) creation_error = descriptor < 0 ? errno : 0;
+    return descriptor;
+}
+
+/* A file that it could not make SQLite opens once more for reading, and knows then only that it is not there. */
+static void note_creations(void) {
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    if (vfs && vfs->iVersion >= 3) vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr)noting_open);
+}
+
+/* What the system last refused of a file that SQLite has open; 0: nothing. */
+static int error_of_file(sqlite3 *handle, int which) {
+    sqlite3_file *file = NULL;
+    int system = 0;
+    sqlite3_file_control(handle, "main", which, &file);
+    if (file && file->pMethods) file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &system);
+    return system;
+}
+
+/* Of a commit that fails SQLite does not note what the system said: the write-ahead log or the file itself still knows.
+ */
+static int system_error(sqlite3 *handle) {
+    int system = sqlite3_system_errno(handle);
+    if (!system) system = error_of_file(handle, SQLITE_FCNTL_JOURNAL_POINTER);
+    if (!system) system = error_of_file(handle, SQLITE_FCNTL_FILE_POINTER);
+    return system == ENOENT && creation_error ? creation_error : system;
+}
+
 static status failure(const struct database *db, const char *doing) {
     int code = db->handle ? sqlite3_extended_errcode(db->handle) : SQLITE_NOMEM;
     const char *text = db->handle ? sqlite3_errmsg(db->handle) : "out of memory";
     bool refused = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN;
-    int system = refused && db->handle ? sqlite3_system_errno(db->handle) : 0;
+    int system = refused && db->handle ? system_error(db->handle) : 0;
     return status_new(kind_of(code), "%s: %s: %s%s%s%s%s", db->path, doing, text, system ? " (" : "",
                       system ? strerror(system) : "", system ? ")" : "", advice_of(code, system));
 }
@@ -128,7 +168,9 @@ static void make_uri(const char *path, const char *parameters, char *out, size_t
 }
 
 static int open_handle(struct database *db, const char *parameters, int flags) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char uri[3 * sizeof db->path];
+    pthread_once(&once, note_creations);
     make_uri(db->path, parameters, uri, sizeof uri);
     if (db->handle) sqlite3_close(db->handle);
     /* No connection is used by two threads at once, so that reading a column need not lock. */
@@ -169,6 +211,7 @@ static status open_reading(struct database *db) {
     bool may_not_write = (code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_READONLY;
     if (may_not_write && !out_of_handles(sqlite3_system_errno(db->handle))) {
         find_log(db, log, sizeof log);
+        if (*log && no_room(system_error(db->handle))) return failure(db, "cannot be read");
         if (*log) return unread_log(db, log);
         code = open_handle(db, "?immutable=1", SQLITE_OPEN_READONLY);
     }

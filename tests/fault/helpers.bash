@@ -89,3 +89,39 @@ stop_in() {
 
 # stop_in_training DATABASE: one checkpoint is whole, the second half-written.
 stop_in_training() { stop_in "$1" checkpoint 14 && [ -n "$(find "$(dirname "$1")" -name checkpoint)" ]; }
+
+# --- quotas: a btrfs on a file, at $folder/disk; what they hold for lies in $folder/disk/own -----------------------------
+
+# quota_disk: to be called in a mount namespace of its own, with whose end the disk goes, however that comes.
+quota_disk() {
+    truncate -s 256M "$folder/btrfs"
+    mkfs.btrfs -qf "$folder/btrfs" >/dev/null
+    mount -o loop "$folder/btrfs" "$folder/disk"
+    btrfs -q quota enable "$folder/disk"
+    fresh_volume
+}
+
+fresh_volume() {
+    [ ! -e "$folder/disk/own" ] || btrfs -q subvolume delete -c "$folder/disk/own"
+    btrfs -q subvolume create "$folder/disk/own"
+    volume=0/$(btrfs inspect-internal rootid "$folder/disk/own")
+}
+
+# quota KILOBYTES|none: asked of the whole disk; of the volume, that would itself be subject to the quota.
+quota() { btrfs qgroup limit "${1/%[0-9]/&k}" "$volume" "$folder/disk"; }
+
+# taken: the kilobytes that count against the quota, once all is on the disk.
+taken() {
+    sync -f "$folder/disk"
+    btrfs qgroup show --raw "$folder/disk" | awk -v volume="$volume" '$1 == volume {print int($2 / 1024)}'
+}
+
+# quotas_or_skip: whether there can be such a disk here.
+quotas_or_skip() {
+    local said
+    command -v mkfs.btrfs >/dev/null || skip "no mkfs.btrfs (Debian package btrfs-progs) to make a disk with quotas"
+    [ "$(id -u)" -eq 0 ] || skip "not root: a file cannot be mounted as a disk with quotas"
+    export -f quota_disk fresh_volume quota taken
+    said=$(unshare -m bash -c 'set -euo pipefail; quota_disk; quota 1000; quota none' 2>&1) ||
+        skip "no disk with quotas can be mounted here: $(tail -n 1 <<<"$said")"
+}

@@ -1,5 +1,5 @@
-# machine: a full disk, a read-only folder, limits on file size, file handles and memory: told with the file and the
-# figure, nothing lost, and the same command goes on to the same result.
+# machine: a full disk, a quota, a read-only folder, limits on file size, file handles and memory: told with the file and
+# the figure, nothing lost, and the same command goes on to the same result.
 load helpers
 
 setup_file() {
@@ -104,6 +104,91 @@ keep_checkpoint() { # a training stopped in the middle, then no room for its nex
     grep -q "writing stopped after .*the file that was there before is whole" "$folder/reasons"
 }
 
+# as_far_as_it_came: what lies on the disk is as in the undisturbed run, but for checkpoints and what was being written.
+# The database is asked in a copy, since even to read takes room.
+as_far_as_it_came() {
+    local file
+    while read -r file; do
+        cmp "$folder/disk/own/$file" "$folder/undisturbed/$file"
+    done < <(cd "$folder/disk/own" && find . -path './store/*' -type f ! -name checkpoint ! -name '*.tmp')
+    rm -f "$folder"/copy.db*
+    [ ! -e "$folder/disk/own/hinge.db" ] || cp "$folder/disk/own/hinge.db" "$folder/copy.db"
+    [ ! -e "$folder/disk/own/hinge.db-wal" ] || cp "$folder/disk/own/hinge.db-wal" "$folder/copy.db-wal"
+    sound "$folder/copy.db"
+}
+
+under_quotas() { # kilobytes of the quotas...
+    local size refusals=0 tried=0 tells='/.*quota.* and repeat'
+    : >"$folder/reasons"
+    quota_disk
+    for size in "$@"; do
+        fresh_volume
+        tried=$((tried + 1))
+        quota "$size"
+        attempt "$folder/disk/own/hinge.db"
+        as_far_as_it_came
+        quota none
+        finish "$folder/disk/own/hinge.db"
+    done
+    umount "$folder/disk"
+    echo "# $tried quotas, $refusals used up before the end" >&3
+    reasons
+    [ $refusals -ge $((tried / 2)) ]
+}
+
+# The first three are used up by the database: its file, its tables, and the -shm file, whose pages are not written but
+# mapped.
+@test "a quota: told, and with a higher one the same command goes on" {
+    seeded
+    quotas_or_skip
+    local sizes=(60 140 220)
+    for _ in 1 2 3; do
+        below 1600
+        sizes+=($((300 + random)))
+    done
+    export -f under_quotas as_far_as_it_came attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
+    own_mounts under_quotas "${sizes[@]}"
+    grep -q "hinge.db: .*Disk quota exceeded" "$folder/reasons"
+    grep -q "checkpoint: .*Disk quota exceeded" "$folder/reasons"
+}
+
+# used_up_by FILE N KILOBYTES...: a run that is stopped at its Nth call on that file goes on with as much of the quota left.
+used_up_by() {
+    local file=$1 number=$2 left refusals checkpoint before tells='/.*quota.* and repeat'
+    : >"$folder/reasons"
+    for left in "${@:3}"; do
+        refusals=0
+        fresh_volume
+        stop_in "$folder/disk/own/hinge.db" "$file" "$number"
+        sqlite3 "$folder/disk/own/hinge.db" 'PRAGMA wal_checkpoint(TRUNCATE)' >/dev/null
+        find "$folder/disk/own" -name '*.tmp' -delete
+        checkpoint=$(find "$folder/disk/own" -name checkpoint)
+        before=$([ -z "$checkpoint" ] || sha256sum "$checkpoint")
+        quota $(($(taken) + left))
+        attempt "$folder/disk/own/hinge.db"
+        [ $refusals -eq 1 ]
+        as_far_as_it_came
+        [ -z "$before" ] || [ "$(sha256sum "$checkpoint")" = "$before" ]
+        quota none
+        finish "$folder/disk/own/hinge.db"
+    done
+    reasons
+    grep -q "/$file[^/]*: .*Disk quota exceeded; .*the file that was there before is whole" "$folder/reasons"
+}
+
+each_used_up() {
+    quota_disk
+    used_up_by checkpoint 14 250 400
+    used_up_by artifact 1 120 200
+    umount "$folder/disk"
+}
+
+@test "a quota that has no room for the next checkpoint or artifact: the old checkpoint stays as it was" {
+    quotas_or_skip
+    export -f each_used_up used_up_by as_far_as_it_came stop_in attempt finish reasons on hinge hashes as_undisturbed sound no_leftovers
+    own_mounts each_used_up
+}
+
 read_only() {
     local refusals=0 before
     mount -t tmpfs -o size=64m tmpfs "$folder/disk"
@@ -141,7 +226,7 @@ under_limits() {
     reasons
 }
 
-@test "a limit on the size of files, as a quota is" {
+@test "a limit on the size of files" {
     under_limits f 0 8 20 40 80 120 160 200
     [ "$refusals" -ge 4 ]
     grep -q "File too large" "$folder/reasons"

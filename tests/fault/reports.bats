@@ -48,7 +48,7 @@ on_full_disks() {
     mount -t tmpfs -o size=10m tmpfs "$folder/disk"
     for size in 100 200 350 500 700 900; do
         mount -o "remount,size=${size}k" tmpfs "$folder/disk"
-        refused "$folder/disk/out" 'No space left on device$'
+        refused "$folder/disk/out" 'No space left on device; make room and repeat$'
     done
     mount -o remount,size=10m tmpfs "$folder/disk"
     report "$folder/disk/out"
@@ -62,6 +62,40 @@ on_full_disks() {
     unshare $flags true 2>/dev/null || skip "neither root nor a user namespace: nothing can be mounted here"
     export -f on_full_disks refused report
     unshare $flags bash -c 'set -euo pipefail; on_full_disks' 3>&3
+}
+
+# What cannot even be renamed to drawn.failed is taken away.
+under_quotas() {
+    local size code before
+    quota_disk
+    for size in 60 150 300 600 900 1300; do
+        quota $size
+        code=0
+        report "$folder/disk/own/out" >"$folder/log" 2>&1 || code=$?
+        if [ $code -ne 4 ] || ! tail -n 1 "$folder/log" | grep -q "$folder/disk/own/out.*: Disk quota exceeded; .* and repeat$"; then
+            echo "quota $size, status $code: $(cat "$folder/log")"
+            return 1
+        fi
+        [ -z "$(ls -A "$folder/disk/own/out" 2>/dev/null | grep -v '^drawn\.failed$')" ]
+    done
+    quota none
+    report "$folder/disk/own/out"
+    before=$(find "$folder/disk/own/out" -type f -exec sha256sum {} + | sort)
+    quota $(($(taken) + 300))
+    if report "$folder/disk/own/out" >"$folder/log" 2>&1; then return 1; fi
+    tail -n 1 "$folder/log" | grep -q "Disk quota exceeded"
+    [ "$(find "$folder/disk/own/out" -type f ! -path '*/drawn.failed/*' -exec sha256sum {} + | sort)" = "$before" ]
+    quota none
+    report "$folder/disk/own/out"
+    [ "$(ls -A "$folder/disk/own/out")" = $'drawn\ndrawn.pdf' ]
+    umount "$folder/disk"
+}
+
+@test "a report under a quota says so, the earlier one stays, and the next with more room leaves nothing of it" {
+    quotas_or_skip
+    export HINGE
+    export -f under_quotas report
+    unshare -m bash -c 'set -euo pipefail; under_quotas' 3>&3
 }
 
 @test "a report with few file handles says so, and the next with more leaves nothing of it" {

@@ -50,6 +50,7 @@ struct session {
     struct runner_summary summary;
     int reports, stop_after, messages; /* stop_after 0: never */
     int64_t first_done;                /* of the first report */
+    pid_t process;                     /* that made it */
     char message[1024];
 };
 
@@ -75,6 +76,7 @@ static struct session *session_make(const char *yaml, const char *database) {
     s->suite = small_suite_good(yaml);
     expect_good(datasets_open(&s->datasets, &s->suite, data_root));
     expect_good(plan_create(&s->plan, &s->suite, &s->datasets, backend_find("cpu")));
+    s->process = getpid();
     snprintf(s->database, sizeof s->database, "%s", small_path("%s/hinge.db", database));
     s->request = (struct runner_request){
         .database = s->database, .plan = &s->plan, .jobs = 1, .callbacks = {s, count_report, keep_message, stop_asked}};
@@ -245,6 +247,26 @@ static void several_workers_come_to_the_same_bits_and_do_nothing_twice(void **st
     assert_same_results(&expected, &found);
     results_free(&found);
     results_free(&expected);
+    session_free(s);
+}
+
+static bool end_of_a_worker(void *context) {
+    const struct session *s = context;
+    if (getpid() != s->process) _exit(STATUS_SYSTEM);
+    return false;
+}
+
+static void workers_that_end_in_the_middle_of_their_work_are_no_success(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    s->request.jobs = 2;
+    s->request.callbacks.stop = end_of_a_worker;
+    status failed = session_run(s);
+    assert_non_null(failed);
+    assert_int_equal(status_kind(failed), STATUS_SYSTEM);
+    assert_non_null(strstr(status_text(failed), "of 2 ended with status 4"));
+    status_free(failed);
+    assert_int_equal(s->messages, 2);
     session_free(s);
 }
 
@@ -497,6 +519,7 @@ int main(void) {
         TEST(a_resumed_training_goes_on_after_the_last_step_kept),
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
+        TEST(workers_that_end_in_the_middle_of_their_work_are_no_success),
         TEST(two_runners_on_one_database_share_the_stages),
         TEST(of_two_builds_at_once_one_is_refused),
         TEST(where_builds_may_be_mixed_one_waits_for_the_other_and_says_for_whom),

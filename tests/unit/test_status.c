@@ -44,6 +44,16 @@ static void a_system_failure_names_its_errno(void **state) {
     status_free(s);
 }
 
+static void a_lack_of_room_is_told_with_what_to_do(void **state) {
+    (void)state;
+    errno = EDQUOT;
+    status s = status_errno("a.bin");
+    assert_string_equal(status_text(s), "a.bin: Disk quota exceeded; make room, or have the quota raised, and repeat");
+    status_free(s);
+    assert_string_equal(status_advice(ENOSPC), "; make room and repeat");
+    assert_string_equal(status_advice(ENOENT), "");
+}
+
 static void a_long_message_is_kept_whole(void **state) {
     (void)state;
     char path[5000];
@@ -89,6 +99,7 @@ int main(void) {
         cmocka_unit_test(context_goes_before_the_message),
         cmocka_unit_test(success_stays_success),
         cmocka_unit_test(a_system_failure_names_its_errno),
+        cmocka_unit_test(a_lack_of_room_is_told_with_what_to_do),
         cmocka_unit_test(a_long_message_is_kept_whole),
         cmocka_unit_test(control_characters_of_a_message_are_shown),
         cmocka_unit_test(try_returns_the_failure_and_passes_success),

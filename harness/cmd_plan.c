@@ -197,8 +197,12 @@ void plan_print(const struct prepared *prepared, bool each_run) {
     const struct suite *suite = &prepared->suite;
     const struct plan_estimate *e = &prepared->estimate;
     print_question(suite);
-    printf("runs      %d variants x %d seeds = %d, %d done\n", suite->variant_count, suite->seed_count, e->runs,
-           e->runs_done);
+    if (prepared->plan.parts)
+        printf("runs      %d of %d in part %d of %d, %d done\n", e->runs, prepared->whole.run_count,
+               prepared->plan.part, prepared->plan.parts, e->runs_done);
+    else
+        printf("runs      %d variants x %d seeds = %d, %d done\n", suite->variant_count, suite->seed_count, e->runs,
+               e->runs_done);
     if (*suite->settings) print_labelled("set", suite->settings);
     if (suite_simulated(suite)) print_labelled("backend", "simulated: figures are drawn, nothing is trained");
     print_time(e);
@@ -320,6 +324,7 @@ static status run(const struct invocation *in) {
 
 static const struct flag_row flags[] = {
     FLAG_ROWS_OF_A_SUITE,
+    FLAG_ROW_PART,
     {.name = "runs", .type = FLAG_SWITCH, .help = "the state of each run instead of a line for each variant"},
     FLAG_ROW_JSON,
     FLAGS_END,

@@ -5,6 +5,13 @@
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
 #define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_JOBS, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
+#define FLAG_ROW_PART                                                                                                \
+    {                                                                                                                \
+        .name = "part", .type = FLAG_TEXT, .value_name = "I/N",                                                      \
+        .help = "only the runs of the suite's trainings I, I+N, I+2N, ...: for a database of its own (--db), which " \
+                "hinge merge folds into another. At a declared look a part ends unless its database has the runs "   \
+                "of all parts: merge them all into one, that into each part's, and repeat; hinge submit does so"     \
+    }
 #define FLAG_ROW_JOBS                                                                                              \
     {                                                                                                              \
         .name = "jobs", .letter = 'j', .type = FLAG_INT, .value_name = "N", .initial = "1", .low = 1, .high = 256, \

@@ -12,12 +12,13 @@
 #include "harness/verbs.h"
 
 static void announce(const struct prepared *prepared) {
-    char title[TITLE_CAPACITY], left[UNITS_CAPACITY], memory[UNITS_CAPACITY], warning[512];
+    char title[TITLE_CAPACITY], left[UNITS_CAPACITY], memory[UNITS_CAPACITY], warning[512], part[64] = "";
     const struct plan_estimate *e = &prepared->estimate;
     int to_do = 0;
     for (int kind = STAGE_TRAIN; kind < STAGE_KINDS; kind++) to_do += e->stages[kind] - e->done[kind];
-    fprintf(stderr, "%s: %d runs, %d done; %d stages to do",
-            suite_title(prepared->suite.name, prepared->suite.scale, title), e->runs, e->runs_done, to_do);
+    if (prepared->plan.parts) snprintf(part, sizeof part, ", part %d of %d", prepared->plan.part, prepared->plan.parts);
+    fprintf(stderr, "%s%s: %d runs, %d done; %d stages to do",
+            suite_title(prepared->suite.name, prepared->suite.scale, title), part, e->runs, e->runs_done, to_do);
     if (to_do)
         fprintf(stderr, ", about %s for %d job%s, %s of memory a job", format_duration(e->seconds_left, left), e->jobs,
                 e->jobs == 1 ? "" : "s", format_bytes((double)memory_peak(&e->memory), memory));
@@ -40,11 +41,23 @@ static const char *command(const struct invocation *in, const char *verb, const 
     return out;
 }
 
-static void print_summary(const struct invocation *in, const struct suite *suite, const struct runner_summary *s) {
-    char took[UNITS_CAPACITY], compare[COMMAND_CAPACITY], report[COMMAND_CAPACITY];
+static void print_next(const struct invocation *in, const struct prepared *prepared) {
+    char first[COMMAND_CAPACITY] = "", second[COMMAND_CAPACITY];
+    if (prepared->plan.parts) {
+        append_word(first, sizeof first, cli_text(in, "db"));
+        printf("next: the other parts, and hinge merge %s --db FILE\n", first);
+        return;
+    }
+    printf("next: %s, %s\n", command(in, "compare", &prepared->suite, first),
+           command(in, "report", &prepared->suite, second));
+}
+
+static void print_summary(const struct invocation *in, const struct prepared *prepared,
+                          const struct runner_summary *s) {
+    char took[UNITS_CAPACITY];
     printf("%d of %d runs done, %d failed; %d stages done now, %d before; %s\n", s->done, s->runs, s->failed,
            s->stages_run, s->stages_reused, format_duration(s->seconds, took));
-    printf("next: %s, %s\n", command(in, "compare", suite, compare), command(in, "report", suite, report));
+    print_next(in, prepared);
 }
 
 static status run_plan(const struct invocation *in, const struct prepared *prepared, struct runner_summary *summary) {
@@ -54,6 +67,7 @@ static status run_plan(const struct invocation *in, const struct prepared *prepa
     const struct runner_request request = {
         .database = cli_text(in, "db"),
         .plan = &prepared->plan,
+        .whole = prepared->plan.parts ? &prepared->whole : NULL,
         .jobs = jobs,
         .checkpoint_seconds = cli_real(in, "checkpoint"),
         .retry_failed = cli_switch(in, "retry"),
@@ -86,7 +100,7 @@ static status run_prepared(const struct invocation *in, struct prepared *prepare
     TRY(reopen_for_writing(in, prepared));
     announce(prepared);
     TRY(run_plan(in, prepared, &summary));
-    print_summary(in, &prepared->suite, &summary);
+    print_summary(in, prepared, &summary);
     if (summary.failed == 0) return NULL;
     char why[COMMAND_CAPACITY];
     return status_new(STATUS_DIVERGED, "%d of %d runs failed; %s says why, --retry tries them again", summary.failed,
@@ -139,6 +153,7 @@ static status run(const struct invocation *in) {
 
 static const struct flag_row flags[] = {
     FLAG_ROWS_OF_A_SUITE,
+    FLAG_ROW_PART,
     {.name = "checkpoint",
      .type = FLAG_REAL,
      .value_name = "SECONDS",
@@ -159,6 +174,7 @@ static const char *const examples[] = {
     "hinge run demo --scale tiny --jobs 2",
     "hinge run recurrence --set train.steps=200 --dry-run",
     "mpirun -np 4 hinge run recurrence",
+    "hinge run recurrence --part 2/8 --db results/part2.db",
     NULL,
 };
 

@@ -217,6 +217,60 @@ status plan_create(struct plan *plan, const struct suite *suite, const struct da
     return s;
 }
 
+/* --- parts -------------------------------------------------------------------------------------------------------- */
+
+int plan_trainings(const struct plan *plan) {
+    int count = 0;
+    for (int i = 0; i < plan->stage_count; i++) count += plan->stages[i].parent < 0;
+    return count;
+}
+
+/* For each stage its new place; -1 when its training is another part's. A parent comes before its children. */
+static void cut_stages(const struct plan *whole, struct plan *out, int *place) {
+    int training = 0;
+    for (int i = 0; i < whole->stage_count; i++) {
+        const struct plan_stage *stage = &whole->stages[i];
+        bool mine = stage->parent < 0 ? training++ % out->parts == out->part - 1 : place[stage->parent] >= 0;
+        place[i] = mine ? out->stage_count : -1;
+        if (!mine) continue;
+        out->stages[out->stage_count] = *stage;
+        if (stage->parent >= 0) out->stages[out->stage_count].parent = place[stage->parent];
+        out->stage_count++;
+    }
+}
+
+static void cut_runs(const struct plan *whole, struct plan *out, const int *place) {
+    for (int i = 0; i < whole->run_count; i++) {
+        if (place[whole->runs[i].stages[PART_TRAIN]] < 0) continue;
+        struct plan_run *run = &out->runs[out->run_count++];
+        *run = whole->runs[i];
+        for (int part = 0; part < PART_COUNT; part++) run->stages[part] = place[run->stages[part]];
+    }
+}
+
+status plan_part(const struct plan *whole, int part, int of, struct plan *out) {
+    int trainings = plan_trainings(whole);
+    if (part > trainings)
+        return status_new(STATUS_USAGE,
+                          "part %d of %d is empty: suite %s has %d trainings, and falls into so many parts at most",
+                          part, of, whole->suite->name, trainings);
+    *out = (struct plan){.suite = whole->suite,
+                         .datasets = whole->datasets,
+                         .ops = whole->ops,
+                         .comm = whole->comm,
+                         .part = part,
+                         .parts = of,
+                         .runs = calloc((size_t)whole->run_count + 1, sizeof *out->runs),
+                         .stages = calloc((size_t)whole->stage_count + 1, sizeof *out->stages)};
+    int *place = calloc((size_t)whole->stage_count + 1, sizeof *place);
+    status s = out->runs && out->stages && place ? NULL : status_new(STATUS_SYSTEM, "out of memory");
+    if (!s) cut_stages(whole, out, place);
+    if (!s) cut_runs(whole, out, place);
+    free(place);
+    if (s) plan_free(out);
+    return s;
+}
+
 void plan_free(struct plan *plan) {
     free(plan->runs);
     free(plan->stages);

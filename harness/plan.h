@@ -68,6 +68,7 @@ struct plan {
     int stage_count;
     struct plan_stage *stages; /* each once, a parent before its children */
     struct rates_now *rates;   /* of this machine, timed by the first plan_estimate that needs them; NULL before */
+    int part, parts;           /* which of how many parts of a suite, from 1 (plan_part); 0: the whole */
 };
 
 /* Suite, datasets and backend stay the caller's and must outlive the plan; of the datasets only names, hashes and sizes
@@ -75,6 +76,14 @@ struct plan {
 status plan_create(struct plan *plan, const struct suite *suite, const struct dataset_list *datasets,
                    const struct backend *ops);
 void plan_free(struct plan *plan);
+
+/* Trainings of a plan, each counted once: a suite falls into so many parts at most. */
+int plan_trainings(const struct plan *plan);
+
+/* The part-th of so many parts of a plan, from 1: the runs of its trainings part, part + of, part + 2 of, ... in
+ * the plan's order. Runs that share a training are in one part, so no two parts have a stage in common. STATUS_USAGE
+ * when it would be empty. plan_free frees it. */
+status plan_part(const struct plan *whole, int part, int of, struct plan *out);
 
 /* The declaration's canonical text: everything that was decided before the first run. Caller frees. */
 char *plan_declaration(const struct plan *plan, const struct dataset_list *datasets);

@@ -62,7 +62,7 @@ static status choose_device(const struct invocation *in, struct prepared *p, con
  * that is only planned leaves no trace. */
 static status check_declaration(const struct invocation *in, const struct prepared *p) {
     status refused = store_check_declaration(p->store, &p->plan, &p->datasets);
-    if (!refused || strcmp(in->verb->name, "run") != 0) return refused;
+    if (!refused || strcmp(in->verb->name, "plan") == 0) return refused;
     struct store *store;
     status noted = store_open(&store, cli_text(in, "db"), STORE_WRITE);
     if (!noted) {
@@ -82,30 +82,62 @@ static status estimate_visibly(const struct invocation *in, struct prepared *p) 
     return s;
 }
 
-static status prepare_parts(const struct invocation *in, struct prepared *p) {
+static status parse_part(const char *text, int *part, int *parts) {
+    int length = 0;
+    bool read = sscanf(text, "%4d/%4d%n", part, parts, &length) == 2 && !text[length];
+    if (read && strspn(text, "0123456789/") == strlen(text) && *part >= 1 && *part <= *parts) return NULL;
+    return status_new(STATUS_USAGE, "--part takes I/N, the Ith of N parts, such as 2/8; not '%s'", text);
+}
+
+static status take_part(const struct invocation *in, struct prepared *p) {
+    int part, parts;
+    const char *text = cli_text(in, "part");
+    if (!text) return NULL;
+    TRY(parse_part(text, &part, &parts));
+    p->whole = p->plan;
+    p->plan = (struct plan){0};
+    return plan_part(&p->whole, part, parts, &p->plan);
+}
+
+static status prepare_whole(const struct invocation *in, struct prepared *p) {
     const struct backend *ops;
     TRY(load_suite(in, &p->suite));
     TRY(store_open_begun(&p->store, cli_text(in, "db")));
     TRY(choose_device(in, p, &ops));
     TRY(datasets_open(&p->datasets, &p->suite, cli_text(in, "data")));
     TRY(plan_create(&p->plan, &p->suite, &p->datasets, ops));
-    if (p->store) {
-        TRY(check_declaration(in, p));
-        TRY(plan_refresh(&p->plan, p->store));
-    }
+    return p->store ? check_declaration(in, p) : NULL;
+}
+
+static status refresh(struct prepared *p) { return p->store ? plan_refresh(&p->plan, p->store) : NULL; }
+
+static status prepare_all(const struct invocation *in, struct prepared *p) {
+    TRY(prepare_whole(in, p));
+    TRY(take_part(in, p));
+    TRY(refresh(p));
     look_at_device(p);
     return estimate_visibly(in, p);
 }
 
-status prepare(const struct invocation *in, struct prepared *prepared) {
-    *prepared = (struct prepared){0};
-    status failed = prepare_parts(in, prepared);
+static status or_free(struct prepared *prepared, status failed) {
     if (failed) prepared_free(prepared);
     return failed;
 }
 
+status prepare(const struct invocation *in, struct prepared *prepared) {
+    *prepared = (struct prepared){0};
+    return or_free(prepared, prepare_all(in, prepared));
+}
+
+status prepare_plan(const struct invocation *in, struct prepared *prepared) {
+    *prepared = (struct prepared){0};
+    status failed = prepare_whole(in, prepared);
+    return or_free(prepared, failed ? failed : refresh(prepared));
+}
+
 void prepared_free(struct prepared *prepared) {
     plan_free(&prepared->plan);
+    plan_free(&prepared->whole);
     datasets_close(&prepared->datasets);
     store_close(prepared->store);
     suite_free(&prepared->suite);

@@ -22,6 +22,10 @@ static status view_of(const struct plan *plan, struct plan *view) {
     return NULL;
 }
 
+const struct plan *runner_whole(const struct runner_request *request) {
+    return request->whole ? request->whole : request->plan;
+}
+
 static int count_done(const struct plan *view) {
     int done = 0;
     for (int i = 0; i < view->stage_count; i++) done += view->stages[i].state == STAGE_DONE;
@@ -57,7 +61,7 @@ static status check_build(const struct runner_request *request, struct store *st
 static status declare_once(const struct runner_request *request, const struct dataset_list *datasets,
                            struct store *store) {
     TRY(store_batch_begin(store));
-    status s = store_declare(store, request->plan, datasets);
+    status s = store_declare(store, runner_whole(request), datasets);
     if (!s) s = check_build(request, store);
     return store_batch_end(store, s);
 }

@@ -29,6 +29,7 @@ struct runner_callbacks {
 struct runner_request {
     const char *database;      /* each worker opens it by itself */
     const struct plan *plan;   /* its datasets are open */
+    const struct plan *whole;  /* of which plan is a part: what is declared and looked at; NULL: it is all */
     int jobs;                  /* workers, each a process with its share of the cores; 1: this process */
     double checkpoint_seconds; /* 0: the default, RUNNER_CHECKPOINT_SECONDS */
     bool mix_builds;           /* go on although another build made some of its stages */
@@ -43,6 +44,9 @@ struct runner_summary {
     int stages_run, stages_reused; /* by this call; done before it */
     double seconds;
 };
+
+/* The plan that a request's is a part of, or its own. */
+const struct plan *runner_whole(const struct runner_request *request);
 
 /* Declares the suite (store_declare), then works until nothing is left. STATUS_INTERRUPTED when stopped, with a message
  * that says how to go on; failed runs alone are no failure of the call. */

@@ -2,6 +2,7 @@
 #pragma once
 #include "harness/cli.h"
 
+extern const struct verb verb_merge;
 extern const struct verb verb_plan;
 extern const struct verb verb_run;
 extern const struct verb verb_list;

@@ -120,6 +120,58 @@ status file_write_atomic(const char *path, const void *data, size_t size) {
     return s;
 }
 
+/* --- copies ------------------------------------------------------------------------------------------------------- */
+
+/* Whatever refuses a further name leaves the copy to be made. */
+static bool give_name(const char *from, const char *path) {
+    char temporary[PATH_MAX + 32];
+    snprintf(temporary, sizeof temporary, "%s.link.tmp", path);
+    unlink(temporary); /* of one that was killed */
+    if (link(from, temporary) != 0) return false;
+    bool done = rename(temporary, path) == 0;
+    unlink(temporary); /* still there when both were names of one file already */
+    return done;
+}
+
+static status copy_bytes(int descriptor, const char *from, struct file_writer *writer) {
+    enum { BLOCK = 1 << 16 };
+    static _Thread_local unsigned char block[BLOCK];
+    for (;;) {
+        ssize_t got = read(descriptor, block, BLOCK);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return status_errno("%s: reading failed", from);
+        if (got == 0) return NULL;
+        TRY(file_writer_add(writer, block, (size_t)got));
+    }
+}
+
+static status copy_file(int descriptor, const char *from, const char *path) {
+    struct file_writer *writer;
+    TRY(file_writer_open(&writer, path));
+    status s = copy_bytes(descriptor, from, writer);
+    if (!s) return file_writer_commit(writer);
+    file_writer_abandon(writer);
+    return s;
+}
+
+status file_copy_atomic(const char *from, const char *path, bool *missing) {
+    struct stat info;
+    int descriptor = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    *missing = descriptor < 0 && errno == ENOENT;
+    if (descriptor < 0) return status_errno("%s: cannot be read", from);
+    status s = NULL;
+    if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode))
+        s = status_new(STATUS_DATA, "%s: is not a regular file", from);
+    else if (give_name(from, path))
+        s = sync_folder(path);
+    else
+        s = copy_file(descriptor, from, path);
+    close(descriptor);
+    return s;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
 static status read_all(int descriptor, const char *path, unsigned char *data, size_t size) {
     for (size_t have = 0; have < size;) {
         ssize_t got = read(descriptor, data + have, size - have);

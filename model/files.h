@@ -1,5 +1,6 @@
 /* files: whole files, written atomically, and their hashes. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "kernels/status.h"
@@ -14,6 +15,11 @@ status file_writer_open(struct file_writer **out, const char *path);
 status file_writer_add(struct file_writer *writer, const void *data, size_t size);
 status file_writer_commit(struct file_writer *writer);
 void file_writer_abandon(struct file_writer *writer);
+
+/* Puts what another path has under this one, by a further name for the same file where the file system can, else by a
+ * copy: for files that are replaced, never changed. STATUS_SYSTEM with *missing (may not be NULL) set when there is
+ * nothing to copy. */
+status file_copy_atomic(const char *from, const char *path, bool *missing);
 
 status file_read(const char *path, unsigned char **data, size_t *size); /* caller frees; one NUL behind the end */
 status file_sha256(const char *path, char hex[65]);

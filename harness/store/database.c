@@ -21,7 +21,8 @@ struct database {
     char path[4096];
     dev_t device; /* of the file that was opened, and its number there */
     ino_t inode;
-    int depth; /* of begun transactions */
+    bool immutable; /* opened where nobody can write, without its shared-memory file */
+    int depth;      /* of begun transactions */
     int kept_count;
     struct {
         const char *sql; /* compared by address: statements are string constants */
@@ -67,7 +68,7 @@ static const char *advice_of(int code, int system) {
     if (advice_of_system(system)) return advice_of_system(system);
     switch (code & 0xff) {
     case SQLITE_NOTADB:
-        return "; it is no results database: name another file with --db";
+        return "; it is no results database: name another file";
     case SQLITE_CORRUPT:
         return "; the file is damaged: restore it, or start another with --db";
     case SQLITE_READONLY:
@@ -214,6 +215,7 @@ static status open_reading(struct database *db) {
         if (*log && no_room(system_error(db->handle))) return failure(db, "cannot be read");
         if (*log) return unread_log(db, log);
         code = open_handle(db, "?immutable=1", SQLITE_OPEN_READONLY);
+        db->immutable = true;
     }
     return code == SQLITE_OK ? NULL : failure(db, "cannot be read");
 }
@@ -243,6 +245,10 @@ status database_check_file(const struct database *db) {
         "%s: was %s while it was in use, and nothing more can be kept in it: put it back with its -wal and "
         "-shm, or begin afresh, and repeat the command",
         db->path, there ? "replaced by another file" : "deleted or moved");
+}
+
+bool database_same_file(const struct database *a, const struct database *b) {
+    return a->device == b->device && a->inode == b->inode;
 }
 
 status database_open(struct database **out, const char *path, bool write) {
@@ -407,6 +413,16 @@ status database_use_wal(struct database *db) {
         code = sqlite3_exec(db->handle, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
     }
     return code == SQLITE_OK ? NULL : failure(db, "the write-ahead log cannot be used");
+}
+
+status database_attach(struct database *db, const struct database *other, const char *name) {
+    char uri[3 * sizeof db->path];
+    make_uri(other->path, other->immutable ? "?mode=ro&immutable=1" : "?mode=ro", uri, sizeof uri);
+    return database_run(db, "ATTACH DATABASE ? AS ?", "ss", uri, name);
+}
+
+status database_detach(struct database *db, const char *name) {
+    return database_run(db, "DETACH DATABASE ?", "s", name);
 }
 
 int64_t database_last_id(const struct database *db) { return sqlite3_last_insert_rowid(db->handle); }

@@ -14,10 +14,16 @@ struct database;
 /* Opens an existing file for reading, or makes it and its folder for writing. Nothing is written but by statements. */
 status database_open(struct database **out, const char *path, bool write);
 void database_close(struct database *db);
+
+/* Makes the tables of a database that was opened for reading readable in db as NAME.TABLE; name is an SQL name, and not
+ * the user's. Not inside a transaction. */
+status database_attach(struct database *db, const struct database *other, const char *name);
+status database_detach(struct database *db, const char *name);
 const char *database_path(const struct database *db);
 const char *database_library_version(void); /* of SQLite */
 
 /* STATUS_SYSTEM when the path does not lead to the opened file any more: what is written then, nobody finds. */
+bool database_same_file(const struct database *a, const struct database *b);
 status database_check_file(const struct database *db);
 
 status database_script(struct database *db, const char *sql); /* several statements */

@@ -40,7 +40,7 @@ status store_begin(struct store *store, const char *key, const struct worker *wo
 
 /* --- reading ------------------------------------------------------------------------------------------------------ */
 
-static status read_rows(struct query *q, struct provenance *provenance) {
+status store_read_provenance(struct query *q, struct provenance *provenance) {
     *provenance = (struct provenance){0};
     for (bool row = true; row;) {
         TRY(query_next(q, &row));
@@ -58,7 +58,7 @@ status store_stage_environment(struct store *store, const char *key, struct prov
                    "SELECT p.name, p.value FROM provenance p JOIN stages s ON s.environment = p.environment "
                    "WHERE s.key = ? ORDER BY p.position",
                    "s", key));
-    return read_rows(&q, provenance);
+    return store_read_provenance(&q, provenance);
 }
 
 /* --- one build per suite ------------------------------------------------------------------------------------------ */
@@ -67,7 +67,7 @@ static status read_environment(struct store *store, int64_t environment, struct 
     struct query q;
     TRY(query_open(&q, store->db, "SELECT name, value FROM provenance WHERE environment = ? ORDER BY position", "i",
                    environment));
-    return read_rows(&q, provenance);
+    return store_read_provenance(&q, provenance);
 }
 
 /* Looks at the environments that came since the last call: as long as all are of this build, so is every stage. */

@@ -26,8 +26,14 @@ double store_oldest_heartbeat(void); /* of a worker on another host that still c
 #define SQL_OF(number) SQL_TEXT(number)
 #define SQL_TEXT(number) #number
 
+/* Opens a database for reading whatever its version is. */
+status store_open_as_it_is(struct store **out, const char *path);
+
 /* Id of a suite; *found false when it is not stored. */
 status store_suite_id(struct store *store, const char *name, const char *scale, int64_t *id, bool *found);
+
+/* "Hing": tells our databases from those of other programs. */
+#define APPLICATION_ID 0x48696e67
 
 /* Peeks and refused changes of a suite. */
 status store_load_notices(struct store *store, int64_t suite, struct results *results);
@@ -40,6 +46,9 @@ status store_restore_runs(struct results *results, const struct result_run *empt
 
 /* Id of the stage if this worker holds it; STATUS_DIFFERS when it was taken over. */
 status store_held_stage(struct store *store, const char *key, const struct worker *worker, int64_t *id);
+
+/* The rows (name, value) of an opened query. */
+status store_read_provenance(struct query *q, struct provenance *provenance);
 
 /* Id of the row of these circumstances, made when it is new. */
 status store_put_environment(struct store *store, const struct provenance *provenance, int64_t *id);

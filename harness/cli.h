@@ -29,7 +29,7 @@ struct flag_row {
     const char *help;
 };
 
-enum { CLI_ARGUMENTS = 64, CLI_FLAGS = 24, CLI_REPEATS = 64 };
+enum { CLI_ARGUMENTS = 1024, CLI_FLAGS = 24, CLI_REPEATS = 64 };
 
 struct verb;
 
@@ -53,6 +53,7 @@ struct verb {
     const char *arguments;        /* "SUITE", "[SUITE]", "" */
     int least, most;              /* how many arguments */
     const struct flag_row *flags; /* ends with a row without a name; NULL: none */
+    const char *notes;            /* sentences under the flags; NULL: none */
     const char *const *examples;  /* whole command lines; ends with NULL */
     status (*run)(const struct invocation *in);
     bool answers; /* its exit status is its answer: usage errors are STATUS_MISUSE, never mistaken for one */

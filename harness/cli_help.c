@@ -81,6 +81,7 @@ void help_verb(FILE *out, const struct program *program, const struct verb *verb
     fprintf(out, "%s\n\nusage: %s %s%s%s [FLAGS]\n", verb->purpose, program->name, verb->name,
             separator(verb->arguments), verb->arguments);
     print_flags(out, verb);
+    if (verb->notes) putc('\n', out), text_print(out, verb->notes, 0, 0);
     if (!verb->examples || !verb->examples[0]) return;
     heading(out, "examples");
     for (const char *const *example = verb->examples; *example; example++) fprintf(out, "  %s\n", *example);

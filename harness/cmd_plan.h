@@ -5,6 +5,20 @@
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
 #define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_JOBS, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
+/* Rows of run and submit. */
+#define FLAG_ROW_CHECKPOINT                                                                              \
+    {                                                                                                    \
+        .name = "checkpoint", .type = FLAG_REAL, .value_name = "SECONDS", .initial = "30", .low = 0.001, \
+        .high = 86400, .help = "time between two checkpoints"                                            \
+    }
+#define FLAG_ROW_RETRY \
+    { .name = "retry", .type = FLAG_SWITCH, .help = "try runs again that failed before" }
+#define FLAG_ROW_MIX_BUILDS                                                     \
+    {                                                                           \
+        .name = "mix-builds", .type = FLAG_SWITCH,                              \
+        .help = "go on although another build of hinge made some of the stages" \
+    }
+/* Of plan and run. */
 #define FLAG_ROW_PART                                                                                                \
     {                                                                                                                \
         .name = "part", .type = FLAG_TEXT, .value_name = "I/N",                                                      \

@@ -9,9 +9,12 @@
 #include "harness/verbs.h"
 
 static const struct verb *const verbs[] = {
-    &verb_data_prepare, &verb_data_add,  &verb_data_list, &verb_list,       &verb_plan,   &verb_run,    &verb_merge,
-    &verb_status,       &verb_show,      &verb_compare,   &verb_report,     &verb_trace,  &verb_power,  &verb_gate,
-    &verb_calibrate,    &verb_reproduce, &verb_export,    &verb_submission, &verb_verify, &verb_doctor, NULL,
+    &verb_data_prepare, &verb_data_add, &verb_data_list,  &verb_list,
+    &verb_plan,         &verb_run,      &verb_submit,     &verb_merge,
+    &verb_status,       &verb_show,     &verb_compare,    &verb_report,
+    &verb_trace,        &verb_power,    &verb_gate,       &verb_calibrate,
+    &verb_reproduce,    &verb_export,   &verb_submission, &verb_verify,
+    &verb_doctor,       NULL,
 };
 
 static const char notes[] =

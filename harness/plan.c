@@ -225,12 +225,20 @@ int plan_trainings(const struct plan *plan) {
     return count;
 }
 
-/* For each stage its new place; -1 when its training is another part's. A parent comes before its children. */
-static void cut_stages(const struct plan *whole, struct plan *out, int *place) {
+/* A parent comes before its children. */
+void plan_number_parts(const struct plan *plan, int of, int *parts_of) {
     int training = 0;
+    for (int i = 0; i < plan->stage_count; i++) {
+        int parent = plan->stages[i].parent;
+        parts_of[i] = parent < 0 ? 1 + training++ % of : parts_of[parent];
+    }
+}
+
+/* place: for each stage its part before, and its place in the part after; -1 when it is not in it. */
+static void cut_stages(const struct plan *whole, struct plan *out, int *place) {
     for (int i = 0; i < whole->stage_count; i++) {
         const struct plan_stage *stage = &whole->stages[i];
-        bool mine = stage->parent < 0 ? training++ % out->parts == out->part - 1 : place[stage->parent] >= 0;
+        bool mine = place[i] == out->part;
         place[i] = mine ? out->stage_count : -1;
         if (!mine) continue;
         out->stages[out->stage_count] = *stage;
@@ -264,6 +272,7 @@ status plan_part(const struct plan *whole, int part, int of, struct plan *out) {
                          .stages = calloc((size_t)whole->stage_count + 1, sizeof *out->stages)};
     int *place = calloc((size_t)whole->stage_count + 1, sizeof *place);
     status s = out->runs && out->stages && place ? NULL : status_new(STATUS_SYSTEM, "out of memory");
+    if (!s) plan_number_parts(whole, of, place);
     if (!s) cut_stages(whole, out, place);
     if (!s) cut_runs(whole, out, place);
     free(place);

@@ -80,9 +80,11 @@ void plan_free(struct plan *plan);
 /* Trainings of a plan, each counted once: a suite falls into so many parts at most. */
 int plan_trainings(const struct plan *plan);
 
-/* The part-th of so many parts of a plan, from 1: the runs of its trainings part, part + of, part + 2 of, ... in
- * the plan's order. Runs that share a training are in one part, so no two parts have a stage in common. STATUS_USAGE
- * when it would be empty. plan_free frees it. */
+/* For each stage its part, from 1, when a plan falls into so many: the n-th training, in the plan's order, goes to part
+ * n modulo their number, and all that follows from it with it, so that no two parts have a stage in common. */
+void plan_number_parts(const struct plan *plan, int of, int *parts_of);
+
+/* One of so many parts of a plan. STATUS_USAGE when it would be empty. plan_free frees it. */
 status plan_part(const struct plan *whole, int part, int of, struct plan *out);
 
 /* The declaration's canonical text: everything that was decided before the first run. Caller frees. */

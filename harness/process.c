@@ -42,23 +42,23 @@ static status collect(int descriptor, char **output) {
     return text ? NULL : status_new(STATUS_SYSTEM, "out of memory");
 }
 
-static int spawn(const char *const *argv, int write_end, pid_t *child) {
+static int spawn(const char *const *argv, int write_end, bool quiet, pid_t *child) {
     posix_spawn_file_actions_t actions;
     if (posix_spawn_file_actions_init(&actions) != 0) return ENOMEM;
     posix_spawn_file_actions_adddup2(&actions, write_end, STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    if (quiet) posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     int failed = posix_spawnp(child, argv[0], &actions, NULL, (char *const *)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     return failed;
 }
 
-status program_output(const char *const *argv, char **output, int *code) {
+static status run(const char *const *argv, bool quiet, char **output, int *code) {
     int ends[2], state = 0;
     pid_t child;
     *output = NULL;
     if (pipe2(ends, O_CLOEXEC) != 0) return status_errno("cannot make a pipe");
-    int failed = spawn(argv, ends[1], &child);
+    int failed = spawn(argv, ends[1], quiet, &child);
     close(ends[1]);
     if (failed) {
         close(ends[0]);
@@ -70,3 +70,7 @@ status program_output(const char *const *argv, char **output, int *code) {
     *code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
     return unread;
 }
+
+status program_output(const char *const *argv, char **output, int *code) { return run(argv, true, output, code); }
+
+status program_answer(const char *const *argv, char **output, int *code) { return run(argv, false, output, code); }

@@ -98,7 +98,7 @@ static status refresh(const char *database, struct plan *plan) {
 static status find_needed(const char *database, struct plan *view, struct open_variants *v, bool *needed) {
     memset(v->open, true, (size_t)view->suite->variant_count);
     memset(needed, false, (size_t)view->run_count);
-    TRY(refresh(database, view));
+    if (database) TRY(refresh(database, view));
     return find_batch(database, view, v, needed);
 }
 

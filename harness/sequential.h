@@ -9,6 +9,6 @@
 status sequential_run(const struct runner_request *request,
                       status (*work)(const struct runner_request *request, void *context), void *context);
 
-/* Which runs of a whole plan, in its order, are to be done now by what a database has: those of the first batch that is
- * not complete; without looks, all that have not ended. */
+/* Which runs of a whole plan, in its order, are to be done now by what a database has (NULL: nothing): those of the
+ * first batch that is not complete; without looks, all that have not ended. */
 status sequential_needed(const char *database, const struct plan *plan, bool *needed);

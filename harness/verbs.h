@@ -3,6 +3,7 @@
 #include "harness/cli.h"
 
 extern const struct verb verb_merge;
+extern const struct verb verb_submit;
 extern const struct verb verb_plan;
 extern const struct verb verb_run;
 extern const struct verb verb_list;

@@ -247,9 +247,11 @@ struct round {
     int run, part; /* the first that others are at */
 };
 
+/* What an averaging names lies with the training, which may have to be made again while the averaging is done. */
 static bool is_ready(const struct worker_state *w, int stage) {
     int parent = w->stages[stage].parent;
-    return is_open(w, stage) && (parent < 0 || w->stages[parent].state == STAGE_DONE);
+    if (!is_open(w, stage) || parent < 0) return is_open(w, stage);
+    return w->stages[parent].state == STAGE_DONE && w->stages[stage_source(w->stages, stage)].state == STAGE_DONE;
 }
 
 static bool taken(enum claim claim) { return claim == CLAIM_TAKEN || claim == CLAIM_TAKEN_OVER; }

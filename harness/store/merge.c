@@ -81,8 +81,11 @@ static status remove_checkpoints(struct merge *m) {
     for (bool found = true;;) {
         TRY(next_stage(m, &id, key, kind, &found));
         if (!found) return NULL;
+        if (kind[0] != 't') continue;
         TRY(store_file(m->store, key, "checkpoint", false, path));
-        if (kind[0] == 't') unlink(path);
+        unlink(path);
+        TRY(store_file(m->store, key, "checkpoint.tmp", false, path));
+        unlink(path);
     }
 }
 

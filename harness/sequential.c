@@ -76,13 +76,22 @@ static int mark_needed(const struct plan *plan, size_t seeds, const bool *open, 
     return count;
 }
 
-/* The plan has the states of the database. */
-static status find_batch(const char *database, const struct plan *plan, struct open_variants *v, bool *needed) {
-    const struct looks *looks = &plan->suite->looks;
-    if (!looks->count) mark_needed(plan, (size_t)plan->suite->seed_count, v->open, needed);
-    for (int k = 0; k < looks->count && v->count; k++) {
-        if (mark_needed(plan, looks->n[k], v->open, needed) || k + 1 == looks->count) return NULL;
-        TRY(look_at_store(database, plan->suite, v));
+/* How far a suite has come. */
+struct sequence {
+    struct plan view; /* with the states of the database */
+    struct open_variants v;
+    int batch;    /* those before are complete, and were looked at */
+    bool *needed; /* runs of the plan that are to be done now */
+};
+
+static status find_batch(struct sequence *q, const char *database) {
+    const struct suite *suite = q->view.suite;
+    const struct looks *looks = &suite->looks;
+    if (!looks->count) mark_needed(&q->view, (size_t)suite->seed_count, q->v.open, q->needed);
+    for (; q->batch < looks->count && q->v.count; q->batch++) {
+        if (mark_needed(&q->view, looks->n[q->batch], q->v.open, q->needed) || q->batch + 1 == looks->count)
+            return NULL;
+        TRY(look_at_store(database, suite, &q->v));
     }
     return NULL;
 }
@@ -95,23 +104,39 @@ static status refresh(const char *database, struct plan *plan) {
     return s;
 }
 
-static status find_needed(const char *database, struct plan *view, struct open_variants *v, bool *needed) {
-    memset(v->open, true, (size_t)view->suite->variant_count);
-    memset(needed, false, (size_t)view->run_count);
-    if (database) TRY(refresh(database, view));
-    return find_batch(database, view, v, needed);
+static status find_needed(struct sequence *q, const char *database) {
+    memset(q->needed, false, (size_t)q->view.run_count);
+    if (database) TRY(refresh(database, &q->view));
+    return find_batch(q, database);
+}
+
+static void sequence_close(struct sequence *q) {
+    free(q->view.stages);
+    free(q->v.open);
+    free(q->needed);
+}
+
+static status sequence_open(struct sequence *q, const struct plan *plan) {
+    const int variants = plan->suite->variant_count;
+    *q = (struct sequence){.view = *plan,
+                           .v = {malloc((size_t)variants + 1), variants - 1},
+                           .needed = calloc((size_t)plan->run_count + 1, sizeof *q->needed)};
+    q->view.stages = malloc((size_t)plan->stage_count * sizeof *q->view.stages + 1);
+    if (!q->v.open || !q->needed || !q->view.stages) {
+        sequence_close(q);
+        return status_new(STATUS_SYSTEM, "out of memory for %d runs", plan->run_count);
+    }
+    memset(q->v.open, true, (size_t)variants);
+    memcpy(q->view.stages, plan->stages, (size_t)plan->stage_count * sizeof *q->view.stages);
+    return NULL;
 }
 
 status sequential_needed(const char *database, const struct plan *plan, bool *needed) {
-    const int variants = plan->suite->variant_count;
-    struct plan view = *plan;
-    struct open_variants v = {calloc((size_t)variants + 1, sizeof *v.open), variants - 1};
-    view.stages = malloc((size_t)plan->stage_count * sizeof *view.stages + 1);
-    status s = v.open && view.stages ? NULL : status_new(STATUS_SYSTEM, "out of memory");
-    if (!s) memcpy(view.stages, plan->stages, (size_t)plan->stage_count * sizeof *view.stages);
-    if (!s) s = find_needed(database, &view, &v, needed);
-    free(view.stages);
-    free(v.open);
+    struct sequence q;
+    TRY(sequence_open(&q, plan));
+    status s = find_needed(&q, database);
+    memcpy(needed, q.needed, (size_t)plan->run_count * sizeof *needed);
+    sequence_close(&q);
     return s;
 }
 
@@ -146,31 +171,30 @@ static void tell_wait(const struct runner_request *request, int runs) {
 }
 
 /* A batch's work ends its runs, so that there are as many rounds as looks, and one that finds nothing left. */
-static status run_batches(const struct runner_request *request, bool *needed, struct plan *batch,
+static status run_batches(const struct runner_request *request, struct sequence *q, struct plan *batch,
                           status (*work)(const struct runner_request *, void *), void *context) {
-    const struct plan *whole = runner_whole(request);
     struct runner_request part = *request;
     part.plan = batch;
-    for (int k = 0; k <= whole->suite->looks.count; k++) {
-        TRY(sequential_needed(request->database, whole, needed));
-        cut(whole, needed, request->plan, batch);
+    for (int k = 0; k <= q->view.suite->looks.count; k++) {
+        TRY(find_needed(q, request->database));
+        cut(&q->view, q->needed, request->plan, batch);
         if (!batch->run_count) break;
         TRY(work(&part, context));
     }
-    if (!batch->run_count) tell_wait(request, count_true(needed, whole->run_count));
+    if (!batch->run_count) tell_wait(request, count_true(q->needed, q->view.run_count));
     return NULL;
 }
 
 status sequential_run(const struct runner_request *request,
                       status (*work)(const struct runner_request *request, void *context), void *context) {
-    const struct plan *plan = request->plan;
-    struct plan batch = *plan;
-    if (!plan->suite->looks.count) return work(request, context);
-    bool *needed = calloc((size_t)runner_whole(request)->run_count + 1, sizeof *needed);
-    batch.runs = calloc((size_t)plan->run_count + 1, sizeof *batch.runs);
-    status s = needed && batch.runs ? run_batches(request, needed, &batch, work, context)
-                                    : status_new(STATUS_SYSTEM, "out of memory for %d runs", plan->run_count);
+    struct sequence q;
+    struct plan batch = *request->plan;
+    if (!batch.suite->looks.count) return work(request, context);
+    TRY(sequence_open(&q, runner_whole(request)));
+    batch.runs = calloc((size_t)batch.run_count + 1, sizeof *batch.runs);
+    status s = batch.runs ? run_batches(request, &q, &batch, work, context)
+                          : status_new(STATUS_SYSTEM, "out of memory for %d runs", request->plan->run_count);
     free(batch.runs);
-    free(needed);
+    sequence_close(&q);
     return s;
 }

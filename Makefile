@@ -17,7 +17,8 @@ JOBS    ?= $(shell nproc)
 PACKAGES := gcc g++ make pkg-config libopenblas-openmp-dev liblzma-dev libsqlite3-dev libjansson-dev libfyaml-dev \
     libgsl-dev libsentencepiece-dev libssl-dev zlib1g-dev gnuplot-nox texlive-latex-base \
     texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern dict-gcide openmpi-bin libopenmpi-dev
-TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3 clang libclang-rt-dev libomp-dev faketime btrfs-progs
+TEST_PACKAGES := libcmocka-dev bats sqlite3 poppler-utils python3 clang libclang-rt-dev libomp-dev faketime btrfs-progs \
+    munge slurmctld slurmd slurm-client
 CHECK_PACKAGES := clang-format cppcheck
 
 LIBRARIES := openblas liblzma sqlite3 jansson libfyaml gsl sentencepiece libcrypto zlib

@@ -6,7 +6,7 @@ verbs() { hinge | sed -n '/^verbs$/,/^$/p' | sed -nE 's/^  ([a-z]+( [a-z]+)?)( [
 
 @test "hinge alone prints every verb and the exit codes" {
     succeeds hinge
-    for verb in "data prepare" "data add" "data list" list plan run status show compare report reproduce export verify doctor; do
+    for verb in "data prepare" "data add" "data list" list plan run submit merge status show compare report reproduce export verify doctor; do
         [[ $output == *"  $verb"* ]] || { echo "no $verb in: $output"; return 1; }
     done
     for code in 0 2 3 4 5 6 130; do grep -Eq "^  $code +[a-z]" <<<"$output"; done
@@ -47,7 +47,7 @@ verbs() { hinge | sed -n '/^verbs$/,/^$/p' | sed -nE 's/^  ([a-z]+( [a-z]+)?)( [
 }
 
 @test "every reading verb takes --json" {
-    for verb in "data list" list plan status show compare reproduce verify doctor; do
+    for verb in "data list" list plan merge status show compare reproduce verify doctor; do
         # shellcheck disable=SC2086
         hinge help $verb | grep -q -- "--json" || { echo "$verb has no --json"; return 1; }
     done

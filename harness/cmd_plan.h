@@ -5,6 +5,7 @@
 
 /* Options that say which suite is meant and where its things are; rows of plan and run alike. */
 #define FLAG_ROWS_OF_A_SUITE FLAG_ROW_SCALE, FLAG_ROW_SET, FLAG_ROW_JOBS, FLAG_ROW_DEVICE, FLAG_ROW_DB, FLAG_ROW_DATA
+
 /* Rows of run and submit. */
 #define FLAG_ROW_CHECKPOINT                                                                              \
     {                                                                                                    \

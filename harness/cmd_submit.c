@@ -213,19 +213,23 @@ static status submit_merge(const struct submission_plan *p, const char *job, cha
     struct words words = {0};
     if (cli_switch(p->in, "no-merge")) return NULL;
     status s = submit_words(merge_words(p, job, &words), &words, merge_job);
-    return status_context(s,
-                          "the tasks were submitted as job %s, but not what folds them in (hinge merge does): ", job);
+    return status_context(s, "the tasks were submitted as job %s, but not what folds them in (hinge merge does)", job);
+}
+
+static void print_nothing(const struct submission_plan *p) {
+    char title[TITLE_CAPACITY];
+    const struct suite *suite = &p->prepared->suite;
+    printf("%s: all %d runs have ended, or are not needed; nothing is submitted\n",
+           suite_title(suite->name, suite->scale, title), p->prepared->plan.run_count);
 }
 
 static status submit(struct submission_plan *p) {
-    char job[32], merge_job[32] = "", title[TITLE_CAPACITY];
+    char job[32], merge_job[32] = "";
     struct words words = {0};
-    TRY(slurm_check());
     TRY(update(p));
     TRY(choose_parts(p));
     if (!p->open_count) {
-        printf("%s: all %d runs have ended, or are not needed; nothing is submitted\n",
-               suite_title(p->prepared->suite.name, p->prepared->suite.scale, title), p->prepared->plan.run_count);
+        print_nothing(p);
         return NULL;
     }
     TRY(make_parts(p));
@@ -244,8 +248,12 @@ static status print_words(status made, struct words *words) {
 static status print_all(struct submission_plan *p) {
     struct words words = {0};
     TRY(choose_parts(p));
-    if (p->open_count) TRY(print_words(task_words(p, &words), &words));
-    if (p->open_count && !cli_switch(p->in, "no-merge")) TRY(print_words(merge_words(p, "JOB", &words), &words));
+    if (!p->open_count) {
+        print_nothing(p);
+        return NULL;
+    }
+    TRY(print_words(task_words(p, &words), &words));
+    if (!cli_switch(p->in, "no-merge")) TRY(print_words(merge_words(p, "JOB", &words), &words));
     printf("\n%s:\n%s\n%s:\n%s", p->task_script, slurm_task_script, p->merge_script, slurm_merge_script);
     return NULL;
 }
@@ -306,9 +314,9 @@ const struct verb verb_submit = {
         "What follows -- is given to sbatch, each flag with its value in one word. Each task writes a database of its "
         "own, FILE.parts/*/I-of-N/hinge.db beside FILE of --db. All machines must see the folders of the program, the "
         "suite, its data and the database, and the merge opens FILE on one of them. A suite with declared looks is "
-        "submitted look by look: each call hands over what the next look needs, of the variants that are not decided "
-        "by "
-        "then. One machine needs none of this.",
+        "submitted look by look: each call hands over what the next look needs, of the variants that are still open. "
+        "One "
+        "machine needs none of this.",
     .examples = examples,
     .run = run,
 };

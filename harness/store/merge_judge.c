@@ -207,10 +207,19 @@ static const char leave[] =
     "UPDATE fold_stages SET verdict = 'open' WHERE verdict = 'take' AND there IN (SELECT t.id FROM there.stages t "
     "WHERE t.key NOT IN (SELECT key FROM fold_copied))";
 
+/* What there follows from a stage that is neither equal here nor taken would here stand behind another one. */
+static const char keep_together[] =
+    "WITH RECURSIVE sound (id) AS (SELECT there FROM fold_stages WHERE verdict = 'same' OR (verdict = 'take' AND "
+    "parent "
+    "IS NULL) UNION SELECT f.there FROM sound JOIN fold_stages f ON f.parent = sound.id WHERE f.verdict = 'take') "
+    "UPDATE fold_stages SET verdict = 'open' WHERE (verdict = 'take' AND there NOT IN (SELECT id FROM sound)) OR "
+    "(verdict = 'fail' AND parent IS NOT NULL AND parent NOT IN (SELECT id FROM sound))";
+
 static status judge_stages(struct merge *m) {
     TRY(database_run(m->store->db, verdicts, "sd", m->store->host, store_oldest_heartbeat()));
     if (m->writing) TRY(database_run(m->store->db, leave, ""));
-    return database_run(m->store->db, taint, "");
+    TRY(database_run(m->store->db, taint, ""));
+    return database_run(m->store->db, keep_together, "");
 }
 
 /* --- runs --------------------------------------------------------------------------------------------------------- */

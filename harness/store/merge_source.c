@@ -29,9 +29,8 @@ static status check_pages(const struct merge *m) {
     struct query q;
     bool row;
     char found[512] = "ok";
-    status s = query_open(&q, m->from->db, "SELECT * FROM pragma_integrity_check(1)", "");
-    if (!s) s = query_next(&q, &row);
-    TRY(s);
+    TRY(query_open(&q, m->from->db, "SELECT * FROM pragma_integrity_check(1)", ""));
+    TRY(query_next(&q, &row));
     if (row) query_text(&q, 0, found, sizeof found);
     query_close(&q);
     if (strcmp(found, "ok") == 0) return NULL;

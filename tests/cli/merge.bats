@@ -92,6 +92,7 @@ state() { sqlite3 "$db" "SELECT status FROM stages WHERE $1"; }
     succeeds hinge merge "$p2" --db "$db"
     [[ $output == *"2 already here, 2 busy"* ]]
     [ "$(state "seed = 2 AND kind = 'train'")" = running ]
+    [ "$(state "seed = 2 AND kind <> 'train'" | sort -u)" = pending ]
     sqlite3 "$db" "UPDATE stages SET pid = 0 WHERE status = 'running'"
     succeeds hinge merge "$p2" --db "$db"
     as_undisturbed "$db"

@@ -19,7 +19,7 @@ static const char tables[] =
     "CREATE TEMP TABLE IF NOT EXISTS fold_copied (key TEXT PRIMARY KEY) WITHOUT ROWID;"
     "DELETE FROM fold_suites; DELETE FROM fold_stages; DELETE FROM fold_runs;";
 
-status merge_refuse(struct merge *m, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static status refuse(struct merge *m, const char *format, ...) {
     struct merge_report *r = m->report;
     char **grown = realloc(r->refusals, ((size_t)r->refusal_count + 1) * sizeof *grown), *line = NULL;
     if (grown) r->refusals = grown;
@@ -45,8 +45,7 @@ struct pair {
 
 static status refuse_suite(struct merge *m, const struct pair *p, const char *why) {
     TRY(database_run(m->store->db, "UPDATE fold_suites SET refused = 1 WHERE there = ?", "i", p->there));
-    return merge_refuse(m, "%s: suite %s%s%s: %s", m->request->from, p->name, *p->scale ? " at scale " : "", p->scale,
-                        why);
+    return refuse(m, "%s: suite %s%s%s: %s", m->request->from, p->name, *p->scale ? " at scale " : "", p->scale, why);
 }
 
 /* As hinge run does: what is declared stays, and that another was tried is kept. */
@@ -279,9 +278,9 @@ static status tell_conflict(struct merge *m, const struct query *q) {
     query_text(q, 5, there, sizeof there);
     query_text(q, 6, here, sizeof here);
     const char *what = query_int(q, 7) ? "is the run with the key" : run_part_name((enum run_part)query_int(q, 4));
-    return merge_refuse(m, "%s: suite %s%s%s, %s seed %lld: %s %s %s, and in %s %s; the run here stays as it is",
-                        m->request->from, suite, *scale ? " at scale " : "", scale, variant, (long long)query_int(q, 3),
-                        what, query_int(q, 7) ? "" : "made", there, store_path(m->store), here);
+    return refuse(m, "%s: suite %s%s%s, %s seed %lld: %s %s %s, and in %s %s; the run here stays as it is",
+                  m->request->from, suite, *scale ? " at scale " : "", scale, variant, (long long)query_int(q, 3), what,
+                  query_int(q, 7) ? "" : "made", there, store_path(m->store), here);
 }
 
 static status tell_conflicts(struct merge *m) {

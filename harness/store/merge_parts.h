@@ -25,7 +25,6 @@ void merge_close_source(struct merge *m);
 
 /* Fills the temporary tables and the report from what both databases hold now. */
 status merge_judge(struct merge *m);
-__attribute__((format(printf, 2, 3))) status merge_refuse(struct merge *m, const char *format, ...);
 
 /* Writes what the temporary tables say; inside a transaction. */
 status merge_take(struct merge *m);

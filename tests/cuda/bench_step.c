@@ -5,8 +5,8 @@
  *
  * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate of all ranks. The first
  * steps prepare products and record the graph and are not counted; the figure is the median of the others. The hash is
- * that of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank, what
- * self-calibration costs: sampling 32 sequences of T tokens, once. */
+ * that of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank,
+ * what self-calibration costs: sampling 32 sequences of T tokens, once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,9 +134,10 @@ static void bench(const struct step_row *row, struct comm *comm, const struct da
     char hash[65];
     hash_weights(trainer, hash);
     if (comm->rank == 0)
-        printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f, hash %.12s\n",
-               row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
-               100 * flops * tokens / product_rate / comm->size, (double)bytes / 1e9, record.loss, hash);
+        printf(
+            "%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f, hash %.12s\n",
+            row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
+            100 * flops * tokens / product_rate / comm->size, (double)bytes / 1e9, record.loss, hash);
     if (comm->size == 1) bench_sampling(trainer, &config);
     trainer_destroy(trainer);
 }

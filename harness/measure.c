@@ -10,6 +10,7 @@
 #include "model/decoder.h"
 #include "model/network.h"
 #include "model/network_shapes.h"
+#include "model/trainer.h"
 #include "model/xz.h"
 
 enum {
@@ -27,6 +28,8 @@ struct probe {
     struct network net;
     const struct backend *ops;
     int lane_count;
+    int training_lanes;     /* at least that many */
+    uint64_t recording;     /* the key of a training's passes, where a device records them */
     size_t sequences, time; /* of a lane's slice */
     bool repeats_on;
     struct lane lanes[MOST_LANES];
@@ -116,6 +119,36 @@ static double rate_of(struct probe *p, double unit, piece_function function) {
     return rates[ROUNDS / 2];
 }
 
+static void pass_of_a_step(void *context) {
+    struct probe *p = context;
+    p->ops->for_each(p->lanes, p->training_lanes, MICRO_SHARDS, pass_training, p);
+}
+
+/* As a training goes: where it is recorded, what counts are the replays. */
+static double steps_seconds(struct probe *p, int steps) {
+    double start = clock_seconds();
+    for (int i = 0; i < steps; i++) p->ops->replay(p->lanes, p->recording, pass_of_a_step, p);
+    status_free(p->ops->finish(p->lanes));
+    return clock_seconds() - start;
+}
+
+/* The rate of a training on a device; `unit` is a pass's. A step that takes a round is done once. */
+static double recorded_rate(struct probe *p, double unit) {
+    enum { UNTIL_RECORDED = 2 };
+    double rates[ROUNDS];
+    steps_seconds(p, UNTIL_RECORDED);
+    double one = steps_seconds(p, 1);
+    if (one >= round_seconds) return unit * MICRO_SHARDS / one;
+    int steps = (int)fmin(ceil(round_seconds / one), MOST_TIMES);
+    for (int r = 0; r < ROUNDS; r++) rates[r] = unit * MICRO_SHARDS * steps / steps_seconds(p, steps);
+    qsort(rates, ROUNDS, sizeof *rates, by_value);
+    return rates[ROUNDS / 2];
+}
+
+static double training_rate(struct probe *p, double unit) {
+    return p->ops->device_memory ? recorded_rate(p, unit) : rate_of(p, unit, pass_training);
+}
+
 static void nothing(void *context, int piece, struct lane *lane) {
     (void)context;
     (void)piece;
@@ -154,13 +187,17 @@ static void find_matrix(struct probe *p) {
     }
 }
 
+static int lanes_held(const struct probe *p) {
+    return p->training_lanes > p->lane_count ? p->training_lanes : p->lane_count;
+}
+
 static size_t token_count(const struct probe *p) { return p->sequences * p->time + 2 * DECODED; }
 
 static void lay_out(struct probe *p, struct arena *arena) {
     size_t scratch = p->ops->newton_schulz_scratch(1, p->rows, p->cols);
     p->weights = arena_reals(arena, p->net.parameters.total);
     p->ids = arena_take(arena, token_count(p) * sizeof *p->ids);
-    for (int lane = 0; lane < p->lane_count; lane++) {
+    for (int lane = 0; lane < lanes_held(p); lane++) {
         p->gradients[lane] = arena_reals(arena, p->net.parameters.total);
         p->matrices[lane] = arena_reals(arena, p->rows * p->cols);
         p->nll[lane] = arena_take(arena, p->sequences * p->time * sizeof(double));
@@ -180,7 +217,7 @@ static status allocate(struct probe *p) {
     lay_out(p, &p->arena);
     p->tokens = calloc(token_count(p), sizeof *p->tokens);
     if (!p->tokens) return no_memory(token_count(p) * sizeof *p->tokens);
-    for (int lane = 0; lane < p->lane_count; lane++) {
+    for (int lane = 0; lane < lanes_held(p); lane++) {
         size_t logits = DECODED * (size_t)p->net.config.model_vocab_size;
         p->logits[lane] = calloc(logits, sizeof(real));
         if (!p->logits[lane]) return no_memory(logits * sizeof(real));
@@ -196,7 +233,7 @@ static status fill(struct probe *p) {
     real *values = calloc(total > count ? total : count, sizeof *values);
     if (!values) return no_memory((total > count ? total : count) * sizeof *values);
     for (size_t i = 0; i < count; i++) values[i] = (real)((i * 7919) % 17) - 8;
-    for (int lane = 0; lane < p->lane_count; lane++)
+    for (int lane = 0; lane < lanes_held(p); lane++)
         p->ops->upload(p->lanes, p->matrices[lane], values, count * sizeof *values);
     memset(values, 0, count * sizeof *values);
     double start = clock_seconds();
@@ -216,6 +253,7 @@ static status prepare(struct probe *p, const struct config *config, double produ
     cut_slice(p, config, &whole, product_rate);
     network_destroy(&whole);
     TRY(network_create(&p->net, config, p->ops, p->sequences, p->time));
+    p->training_lanes = p->ops->device_memory ? trainer_lanes(&p->net) : p->lane_count;
     find_matrix(p);
     TRY(allocate(p));
     TRY(fill(p));
@@ -223,7 +261,7 @@ static status prepare(struct probe *p, const struct config *config, double produ
 }
 
 static void release(struct probe *p) {
-    for (int lane = 0; lane < p->lane_count; lane++) {
+    for (int lane = 0; lane < lanes_held(p); lane++) {
         if (p->workspaces[lane]) workspace_destroy(p->workspaces[lane]);
         if (p->decoders[lane]) decoder_destroy(p->decoders[lane]);
         free(p->logits[lane]);
@@ -289,7 +327,7 @@ static void measure(struct probe *p, struct phase_rates *rates) {
            high = (double)(p->rows < p->cols ? p->cols : p->rows);
     rates->tokens = p->sequences * p->time;
     rates->initialised = (double)p->net.parameters.elements / p->drawing_seconds;
-    rates->training = rate_of(p, tokens * network_training_flops(&p->net, p->repeats_on, p->time), pass_training);
+    rates->training = training_rate(p, tokens * network_training_flops(&p->net, p->repeats_on, p->time));
     rates->forward = rate_of(p, tokens * network_forward_flops(&p->net, p->repeats_on, p->time), pass_forward);
     rates->decoding =
         rate_of(p, (double)DECODED * DECODED * network_forward_flops(&p->net, p->repeats_on, DECODED), decode);
@@ -304,6 +342,8 @@ status measure_phases(const struct config *config, const struct backend *ops, in
     p->ops = ops;
     p->lane_count = ops->lane_count() < MOST_LANES ? ops->lane_count() : MOST_LANES;
     if (p->lane_count > 8) p->lane_count = 8; /* a training has 8 micro-shards */
+    static uint64_t probes;
+    p->recording = UINT64_MAX - probes++; /* far from those of trainers */
     p->repeats_on = config->recurrence_layers.count > 0;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);

@@ -50,6 +50,16 @@ static void cut_batch(struct trainer *t) {
     t->slice_sequences = windows < 1 ? 1 : windows > t->shard_sequences ? t->shard_sequences : windows;
 }
 
+int trainer_lanes(const struct network *net) {
+    const size_t most_bytes = (size_t)4 << 30; /* any device has more, and one lane may take what it wants */
+    size_t slice = net->max_sequences * net->time, shard = (size_t)net->config.train_batch_tokens / MICRO_SHARDS;
+    if (net->ops->filling_tokens == 0) return net->ops->lane_count();
+    if (slice < shard) return 1;
+    size_t lanes = net->ops->filling_tokens / slice, fitting = most_bytes / workspace_bytes(net, true);
+    if (lanes > fitting) lanes = fitting;
+    return lanes < 1 ? 1 : lanes > MICRO_SHARDS ? MICRO_SHARDS : (int)lanes;
+}
+
 static size_t lane_scratch(const struct trainer *t) {
     const size_t asked[] = {t->optimizer.scratch_bytes, network_view_scratch(&t->net),
                             t->ops->tensor_scratch(t->tree_block), t->ops->tensor_scratch(slice_tokens(t)),
@@ -109,9 +119,9 @@ static status measure(struct trainer *t, const struct config *config, const stru
     cut_batch(t);
     t->first_shard = comm_first_shard(t->comm, MICRO_SHARDS);
     t->shard_count = comm_shard_count(t->comm, MICRO_SHARDS);
-    t->lane_count = ops->lane_count();
-    t->workspace_count = t->lane_count < t->shard_count ? t->lane_count : t->shard_count;
     TRY(network_create(&t->net, &t->config, ops, t->slice_sequences, (size_t)config->train_sequence));
+    t->lane_count = trainer_lanes(&t->net);
+    t->workspace_count = t->lane_count < t->shard_count ? t->lane_count : t->shard_count;
     t->tree_block = ops->device_memory ? t->net.parameters.total : TREE_BLOCK;
     TRY(optimizer_create(&t->optimizer, &t->config, &t->net.parameters, ops, t->comm->rank, t->comm->size));
     struct arena counting = {.ops = ops}, host = {0};

@@ -27,6 +27,11 @@ status trainer_create_on(struct trainer **out, struct comm *comm, const struct c
                          const struct backend *ops, const struct dataset *dataset, uint64_t seed);
 void trainer_destroy(struct trainer *trainer);
 
+/* Micro-shards that a trainer works on at once, given the network of its slices: one on each of the backend's lanes, or
+ * as many as fill a device, unless they are many gigabytes, or shards are cut for want of memory. The bits do not
+ * depend on it. */
+int trainer_lanes(const struct network *net);
+
 /* Bytes of the backend's memory that trainer_create will ask for, without asking: a device need not be there. */
 status trainer_memory(const struct config *config, const struct backend *ops, size_t *bytes);
 

@@ -1,4 +1,4 @@
-/* backend: the device and its stream, memory, errors, and graphs that replay a step; see backend.h. */
+/* backend: the device and its current, memory, errors, and graphs that replay a step; see backend.h. */
 #include <cublasLt.h>
 #include <stdio.h>
 
@@ -10,9 +10,11 @@ extern "C" {
 enum { OLDEST_MAJOR = 8, GRAPHS = 8 };
 
 static int chosen_device;
-static cudaStream_t stream;
+/* Lane i of a for_each has streams[i]; all else is on the first. `current` is where the host's thread is at. */
+static cudaStream_t streams[CUDA_STREAMS], current;
+static cudaEvent_t reached[CUDA_STREAMS]; /* what others wait for before they go on */
 
-cudaStream_t device_stream() { return stream; }
+cudaStream_t device_stream() { return current; }
 
 /* --- errors: the first is kept until finish ----------------------------------------------------------------------- */
 
@@ -27,7 +29,7 @@ void device_note(cudaError_t error, const char *name) {
 }
 
 extern "C" status cuda_finish(struct lane *) {
-    device_note(cudaStreamSynchronize(stream), "an op before this point");
+    device_note(cudaStreamSynchronize(current), "an op before this point");
     if (!first_error[0]) return NULL;
     status s = status_new(STATUS_SYSTEM, "the CUDA device failed in %s", first_error);
     first_error[0] = 0;
@@ -86,11 +88,17 @@ static status check_libraries() {
 }
 
 extern "C" status cuda_open(void) {
-    if (stream) return NULL;
+    if (current) return NULL;
     TRY(check_device());
     TRY(check_libraries());
-    cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    return error == cudaSuccess ? NULL : unusable(error);
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < CUDA_STREAMS && error == cudaSuccess; i++) {
+        error = cudaStreamCreateWithFlags(&streams[i], cudaStreamNonBlocking);
+        if (error == cudaSuccess) error = cudaEventCreateWithFlags(&reached[i], cudaEventDisableTiming);
+    }
+    if (error != cudaSuccess) return unusable(error);
+    current = streams[0];
+    return NULL;
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
@@ -109,7 +117,7 @@ extern "C" status cuda_memory_new(void **out, size_t bytes, const char *what) {
         return status_new(STATUS_SYSTEM, "no device memory for %s: %.1f MB wanted, %.1f MB free", what,
                           (double)bytes / 1e6, (double)cuda_memory_left() / 1e6);
     }
-    if (error == cudaSuccess) error = cudaMemsetAsync(*out, 0, wanted, stream);
+    if (error == cudaSuccess) error = cudaMemsetAsync(*out, 0, wanted, current);
     if (error != cudaSuccess)
         return status_new(STATUS_SYSTEM, "no device memory for %s: %s", what, cudaGetErrorString(error));
     return NULL;
@@ -121,8 +129,8 @@ extern "C" void cuda_memory_free(void *memory) {
 
 static void copy_and_wait(const char *name, void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     if (bytes == 0) return;
-    device_note(cudaMemcpyAsync(to, from, bytes, kind, stream), name);
-    device_note(cudaStreamSynchronize(stream), name);
+    device_note(cudaMemcpyAsync(to, from, bytes, kind, current), name);
+    device_note(cudaStreamSynchronize(current), name);
 }
 
 extern "C" void cuda_upload(struct lane *, void *to, const void *from, size_t bytes) {
@@ -160,9 +168,9 @@ static struct graph_slot *slot_of(uint64_t key, bool *is_new) {
 
 static void record(struct graph_slot *slot, void (*work)(void *), void *context) {
     cudaGraph_t graph = NULL;
-    device_note(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    device_note(cudaStreamBeginCapture(current, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     work(context);
-    cudaError_t error = cudaStreamEndCapture(stream, &graph);
+    cudaError_t error = cudaStreamEndCapture(current, &graph);
     device_note(error, "cudaStreamEndCapture");
     if (error != cudaSuccess) return;
     error = cudaGraphInstantiate(&slot->graph, graph, 0);
@@ -180,7 +188,7 @@ extern "C" void cuda_replay(struct lane *, uint64_t key, void (*work)(void *), v
         return;
     }
     if (!slot->graph) record(slot, work, context);
-    if (slot->graph) device_note(cudaGraphLaunch(slot->graph, stream), "a replayed step");
+    if (slot->graph) device_note(cudaGraphLaunch(slot->graph, current), "a replayed step");
 }
 
 /* --- lanes -------------------------------------------------------------------------------------------------------- */
@@ -189,6 +197,19 @@ extern "C" int cuda_lane_count(void) { return 1; }
 
 extern "C" void cuda_limit_lanes(int) {}
 
-extern "C" void cuda_for_each(struct lane *lanes, int, int pieces, piece_function function, void *context) {
-    for (int piece = 0; piece < pieces; piece++) function(context, piece, &lanes[0]);
+static void wait_for(int follower, int leader) {
+    device_note(cudaEventRecord(reached[leader], streams[leader]), "cudaEventRecord");
+    device_note(cudaStreamWaitEvent(streams[follower], reached[leader]), "cudaStreamWaitEvent");
+}
+
+extern "C" void cuda_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context) {
+    int used = lane_count < pieces ? lane_count : pieces;
+    if (used > CUDA_STREAMS) used = CUDA_STREAMS;
+    for (int i = 1; i < used; i++) wait_for(i, 0);
+    for (int piece = 0; piece < pieces; piece++) {
+        current = streams[piece % used];
+        function(context, piece, &lanes[piece % used]);
+    }
+    current = streams[0];
+    for (int i = 1; i < used; i++) wait_for(0, i);
 }

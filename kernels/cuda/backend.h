@@ -18,7 +18,12 @@ void cuda_upload(struct lane *lane, void *to, const void *from, size_t bytes);
 void cuda_download(struct lane *lane, void *to, const void *from, size_t bytes);
 status cuda_finish(struct lane *lane);
 void cuda_replay(struct lane *lane, uint64_t key, void (*work)(void *), void *context);
-int cuda_lane_count(void); /* 1: all ops run on one stream, each of them fills the device */
+/* As many as a training has micro-shards: each lane of a for_each has a stream. */
+enum { CUDA_STREAMS = 8 };
+/* Ops of so many tokens fill any device of today; those of fewer leave room for the next micro-shard's. */
+enum { CUDA_FILLING_TOKENS = 65536 };
+int cuda_lane_count(void); /* 1: outside of a training, each op has the device to itself */
 void cuda_limit_lanes(int lanes);
-/* The pieces in order on lanes[0]. */
+/* Piece i on lane i modulo their number, each lane's in order on a stream of its own; no other call of a backend's
+ * function comes between but those of the pieces themselves. */
 void cuda_for_each(struct lane *lanes, int lane_count, int pieces, piece_function function, void *context);

@@ -8,6 +8,7 @@ const struct backend backend_cuda = {
     .scan_makes_vectors = true,
     .chunk_most = 64,
     .batch_most = 64,
+    .filling_tokens = CUDA_FILLING_TOKENS,
     .device_count = cuda_device_count,
     .choose_device = cuda_choose_device,
     .open = cuda_open,

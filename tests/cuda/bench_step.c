@@ -1,4 +1,5 @@
-/* bench_step: a training step of the published preset on the CUDA backend, against the product rate of the same run.
+/* bench_step: a training step of the published preset, and of `small`, on the CUDA backend, against the product rate of
+ * the same run.
  *
  *   bench_step [--small]               --small: a tiny batch, to see that all runs
  *   mpirun -np 2 bench_step            the same batch over 2 ranks, or 4 or 8, each with a GPU
@@ -23,12 +24,15 @@ enum { WARM_UP = 2, TIMED = 7, CALIBRATION_SEQUENCES = 32 };
 
 struct step_row {
     const char *name;
-    const char *settings[8]; /* laid over the options' defaults, which are the published preset */
+    const char *settings[16]; /* laid over the options' defaults, which are the published preset */
 };
 
 static const struct step_row rows[] = {
     {"8 virtual layers", {"recurrence.start=1"}},
     {"12 virtual layers", {"recurrence.layers=3,4", "recurrence.repeats=2", "recurrence.start=0"}},
+    {"preset small",
+     {"recurrence.start=1", "model.dim=256", "attention.heads=4", "attention.kv_heads=2", "train.batch_tokens=8192",
+      "train.sequence=512"}},
 };
 
 static const char *const small_settings[] = {"train.batch_tokens=512", "train.sequence=64", "model.dim=64",

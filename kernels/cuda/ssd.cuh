@@ -6,8 +6,9 @@
  * are left out. A product of 64 rows is made by four bands of 16 rows, each by PARTS warps that take its blocks of 16
  * columns in turn: work that a triangle or the rotated columns bring to one side is then shared.
  *
- * What binds these kernels is the number of instructions, not bytes or products: see README.md. Hence two warps for a
- * band, to overlap them, and a form for heads that fill their tiles, whose bounds are known when it is compiled. */
+ * What binds these kernels is shared memory and the number of instructions, not bytes or products: see README.md. Hence
+ * two warps for a band, to overlap them, and a form for heads that fill their tiles, whose bounds are known when it is
+ * compiled. */
 #pragma once
 #include "kernels/cuda/tensor_core.cuh"
 

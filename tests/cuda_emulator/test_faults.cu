@@ -19,8 +19,8 @@ extern "C" {
 }
 #include "tests/cuda_emulator/access.h"
 
-/* Runs `faulty` in a child; it must end as a fault does, and say each of the words on stderr. */
-static void assert_fault(void (*faulty)(), std::initializer_list<const char *> words) {
+/* Runs `faulty` in a child; it must end with the status, and say each of the words on stderr. */
+static void assert_ends(void (*faulty)(), int status, std::initializer_list<const char *> words) {
     int ends[2], state;
     char text[4096];
     assert_int_equal(pipe(ends), 0);
@@ -39,9 +39,12 @@ static void assert_fault(void (*faulty)(), std::initializer_list<const char *> w
     text[count] = 0;
     close(ends[0]);
     assert_int_equal(waitpid(child, &state, 0), child);
-    if (!WIFEXITED(state) || WEXITSTATUS(state) != EMULATOR_FAULT) fail_msg("no fault, but state %x: %s", state, text);
+    if (!WIFEXITED(state) || WEXITSTATUS(state) != status) fail_msg("no fault, but state %x: %s", state, text);
     for (const char *word : words)
         if (!strstr(text, word)) fail_msg("'%s' is not in: %s", word, text);
+}
+static void assert_fault(void (*faulty)(), std::initializer_list<const char *> words) {
+    assert_ends(faulty, EMULATOR_FAULT, words);
 }
 
 extern "C" __attribute__((weak)) void __asan_init(); /* NULL in a program without AddressSanitizer */
@@ -353,6 +356,18 @@ static void test_right_kernels_pass(void **) {
     assert_null(cuda_finish(NULL));
 }
 
+/* --- alignment: the compiler's check, which every build has ------------------------------------------------------- */
+
+__global__ void reads_two_at_an_odd_place(float *x) {
+    float2 two = *reinterpret_cast<const float2 *>(x + 1);
+    x[threadIdx.x] = two.x + two.y;
+}
+
+static void test_misaligned_accesses(void **) {
+    assert_ends([] { LAUNCH(reads_two_at_an_odd_place, 1, 1, 0, zeros(64)); }, 1,
+                {"test_faults.cu", "misaligned address", "float2", "8 byte alignment"});
+}
+
 /* --- calls of the host -------------------------------------------------------------------------------------------- */
 
 static void expect_error(const char *word) {
@@ -415,6 +430,7 @@ int main(void) {
         cmocka_unit_test(test_fresh_memory),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_copies_that_nobody_awaits),
+        cmocka_unit_test(test_misaligned_accesses),
         cmocka_unit_test(test_right_kernels_pass),
         cmocka_unit_test(test_launches_that_cannot_be),
         cmocka_unit_test(test_what_a_capture_forbids),

@@ -42,6 +42,13 @@ refused() {
     [ ! -e "$folder/none.db" ]
 }
 
+@test "a quoted line with many escapes is read, which libfyaml loses some memory over" {
+    local quotes
+    quotes=$(printf "''%.0s" $(seq 80))
+    suite question "'it${quotes}s'"
+    succeeds hinge plan "$folder/s.yaml" --db "$folder/none.db" --data "$folder/data"
+}
+
 @test "a misspelt option is refused with file, line and the nearest one" {
     suite set "{train.stps: 2}"
     refused "s.yaml:4:"

@@ -5,11 +5,11 @@
 
 #include "harness/json_out.h"
 #include "harness/merge.h"
-#include "harness/merge_text.h"
 #include "harness/units.h"
 #include "harness/verbs.h"
 
-void merge_describe(const struct merge_report *report, char *out, size_t size) {
+/* "12 runs: 8 new, 4 already here; 48 stages taken". */
+static void describe(const struct merge_report *report, char *out, size_t size) {
     int runs = 0;
     *out = 0;
     for (int i = 0; i < MERGED_KINDS; i++) runs += report->runs[i];
@@ -50,7 +50,7 @@ static json_t *report_json(const char *file, const struct merge_report *report, 
 
 static void print_report(const char *file, const struct merge_report *report, const char *refused) {
     char line[1024];
-    merge_describe(report, line, sizeof line);
+    describe(report, line, sizeof line);
     if (refused)
         printf("refused: %s\n", refused);
     else

@@ -22,8 +22,9 @@ status database_detach(struct database *db, const char *name);
 const char *database_path(const struct database *db);
 const char *database_library_version(void); /* of SQLite */
 
-/* STATUS_SYSTEM when the path does not lead to the opened file any more: what is written then, nobody finds. */
+/* Whether both have the same file open, by whatever paths. */
 bool database_same_file(const struct database *a, const struct database *b);
+/* STATUS_SYSTEM when the path does not lead to the opened file any more: what is written then, nobody finds. */
 status database_check_file(const struct database *db);
 
 status database_script(struct database *db, const char *sql); /* several statements */

@@ -1,6 +1,7 @@
 /* merge: the order of a merge: look, bring the files, then all rows in one transaction; see harness/merge.h. */
 #include "harness/merge.h"
 
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,11 +35,11 @@ static status bring_file(struct merge *m, const char *key, const char *name) {
 }
 
 static status bring_stage(struct merge *m, const char *key, const char *kind) {
-    if (kind[0] == 't') { /* train */
+    if (strcmp(kind, "train") == 0) {
         TRY(bring_file(m, key, "weights.safetensors"));
         TRY(bring_file(m, key, "averaged.safetensors"));
     }
-    if (kind[0] == 'q') TRY(bring_file(m, key, "artifact.xz")); /* quantise */
+    if (strcmp(kind, "quantise") == 0) TRY(bring_file(m, key, "artifact.xz"));
     return NULL;
 }
 
@@ -81,7 +82,7 @@ static status remove_checkpoints(struct merge *m) {
     for (bool found = true;;) {
         TRY(next_stage(m, &id, key, kind, &found));
         if (!found) return NULL;
-        if (kind[0] != 't') continue;
+        if (strcmp(kind, "train") != 0) continue;
         TRY(store_file(m->store, key, "checkpoint", false, path));
         unlink(path);
         TRY(store_file(m->store, key, "checkpoint.tmp", false, path));

@@ -209,8 +209,8 @@ static const char leave[] =
 /* What there follows from a stage that is neither equal here nor taken would here stand behind another one. */
 static const char keep_together[] =
     "WITH RECURSIVE sound (id) AS (SELECT there FROM fold_stages WHERE verdict = 'same' OR (verdict = 'take' AND "
-    "parent "
-    "IS NULL) UNION SELECT f.there FROM sound JOIN fold_stages f ON f.parent = sound.id WHERE f.verdict = 'take') "
+    "parent IS NULL) UNION SELECT f.there FROM sound JOIN fold_stages f ON f.parent = sound.id WHERE f.verdict = "
+    "'take') "
     "UPDATE fold_stages SET verdict = 'open' WHERE (verdict = 'take' AND there NOT IN (SELECT id FROM sound)) OR "
     "(verdict = 'fail' AND parent IS NOT NULL AND parent NOT IN (SELECT id FROM sound))";
 

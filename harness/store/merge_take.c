@@ -10,9 +10,8 @@
 
 static const char suites[] =
     "INSERT OR IGNORE INTO main.datasets SELECT * FROM there.datasets WHERE sha256 IN (SELECT t.dataset FROM "
-    "there.stages "
-    "t JOIN fold_stages f ON f.there = t.id UNION SELECT t.dataset FROM there.suites t JOIN fold_suites u ON "
-    "u.there = t.id WHERE NOT u.refused);"
+    "there.stages t JOIN fold_stages f ON f.there = t.id UNION SELECT t.dataset FROM there.suites t JOIN "
+    "fold_suites u ON u.there = t.id WHERE NOT u.refused);"
 
     "INSERT INTO main.suites (name, scale, path, question, preset, settings, baseline, metric, margin, test, alpha, "
     "correction, resampling_seed, options, dataset, head, declaration, declaration_sha256, declared_at) "
@@ -35,8 +34,7 @@ static const char suites[] =
     "u.refused AND NOT EXISTS (SELECT 1 FROM main.seeds h WHERE h.suite = u.here AND h.seed = t.seed);"
 
     "INSERT OR IGNORE INTO main.peeks (suite, done, verb, declared, at) SELECT u.here, t.done, t.verb, t.declared, "
-    "t.at "
-    "FROM there.peeks t JOIN fold_suites u ON u.there = t.suite WHERE NOT u.refused ORDER BY t.rowid;"
+    "t.at FROM there.peeks t JOIN fold_suites u ON u.there = t.suite WHERE NOT u.refused ORDER BY t.rowid;"
 
     "INSERT OR IGNORE INTO main.refusals (suite, difference, at) SELECT u.here, t.difference, t.at "
     "FROM there.refusals t JOIN fold_suites u ON u.there = t.suite WHERE NOT u.refused ORDER BY t.rowid;";
@@ -91,8 +89,8 @@ static const char results[] =
 /* Runs that are refused are not here before are added, too: this database can do them itself. */
 static const char runs[] =
     "INSERT INTO main.runs (suite, variant, seed, key, late) SELECT u.here, w.id, t.seed, t.key, CASE WHEN u.fresh "
-    "THEN "
-    "t.late ELSE max(w.late, e.late) END FROM there.runs t JOIN fold_suites u ON u.there = t.suite AND NOT u.refused "
+    "THEN t.late ELSE max(w.late, e.late) END FROM there.runs t JOIN fold_suites u ON u.there = t.suite AND NOT "
+    "u.refused "
     "JOIN fold_runs f ON f.there = t.id AND f.here IS NULL JOIN there.variants v ON v.id = t.variant "
     "JOIN main.variants w ON w.suite = u.here AND w.name = v.name "
     "JOIN main.seeds e ON e.suite = u.here AND e.seed = t.seed ORDER BY t.id;"

@@ -12,13 +12,9 @@
  * of an SM move 0.4 MB through shared memory a tile, 128 bytes a cycle (120 us): limit 120 us. */
 #include "kernels/cuda/ssd_head.cuh"
 
-/* AHEAD: two of each tile, and steps a tile further, from which rotations and weights are made while the tile before
- * has its products. Large states have no room for that: there all of a tile follows the one before. Behind this lie the
- * rotations and the steps. */
-template <class F> struct forward_tiles {
-    static constexpr int P = F::P, N = F::N;
-    static constexpr bool AHEAD = N <= 64;
-    static constexpr int BUFFERS = AHEAD ? 2 : 1, STEPS = AHEAD ? 3 : 1;
+/* Behind this lie the rotations and the steps. */
+template <class F> struct forward_tiles : tile_walk<F> {
+    static constexpr int P = F::P, N = F::N, BUFFERS = tile_walk<F>::BUFFERS;
     tile_row<N> b[BUFFERS][TILE], c[BUFFERS][TILE];
     tile_row<P> x[BUFFERS][TILE];
     tile_row<N> state[2][P];
@@ -28,18 +24,7 @@ template <class F> struct forward_tiles {
 };
 
 template <class F> static size_t forward_bytes(size_t angles) {
-    return sizeof(forward_tiles<F>) +
-           (turn_floats(angles) + forward_tiles<F>::STEPS * step_floats(angles)) * sizeof(float);
-}
-
-/* Rotations and steps: of tile i in place i modulo their number. */
-struct forward_lines {
-    rotation *turn;
-    float *steps;
-    int angles;
-};
-template <class F> __device__ static inline step_lines steps_of(const forward_lines &l, int tile) {
-    return lay_out_steps(l.steps + tile % forward_tiles<F>::STEPS * step_floats((size_t)l.angles), l.angles);
+    return sizeof(forward_tiles<F>) + line_bytes<F>(angles);
 }
 
 /* Begins the copy of a tile; its steps are fetched for themselves. */
@@ -50,15 +35,6 @@ __device__ static inline void fetch(forward_tiles<F> *m, const head_view &v, int
     load_tile<TILE, F::N, F::WHOLE>(m->b[buffer], v.b + first, v.width, length, v.state);
     load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first, v.width, length, v.state);
     load_tile<TILE, F::P, F::WHOLE>(m->x[buffer], v.x + first, v.width, length, channels);
-}
-
-/* Makes rotations and weights of a tile whose steps are there. */
-template <class F>
-__device__ static inline void begin_tile(forward_tiles<F> *m, const forward_lines &l, const head_view &v, int tile,
-                                         int warp) {
-    step_lines steps = steps_of<F>(l, tile);
-    make_rotations<F>(l.turn, steps, v.angles, warp);
-    if (warp == 0) make_weights(&m->weights[tile % forward_tiles<F>::BUFFERS], steps, tile_length<F>(v, tile));
 }
 
 /* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; before: all come before. */
@@ -132,8 +108,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
     bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
-    float *lines = reinterpret_cast<float *>(m + 1);
-    forward_lines l = {reinterpret_cast<rotation *>(lines), lines + turn_floats((size_t)v.angles), v.angles};
+    tile_lines l = lay_out_lines(m + 1, v.angles);
     int state = F::state(s.state);
 
     load_parameters(&m->b_parameters, a.weights.b_norm, v.b_bias, v.state);
@@ -148,7 +123,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
     if (tiles::AHEAD) {
         copy_wait<1>();
         __syncthreads();
-        begin_tile(m, l, v, 0, place.warp);
+        begin_tile<F>(m, l, v, 0, place.warp);
     }
     for (int i = 0; i < v.tiles; i++) {
         int length = tile_length<F>(v, i), buffer = i % tiles::BUFFERS;
@@ -157,7 +132,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
         copy_wait<0>();
         __syncthreads(); /* this tile and its state are there; nobody reads the tile before any more */
         if (!tiles::AHEAD) {
-            begin_tile(m, l, v, i, place.warp);
+            begin_tile<F>(m, l, v, i, place.warp);
             __syncthreads();
         }
         make_vectors<F>(b, c, steps_of<F>(l, i), m->b_parameters, m->c_parameters, l.turn, v.angles, length,
@@ -170,7 +145,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
         __syncthreads();
         float out[OWN<F::P>][4];
         if (row < length) tile_scores(out, m, b, c, m->state[i % 2], weights, place, channels, state);
-        if (tiles::AHEAD && i + 1 < v.tiles) begin_tile(m, l, v, i + 1, place.warp);
+        if (tiles::AHEAD && i + 1 < v.tiles) begin_tile<F>(m, l, v, i + 1, place.warp);
         __syncthreads();
         if (row < length)
             tile_outputs(out, m, c, m->x[buffer], a.weights.d[head], y + ((size_t)i * s.chunk + (size_t)row) * y_stride,

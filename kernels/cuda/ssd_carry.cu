@@ -6,11 +6,9 @@
  * Published preset, a call: 9 GFLOP; dy read, K written: 268 MB, the rest 30 MB: limit 69 us. */
 #include "kernels/cuda/ssd_head.cuh"
 
-/* AHEAD as in ssd.cu: rotations and weights of a tile are made while the one behind it has its product. */
-template <class F> struct carry_tiles {
-    static constexpr int P = F::P, N = F::N;
-    static constexpr bool AHEAD = N <= 64;
-    static constexpr int BUFFERS = AHEAD ? 2 : 1, STEPS = AHEAD ? 3 : 1;
+/* Behind this lie the rotations and the steps. */
+template <class F> struct carry_tiles : tile_walk<F> {
+    static constexpr int P = F::P, N = F::N, BUFFERS = tile_walk<F>::BUFFERS;
     tile_row<N> c[BUFFERS][TILE];
     tile_row<P> dy[BUFFERS][TILE];
     tile_row<N> gradient[P];
@@ -18,9 +16,7 @@ template <class F> struct carry_tiles {
     tile_weights weights[BUFFERS];
 };
 
-template <class F> static size_t carry_bytes(size_t angles) {
-    return sizeof(carry_tiles<F>) + (turn_floats(angles) + carry_tiles<F>::STEPS * step_floats(angles)) * sizeof(float);
-}
+template <class F> static size_t carry_bytes(size_t angles) { return sizeof(carry_tiles<F>) + line_bytes<F>(angles); }
 
 /* dy of a head, rows `stride` apart. */
 struct carried_rows {
@@ -38,20 +34,6 @@ __device__ static inline void fetch(carry_tiles<F> *m, const head_view &v, const
     load_tile<TILE, F::P, F::WHOLE>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
 }
 
-/* The steps of tile i lie in place i modulo their number. */
-template <class F> __device__ static inline step_lines steps_of(float *lines, const head_view &v, int tile) {
-    return lay_out_steps(lines + tile % carry_tiles<F>::STEPS * step_floats((size_t)v.angles), v.angles);
-}
-
-template <class F>
-__device__ static inline void begin_tile(carry_tiles<F> *m, rotation *turn, float *lines, const head_view &v, int tile,
-                                         int warp) {
-    step_lines steps = steps_of<F>(lines, v, tile);
-    make_rotations<F>(turn, steps, v.angles, warp);
-    if (warp == SSD_WARPS - 1)
-        make_weights(&m->weights[tile % carry_tiles<F>::BUFFERS], steps, tile_length<F>(v, tile));
-}
-
 /* Grid: sequences x heads, slices of P channels. gradients: (batch, heads, chunks, head_dim, state). */
 template <class F>
 __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS)
@@ -66,21 +48,20 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS)
     head_view v = view_head<F>(a, batch, head);
     carried_rows rows = {dy + batch * s.time * stride + head * s.head_dim + slice, stride, channels};
     gradients += blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
-    rotation *turn = reinterpret_cast<rotation *>(m + 1);
-    float *lines = reinterpret_cast<float *>(m + 1) + turn_floats((size_t)v.angles);
+    tile_lines l = lay_out_lines(m + 1, v.angles);
     int last = v.tiles - 1;
 
     load_parameters(&m->parameters, a.weights.c_norm, v.c_bias, v.state);
     state_part<F> carried(place, v.state);
-    load_steps<F>(steps_of<F>(lines, v, last), v, last, place.warp);
+    load_steps<F>(steps_of<F>(l, last), v, last, place.warp);
     copy_commit();
     fetch(m, v, rows, last);
-    if (tiles::AHEAD && last > 0) load_steps<F>(steps_of<F>(lines, v, last - 1), v, last - 1, place.warp);
+    if (tiles::AHEAD && last > 0) load_steps<F>(steps_of<F>(l, last - 1), v, last - 1, place.warp);
     copy_commit();
     if (tiles::AHEAD) {
         copy_wait<1>();
         __syncthreads();
-        begin_tile(m, turn, lines, v, last, place.warp);
+        begin_tile<F>(m, l, v, last, place.warp);
     }
     for (int i = last; i >= 0; i--) {
         int length = tile_length<F>(v, i), buffer = i % tiles::BUFFERS;
@@ -90,23 +71,22 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS)
         carried.write(m->gradient, gradients + (size_t)i * state_size, channels);
         if (i == 0) break;
         if (!tiles::AHEAD) {
-            begin_tile(m, turn, lines, v, i, place.warp);
+            begin_tile<F>(m, l, v, i, place.warp);
             __syncthreads();
         }
-        make_vectors<F>(m->c[buffer], steps_of<F>(lines, v, i).inv_c, m->parameters, turn, v.angles, length,
-                        place.warp);
+        make_vectors<F>(m->c[buffer], steps_of<F>(l, i).inv_c, m->parameters, l.turn, v.angles, length, place.warp);
         if (tiles::AHEAD && i > 1) { /* of tile 0 nothing is needed but its gradient's place */
             fetch(m, v, rows, i - 1);
-            load_steps<F>(steps_of<F>(lines, v, i - 2), v, i - 2, place.warp);
+            load_steps<F>(steps_of<F>(l, i - 2), v, i - 2, place.warp);
             copy_commit();
         }
         __syncthreads();
-        if (tiles::AHEAD && i > 1) begin_tile(m, turn, lines, v, i - 1, place.warp);
+        if (tiles::AHEAD && i > 1) begin_tile<F>(m, l, v, i - 1, place.warp);
         carried.advance(weights.whole, m->dy[buffer], weights.r, m->c[buffer], length);
         if (!tiles::AHEAD && i > 1) {
             __syncthreads();
             fetch(m, v, rows, i - 1);
-            load_steps<F>(steps_of<F>(lines, v, i - 1), v, i - 1, place.warp);
+            load_steps<F>(steps_of<F>(l, i - 1), v, i - 1, place.warp);
             copy_commit();
         }
     }

@@ -276,5 +276,40 @@ make_vectors(tile_row<F::N> *b, tile_row<F::N> *c, const step_lines &steps, cons
     }
 }
 
+/* --- walks over a sequence's tiles, of ssd.cu and ssd_carry.cu -----------------------------------------------------
+ */
+
+/* AHEAD: two of each tile, and steps a tile further, from which rotations and weights are made while the tile before
+ * has its products. Large states have no room for that: there all of a tile follows the one before. */
+template <class F> struct tile_walk {
+    static constexpr bool AHEAD = F::N <= 64;
+    static constexpr int BUFFERS = AHEAD ? 2 : 1, STEPS = AHEAD ? 3 : 1;
+};
+
+/* Rotations, and behind them steps: of tile i in place i modulo STEPS. */
+struct tile_lines {
+    rotation *turn;
+    float *steps;
+    int angles;
+};
+template <class F> __host__ __device__ static inline size_t line_bytes(size_t angles) {
+    return (turn_floats(angles) + tile_walk<F>::STEPS * step_floats(angles)) * sizeof(float);
+}
+__device__ static inline tile_lines lay_out_lines(void *room, int angles) {
+    float *lines = static_cast<float *>(room);
+    return {static_cast<rotation *>(room), lines + turn_floats((size_t)angles), angles};
+}
+template <class F> __device__ static inline step_lines steps_of(const tile_lines &l, int tile) {
+    return lay_out_steps(l.steps + tile % tile_walk<F>::STEPS * step_floats((size_t)l.angles), l.angles);
+}
+
+/* Makes rotations and weights, m->weights, of a tile whose steps are there. */
+template <class F, class TILES>
+__device__ static inline void begin_tile(TILES *m, const tile_lines &l, const head_view &v, int tile, int warp) {
+    step_lines steps = steps_of<F>(l, tile);
+    make_rotations<F>(l.turn, steps, v.angles, warp);
+    if (warp == 0) make_weights(&m->weights[tile % TILES::BUFFERS], steps, tile_length<F>(v, tile));
+}
+
 /* ssd_carry.cu: gradients (batch, heads, chunks, head_dim, state), of the state behind each tile. */
 void ssd_carry(bf16 *gradients, const scan_tensors &a, const bf16 *dy);

@@ -6,10 +6,10 @@
 
 #include "harness/cmd_common.h"
 #include "harness/cmd_plan.h"
-#include "harness/parts.h"
+#include "harness/launch/parts.h"
+#include "harness/launch/slurm.h"
 #include "harness/sequential.h"
 #include "harness/simulated.h"
-#include "harness/slurm.h"
 #include "harness/units.h"
 #include "harness/verbs.h"
 #include "model/files.h"

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/launch/worker.h"
 #include "harness/sequential.h"
 #include "harness/simulated.h"
 #include "harness/stage_train.h"
-#include "harness/worker.h"
 #include "kernels/clock.h"
 
 /* --- before and after --------------------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "harness/ranks.h"
+#include "harness/launch/ranks.h"
 #include "harness/weights.h"
 #include "kernels/clock.h"
 #include "model/trainer.h"

@@ -23,8 +23,8 @@ own_mounts() {
 # remount OPTIONS: with its source, lest mount repeat the old options, of which a user namespace refuses the ids.
 remount() { mount -o "remount,$1" tmpfs "$folder/disk"; }
 
-# attempt DATABASE [LETTER VALUE]: runs the suite, with $flags, under a ulimit, maybe in vain: then with status 4 and a last line that
-# names a file or a figure (or matches $tells).
+# attempt DATABASE [LETTER VALUE]: runs the suite, with $flags, under a ulimit, maybe in vain: then with status 4 and a last
+# line that names a file or a figure (or matches $tells).
 attempt() {
     local arguments code=0
     on "$1" little ${flags:-}

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "harness/worker.h"
+#include "harness/launch/worker.h"
 
 enum event_type { EVENT_PROGRESS, EVENT_MESSAGE, EVENT_FAILURE };
 

@@ -1,5 +1,5 @@
 /* slurm: the scripts, the vector and the call of sbatch; see slurm.h. */
-#include "harness/slurm.h"
+#include "harness/launch/slurm.h"
 
 #include <stdarg.h>
 #include <stdio.h>

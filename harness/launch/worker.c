@@ -1,5 +1,5 @@
 /* worker: claims and does stages, and says how far it is; see worker.h. */
-#include "harness/worker.h"
+#include "harness/launch/worker.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* ranks: see ranks.h. */
-#include "harness/ranks.h"
+/* ranks: orders from the first rank to the others, and what each does on them; see ranks.h. */
+#include "harness/launch/ranks.h"
 
 #include <signal.h>
 

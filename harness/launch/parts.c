@@ -1,5 +1,5 @@
 /* parts: folders of a suite's parts, and merges to and from them; see parts.h. */
-#include "harness/parts.h"
+#include "harness/launch/parts.h"
 
 #include <dirent.h>
 #include <errno.h>

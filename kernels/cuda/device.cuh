@@ -59,9 +59,9 @@ __device__ static inline float fast_exp2(float x) {
     return y;
 }
 
-/* The block's dynamic shared memory, aligned to 128 bytes. */
+/* The block's dynamic shared memory, aligned to 1024 bytes. */
 template <typename T> __device__ static inline T *shared_memory() {
-    extern __shared__ __align__(128) unsigned char dynamic_shared[];
+    extern __shared__ __align__(1024) unsigned char dynamic_shared[];
     return reinterpret_cast<T *>(dynamic_shared);
 }
 #endif

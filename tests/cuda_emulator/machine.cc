@@ -246,7 +246,7 @@ static uint64_t seed_of_environment() {
 
 /* The same memory and shadow serve every launch: what earlier blocks did to them does not count. */
 static void take_shared(size_t bytes) {
-    alignas(128) static unsigned char shared[SHARED_MOST];
+    alignas(1024) static unsigned char shared[SHARED_MOST];
     if (!machine.shared) access_begin(&machine.shared_shadow, SHARED_MOST);
     machine.shared = shared;
     machine.shared_shadow.bytes = machine.shared_bytes = bytes;

@@ -8,13 +8,21 @@ static real *gradient(const struct walk *walk, int layer, enum tensor_role role)
     return walk->gradients + offset_of(walk->net, layer, role);
 }
 
-/* dw += dy^T x, and dx from dy: written, or added to it. */
+/* dw += dy^T x. */
+static const struct tensor *linear_weight(const struct walk *walk, const act *dy, const act *x, int layer,
+                                          enum tensor_role role) {
+    const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
+    walk->ops->linear_backward_weight(walk->lane, walk->gradients + w->offset, dy, x, walk->extent.rows, w->shape[0],
+                                      w->shape[1]);
+    return w;
+}
+
+/* The same, and dx from dy: written, or added to it. */
 static void linear(const struct walk *walk, act *dx, bool accumulate, const act *dy, const act *x, int layer,
                    enum tensor_role role) {
-    const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
-    size_t rows = walk->extent.rows, out = w->shape[0], in = w->shape[1];
-    walk->ops->linear_backward_weight(walk->lane, walk->gradients + w->offset, dy, x, rows, out, in);
-    walk->ops->linear_backward_input(walk->lane, dx, dy, walk->weights + w->offset, rows, out, in, accumulate);
+    const struct tensor *w = linear_weight(walk, dy, x, layer, role);
+    walk->ops->linear_backward_input(walk->lane, dx, dy, walk->weights + w->offset, walk->extent.rows, w->shape[0],
+                                     w->shape[1], accumulate);
 }
 
 static void clear(const struct walk *walk, act *x) {
@@ -47,9 +55,10 @@ static void head(const struct walk *walk, double scale) {
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     struct workspace *ws = walk->ws;
     act *dhidden = ws->gradients.hidden;
-    linear(walk, dhidden, false, ws->dbranch, layer->activated, at->physical, proj_role(walk->net, at));
-    walk->ops->leaky_relu_squared_backward(walk->lane, dhidden, dhidden, layer->fc,
-                                           walk->extent.rows * walk->extent.hidden);
+    const struct tensor *proj =
+        linear_weight(walk, ws->dbranch, layer->activated, at->physical, proj_role(walk->net, at));
+    walk->ops->linear_leaky_relu_squared_backward(walk->lane, dhidden, ws->dbranch, walk->weights + proj->offset,
+                                                  layer->fc, walk->extent.rows, proj->shape[0], proj->shape[1]);
     linear(walk, ws->dinput, false, dhidden, layer->v, at->physical, fc_role(walk->net, at));
 }
 
@@ -71,9 +80,10 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_gradients gradients = mamba_gradients_at(walk, physical);
     struct mamba_columns columns = mamba_columns(shape);
     act *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
-    linear(walk, dy, false, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
-    ops->silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), dy, m->y, act_at(ops, m->proj, columns.z),
-                            columns.width, walk->extent.rows, walk->extent.inner);
+    const struct tensor *out = linear_weight(walk, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+    ops->linear_silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), ws->dbranch,
+                                   walk->weights + out->offset, m->y, act_at(ops, m->proj, columns.z), columns.width,
+                                   walk->extent.rows, out->shape[0], out->shape[1]);
     ops->ssd_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, dy, &m->tape, m->proj, &weights, shape);
     ops->mamba_prepare_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, &m->tape, m->proj, &weights,
                                 shape);

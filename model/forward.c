@@ -13,11 +13,17 @@ struct walk walk_begin(const struct network *net, struct workspace *ws, const st
                          .extent = extent_of(net, request->sequences, request->time)};
 }
 
-static void linear(const struct walk *walk, act *y, const act *x, int layer, enum tensor_role role) {
+/* The linear layer that is about to read x. */
+static const struct tensor *linear_at(const struct walk *walk, const act *x, int layer, enum tensor_role role) {
     const struct tensor *w = parameters_get(&walk->net->parameters, layer, role);
     const struct forward_request *request = walk->request;
     if (request->tap)
         request->tap(request->tap_context, (int)(w - walk->net->parameters.tensors), x, walk->extent.rows, w->shape[1]);
+    return w;
+}
+
+static void linear(const struct walk *walk, act *y, const act *x, int layer, enum tensor_role role) {
+    const struct tensor *w = linear_at(walk, x, layer, role);
     walk->ops->linear_forward(walk->lane, y, x, walk->weights + w->offset, walk->extent.rows, w->shape[0], w->shape[1]);
 }
 
@@ -73,9 +79,10 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
-    linear(walk, layer->fc, layer->v, at->physical, fc_role(walk->net, at));
-    walk->ops->leaky_relu_squared_forward(walk->lane, layer->activated, layer->fc,
-                                          walk->extent.rows * walk->extent.hidden);
+    const struct tensor *fc = linear_at(walk, layer->v, at->physical, fc_role(walk->net, at));
+    walk->ops->linear_leaky_relu_squared_forward(walk->lane, layer->fc, layer->activated, layer->v,
+                                                 walk->weights + fc->offset, walk->extent.rows, fc->shape[0],
+                                                 fc->shape[1]);
     linear(walk, layer->mlp, layer->activated, at->physical, proj_role(walk->net, at));
 }
 

@@ -46,3 +46,21 @@ void cpu_leaky_relu_squared_backward(struct lane *lane, real *dx, const real *dy
 #pragma omp simd
     for (size_t i = 0; i < count; i++) dx[i] = dy[i] * (x[i] > 0 ? 2 * x[i] : x[i] / 2);
 }
+
+void cpu_linear_leaky_relu_squared_forward(struct lane *lane, act *h, act *y, const act *x, const real *w, size_t rows,
+                                           size_t out, size_t in) {
+    cpu_linear_forward(lane, h, x, w, rows, out, in);
+    cpu_leaky_relu_squared_forward(lane, y, h, rows * out);
+}
+
+void cpu_linear_leaky_relu_squared_backward(struct lane *lane, act *dh, const act *dy, const real *w, const act *h,
+                                            size_t rows, size_t out, size_t in) {
+    cpu_linear_backward_input(lane, dh, dy, w, rows, out, in, false);
+    cpu_leaky_relu_squared_backward(lane, dh, dh, h, rows * in);
+}
+
+void cpu_linear_silu_gate_backward(struct lane *lane, act *dy, act *dz, const act *dout, const real *w, const act *y,
+                                   const act *z, size_t z_stride, size_t rows, size_t out, size_t in) {
+    cpu_linear_backward_input(lane, dy, dout, w, rows, out, in, false);
+    cpu_silu_gate_backward(lane, dy, dz, dy, y, z, z_stride, rows, in);
+}

@@ -1,9 +1,11 @@
-/* libraries: cuBLASLt's and NCCL's functions, from libraries that are loaded when the first of them is called.
+/* libraries: cuBLASLt's, NCCL's and the driver's functions, from libraries that are loaded when the first of them is
+ * called.
  *
  * Both are hundreds of megabytes: linked in the usual way they would add a tenth of a second and 200 MB to every start
  * of the program, whether it uses a device or not. Where a library cannot be loaded, its functions fail and its version
  * is 0. */
 #include <cublasLt.h>
+#include <cuda.h>
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -78,6 +80,16 @@ BLAS(cublasLtMatmul,
       void *workspace, size_t workspace_bytes, cudaStream_t stream),
      (handle, product, alpha, a, layout_a, b, layout_b, beta, c, layout_c, d, layout_d, algorithm, workspace,
       workspace_bytes, stream))
+
+/* --- the driver: of it only what the runtime has no function for ------------------------------------------------- */
+
+static struct library driver = {.file = "libcuda.so.1"};
+
+FORWARD(driver, CUDA_ERROR_NOT_INITIALIZED, CUresult, cuTensorMapEncodeTiled,
+        (CUtensorMap * map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *sizes,
+         const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *steps, CUtensorMapInterleave interleave,
+         CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill),
+        (map, type, rank, address, sizes, strides, box, steps, interleave, swizzle, promotion, fill))
 
 /* --- NCCL --------------------------------------------------------------------------------------------------------- */
 

@@ -47,8 +47,9 @@ of_gpus() {
     nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u |
         awk -v oldest=$oldest_arch '$1 >= oldest {print $1 == 90 ? "90a" : $1}'
 }
-codes() { # architectures...: those that the toolkit knows, as names of code
+codes() { # architectures...: those that the toolkit knows, as names of code; 90 without its own instructions is of no use
     for arch in "$@"; do
+        [ "$arch" = 90 ] && arch=90a
         [[ $known == *" ${arch%a} "* ]] && printf 'sm_%s ' "$arch"
     done
 }

@@ -232,8 +232,15 @@ static void linear_rows() {
         row(name, bytes + w_bytes, flops, [&] { ops->linear_backward_weight(&lane, w, y, x, R, s.out, s.in); });
         free_all();
     }
-    size_t n = R * p.hidden;
-    act *x = activations(n), *y = activations(n), *dx = activations(n);
+    size_t n = R * p.hidden, H = p.hidden, D = p.dim;
+    take_scratch(ops->linear_scratch(R, H, D));
+    act *x = activations(n), *y = activations(n), *dx = activations(n), *narrow = activations(R * D);
+    real *w = reals(H * D);
+    double flops = 2.0 * (double)n * (double)D, narrow_bytes = 2.0 * (double)(R * D) + 4.0 * (double)(H * D);
+    row("linear_leaky_relu_squared_forw.", 4.0 * (double)n + narrow_bytes, flops,
+        [&] { ops->linear_leaky_relu_squared_forward(&lane, x, y, narrow, w, R, H, D); });
+    row("linear_leaky_relu_squared_backw.", 4.0 * (double)n + narrow_bytes, flops,
+        [&] { ops->linear_leaky_relu_squared_backward(&lane, dx, narrow, w, x, R, D, H); });
     row("leaky_relu_squared_forward", 4.0 * (double)n, 0, [&] { ops->leaky_relu_squared_forward(&lane, y, x, n); });
     row("leaky_relu_squared_backward", 6.0 * (double)n, 0,
         [&] { ops->leaky_relu_squared_backward(&lane, dx, y, x, n); });
@@ -307,6 +314,12 @@ static void mamba_rows() {
     act *z = proj, *dz = dproj;
     act *out = activations(R * inner), *dy = activations(R * inner);
     row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, out, y, z, p.width(), R, inner); });
+    real *w = reals(p.dim * inner);
+    act *dbranch = activations(R * p.dim);
+    take_scratch(ops->linear_scratch(R, p.dim, inner));
+    row("linear_silu_gate_backward", 8 * X + 2.0 * (double)(R * p.dim) + 4.0 * (double)(p.dim * inner),
+        2 * X * (double)p.dim,
+        [&] { ops->linear_silu_gate_backward(&lane, dy, dz, dbranch, w, y, z, p.width(), R, p.dim, inner); });
     row("silu_gate_backward", 10 * X, 0,
         [&] { ops->silu_gate_backward(&lane, dy, dz, out, y, z, p.width(), R, inner); });
     free_all();

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "kernels/bfloat16.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/random.h"
 
 enum { SEED = 11 };
@@ -37,6 +38,9 @@ void case_end(struct device_case *c) {
     must(c->ops->finish(&c->lane));
     for (int i = 0; i < c->taken_count; i++) c->ops->memory_free(c->taken[i]);
 }
+
+/* Its cuBLASLt is the only one of version 0. */
+bool device_is_emulated(void) { return strncmp(cuda_libraries(), "cuBLASLt 0.", 11) == 0; }
 
 void *device_copy(struct device_case *c, const void *host, size_t bytes) {
     void *device = owned(c, bytes);

@@ -30,6 +30,9 @@ void case_begin(struct device_case *c, size_t scratch_bytes);
 /* Fails the test with the device's message if any op failed; frees everything. */
 void case_end(struct device_case *c);
 
+/* Whether the device is tests/cuda_emulator. */
+bool device_is_emulated(void);
+
 /* Device memory, owned by the case. */
 void *device_copy(struct device_case *c, const void *host, size_t bytes);
 real *device_reals(struct device_case *c, const real *host, size_t count);

@@ -101,6 +101,58 @@ static void linear_agrees_with_the_cpu(void **state) {
     }
 }
 
+/* What is rounded once more on the way, where product and function are two kernels. */
+static const double TWICE_ROUNDED = 4e-3;
+
+/* Shapes of the products with an epilogue: small ones, and on a device one that fills it, with rows that end within a
+ * tile. The emulator would take minutes for it. */
+static const struct linear_shape epilogue_shapes[] = {{33, 24, 16}, {9, 7, 5}, {4203, 1024, 128}, {8320, 1536, 512}};
+static int epilogue_shape_count(void) { return device_is_emulated() ? 2 : 4; }
+
+static void check_activation(struct linear_case *c) {
+    struct linear_shape s = c->s;
+    size_t wide = s.rows * s.out;
+    act *h = device_poisoned_acts(&c->device, wide), *y = device_poisoned_acts(&c->device, wide);
+    real *want_h = malloc(wide * sizeof *want_h), *want_y = malloc(wide * sizeof *want_y);
+    cpu_linear_leaky_relu_squared_forward(&host_lane, want_h, want_y, c->x, c->rounded, s.rows, s.out, s.in);
+    cuda_linear_leaky_relu_squared_forward(&c->device.lane, h, y, c->device_x, c->device_w, s.rows, s.out, s.in);
+    assert_rounded("h", host_acts(&c->device, h, wide), want_h, wide);
+    assert_close("leaky_relu_squared(h)", host_acts(&c->device, y, wide), want_y, wide, TWICE_ROUNDED);
+    free(want_h), free(want_y);
+}
+
+/* As the gradient of a layer that goes back from s.in to s.out: w is (in, out) to it. */
+static void check_slopes(struct linear_case *c) {
+    struct linear_shape s = c->s;
+    size_t wide = s.rows * s.out, stride = s.out + 24;
+    real *at = random_acts("y", wide, 1), *z = random_acts("z", s.rows * stride, 1),
+         *want = malloc(wide * sizeof *want);
+    real *want_dz = random_acts("dz", s.rows * stride, 1);
+    act *device_at = device_acts(&c->device, at, wide), *device_z = device_acts(&c->device, z, s.rows * stride);
+    act *got = device_poisoned_acts(&c->device, wide), *dz = device_acts(&c->device, want_dz, s.rows * stride);
+    cpu_linear_leaky_relu_squared_backward(&host_lane, want, c->x, c->rounded, at, s.rows, s.in, s.out);
+    cuda_linear_leaky_relu_squared_backward(&c->device.lane, got, c->device_x, c->device_w, device_at, s.rows, s.in,
+                                            s.out);
+    assert_close("dh", host_acts(&c->device, got, wide), want, wide, TWICE_ROUNDED);
+    cpu_linear_silu_gate_backward(&host_lane, want, want_dz, c->x, c->rounded, at, z, stride, s.rows, s.in, s.out);
+    cuda_linear_silu_gate_backward(&c->device.lane, got, dz, c->device_x, c->device_w, device_at, device_z, stride,
+                                   s.rows, s.in, s.out);
+    assert_close("dy", host_acts(&c->device, got, wide), want, wide, TWICE_ROUNDED);
+    assert_close("dz", host_acts(&c->device, dz, s.rows * stride), want_dz, s.rows * stride, TWICE_ROUNDED);
+    free(at), free(z), free(want), free(want_dz);
+}
+
+static void products_with_an_epilogue_agree_with_the_cpu(void **state) {
+    (void)state;
+    for (int i = 0; i < epilogue_shape_count(); i++) {
+        struct linear_case c;
+        linear_begin(&c, epilogue_shapes[i]);
+        check_activation(&c);
+        check_slopes(&c);
+        linear_end(&c);
+    }
+}
+
 enum { BATCH = 3 };
 
 /* The largest relative error that five steps of bf16 products leave. */
@@ -151,8 +203,8 @@ static void newton_schulz_leaves_a_zero_matrix_zero(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(linear_agrees_with_the_cpu),
-                                       cmocka_unit_test(newton_schulz_agrees_with_the_cpu),
-                                       cmocka_unit_test(newton_schulz_leaves_a_zero_matrix_zero)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_agrees_with_the_cpu), cmocka_unit_test(products_with_an_epilogue_agree_with_the_cpu),
+        cmocka_unit_test(newton_schulz_agrees_with_the_cpu), cmocka_unit_test(newton_schulz_leaves_a_zero_matrix_zero)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

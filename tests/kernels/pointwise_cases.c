@@ -266,6 +266,61 @@ static void leaky_backward(struct op_run *run) {
     cpu_leaky_relu_squared_backward(&run->lane, din(run, 0), dout(run, 0), in(run, 0), s->n[0]);
 }
 
+/* --- linear_leaky_relu_squared: an MLP, of whose layers one has the function behind it and the other its slope; size =
+ * rows, hidden, dim */
+static void mlp_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    size_t wide = s->n[0] * s->n[1], narrow = s->n[0] * s->n[2], w = s->n[1] * s->n[2];
+    op_input(run, "x", narrow, 1);
+    op_parameter(run, "fc", w, 1);
+    op_parameter(run, "proj", w, 1);
+    op_output(run, "y", narrow);
+    s->kept = op_memory(run, 3 * wide * sizeof(real)); /* h, the function of it, dh */
+    double flops = 4.0 * (double)s->n[0] * (double)w, reals = (double)(2 * narrow + 3 * wide + 2 * w);
+    count_work(run, flops, reals, 2 * flops, 2 * reals);
+}
+static void mlp_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    size_t wide = s->n[0] * s->n[1];
+    cpu_linear_leaky_relu_squared_forward(&run->lane, s->kept, s->kept + wide, in(run, 0), in(run, 1), s->n[0], s->n[1],
+                                          s->n[2]);
+    cpu_linear_forward(&run->lane, out(run, 0), s->kept + wide, in(run, 2), s->n[0], s->n[2], s->n[1]);
+}
+static void mlp_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    size_t rows = s->n[0], hidden = s->n[1], dim = s->n[2], wide = rows * hidden;
+    real *dh = s->kept + 2 * wide;
+    cpu_linear_backward_weight(&run->lane, din(run, 2), dout(run, 0), s->kept + wide, rows, dim, hidden);
+    cpu_linear_leaky_relu_squared_backward(&run->lane, dh, dout(run, 0), in(run, 2), s->kept, rows, dim, hidden);
+    cpu_linear_backward_weight(&run->lane, din(run, 1), dh, in(run, 0), rows, hidden, dim);
+    cpu_linear_backward_input(&run->lane, din(run, 0), dh, in(run, 1), rows, hidden, dim, false);
+}
+
+/* --- linear_silu_gate: a gate and the layer that reads it; size = rows, out, in ------------------------------------
+ */
+static void gated_linear_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    size_t wide = s->n[0] * s->n[2], w = s->n[1] * s->n[2];
+    op_input(run, "y", wide, 1);
+    op_input(run, "z", wide, 1);
+    op_parameter(run, "w", w, 1);
+    op_output(run, "out", s->n[0] * s->n[1]);
+    s->kept = op_memory(run, wide * sizeof(real));
+    double flops = 2.0 * (double)s->n[0] * (double)w, reals = (double)(s->n[0] * s->n[1] + 4 * wide + w);
+    count_work(run, flops, reals, 2 * flops, 2 * reals);
+}
+static void gated_linear_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_silu_gate_forward(&run->lane, s->kept, in(run, 0), in(run, 1), s->n[2], s->n[0], s->n[2]);
+    cpu_linear_forward(&run->lane, out(run, 0), s->kept, in(run, 2), s->n[0], s->n[1], s->n[2]);
+}
+static void gated_linear_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_linear_backward_weight(&run->lane, din(run, 2), dout(run, 0), s->kept, s->n[0], s->n[1], s->n[2]);
+    cpu_linear_silu_gate_backward(&run->lane, din(run, 0), din(run, 1), dout(run, 0), in(run, 2), in(run, 0),
+                                  in(run, 1), s->n[2], s->n[0], s->n[1], s->n[2]);
+}
+
 /* --- cross_entropy: size = rows, vocabulary, cap. The output is the sum of nll, as backward has one scale. -------- */
 static void cross_entropy_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
@@ -327,6 +382,9 @@ static void softcap_forward(struct op_run *run) {
 #define ADD_TREE "add_tree", .setup = one_to_one_setup, .forward = add_tree_forward
 #define CLIP "clip_by_norm", .setup = one_to_one_setup, .forward = clip_forward
 #define LEAKY "leaky_relu_squared", .setup = leaky_setup, .forward = leaky_forward, .backward = leaky_backward
+#define MLP "linear_leaky_relu_squared", .setup = mlp_setup, .forward = mlp_forward, .backward = mlp_backward
+#define GATED_LINEAR \
+    "linear_silu_gate", .setup = gated_linear_setup, .forward = gated_linear_forward, .backward = gated_linear_backward
 #define CROSS_ENTROPY \
     "cross_entropy", .setup = cross_entropy_setup, .forward = cross_entropy_forward, .backward = cross_entropy_backward
 #define SOFTCAP "softcap", .setup = softcap_setup, .forward = softcap_forward
@@ -354,6 +412,8 @@ const struct op_case pointwise_cases[] = {
     {ADD_TREE, .shape = "37", .size = {37}},
     {CLIP, .shape = "37", .size = {37}},
     {LEAKY, .shape = "131", .size = {131}},
+    {MLP, .shape = "R5 hidden 11 D7", .size = {5, 11, 7}},
+    {GATED_LINEAR, .shape = "R5 out 7 in 11", .size = {5, 7, 11}},
     {CROSS_ENTROPY, .shape = "R5 V37 cap 30", .size = {5, 37, 30}},
     {CROSS_ENTROPY, .shape = "R3 V9 cap 2, saturated", .size = {3, 9, 2}},
     {SOFTCAP, .shape = "37 cap 30", .size = {37, 30}},

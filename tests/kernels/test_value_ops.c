@@ -161,6 +161,30 @@ static void leaky_relu_squared_may_work_in_place_backward(void **state) {
     assert_memory_equal(dx, dy, sizeof dx);
 }
 
+static void products_with_an_epilogue_have_the_bits_of_their_parts(void **state) {
+    (void)state;
+    enum { OUT = 5 };
+    real x[COUNT], w[OUT * DIM], h[ROWS * OUT], y[ROWS * OUT], one_h[ROWS * OUT], one_y[ROWS * OUT];
+    normals(x, COUNT, "x", 1);
+    normals(w, OUT * DIM, "w", 1);
+    cpu_linear_leaky_relu_squared_forward(NULL, one_h, one_y, x, w, ROWS, OUT, DIM);
+    cpu_linear_forward(NULL, h, x, w, ROWS, OUT, DIM);
+    cpu_leaky_relu_squared_forward(NULL, y, h, ROWS * OUT);
+    assert_memory_equal(one_h, h, sizeof h);
+    assert_memory_equal(one_y, y, sizeof y);
+    real d[COUNT], dz[COUNT], z[COUNT], one_d[COUNT], one_dz[COUNT];
+    normals(z, COUNT, "z", 1);
+    cpu_linear_backward_input(NULL, d, y, w, ROWS, OUT, DIM, false);
+    cpu_silu_gate_backward(NULL, d, dz, d, x, z, DIM, ROWS, DIM);
+    cpu_linear_silu_gate_backward(NULL, one_d, one_dz, y, w, x, z, DIM, ROWS, OUT, DIM);
+    assert_memory_equal(one_d, d, sizeof d);
+    assert_memory_equal(one_dz, dz, sizeof dz);
+    cpu_linear_backward_input(NULL, d, y, w, ROWS, OUT, DIM, false);
+    cpu_leaky_relu_squared_backward(NULL, d, d, z, COUNT);
+    cpu_linear_leaky_relu_squared_backward(NULL, one_d, y, w, z, ROWS, OUT, DIM);
+    assert_memory_equal(one_d, d, sizeof d);
+}
+
 /* --- whole gradients ---------------------------------------------------------------------------------------------- */
 static void the_tree_adds_neighbours_first(void **state) {
     (void)state;
@@ -264,6 +288,7 @@ int main(void) {
         cmocka_unit_test(scaled_add_starts_from_x),
         cmocka_unit_test(a_blocks_entry_has_the_bits_of_its_parts),
         cmocka_unit_test(leaky_relu_squared_may_work_in_place_backward),
+        cmocka_unit_test(products_with_an_epilogue_have_the_bits_of_their_parts),
         cmocka_unit_test(the_tree_adds_neighbours_first),
         cmocka_unit_test(a_tree_of_one_part_is_that_part),
         cmocka_unit_test(the_tree_tells_a_sum_that_is_not_finite),

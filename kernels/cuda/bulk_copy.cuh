@@ -1,0 +1,85 @@
+/* bulk_copy: Hopper's copies of boxes of a matrix into shared memory, the barriers that they complete on, and clusters.
+ *
+ * Only for code that is compiled for sm_90a. A copy_barrier lies in shared memory; its phases are counted from 0, and
+ * barrier_wait(b, phase % 2) returns once that phase is over: once as many threads have arrived as it was begun with,
+ * and all the bytes that they expect have come. PTX ISA, "mbarrier" and "cp.async.bulk.tensor". */
+#pragma once
+#include <cuda.h>
+
+#include "kernels/cuda/tensor_core.cuh"
+
+struct alignas(8) copy_barrier {
+    uint64_t state;
+};
+
+__device__ static inline void barrier_begin(copy_barrier *b, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" : : "r"(shared_address(b)), "r"(arrivals) : "memory");
+}
+/* Behind the last barrier_begin, by the thread that called it, before a barrier of the block or cluster. */
+__device__ static inline void barriers_begun() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+/* Arrives, with so many bytes to come. */
+__device__ static inline void barrier_expect(copy_barrier *b, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :
+                 : "r"(shared_address(b)), "r"(bytes)
+                 : "memory");
+}
+/* Arrives at the barrier that block `rank` of the cluster has at this place. */
+__device__ static inline void barrier_arrive(copy_barrier *b, int rank) {
+    asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there]; }"
+                 :
+                 : "r"(shared_address(b)), "r"(rank)
+                 : "memory");
+}
+__device__ static inline void barrier_wait(copy_barrier *b, unsigned parity) {
+    asm volatile("{ .reg .pred over;\n"
+                 "again: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
+                 "@!over bra again; }"
+                 :
+                 : "r"(shared_address(b)), "r"(parity)
+                 : "memory");
+}
+
+/* Copies the map's box at (column, row) to shared memory, at the same place in each block of the cluster that has a bit
+ * in `blocks`; arrives there, as bytes, at the same barrier. One thread. */
+__device__ static inline void copy_box(void *shared, const CUtensorMap *map, int column, int row, copy_barrier *b,
+                                       unsigned blocks) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%2, %3}], [%4], %5;"
+                 :
+                 : "r"(shared_address(shared)), "l"(map), "r"(column), "r"(row), "r"(shared_address(b)),
+                   "h"((uint16_t)blocks)
+                 : "memory");
+}
+__device__ static inline void copy_box(void *shared, const CUtensorMap *map, int column, int row, copy_barrier *b) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];"
+                 :
+                 : "r"(shared_address(shared)), "l"(map), "r"(column), "r"(row), "r"(shared_address(b))
+                 : "memory");
+}
+
+/* Brings the line that holds an address of global memory to the L2 cache. */
+__device__ static inline void fetch_to_l2(const void *from) {
+    asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(from)));
+}
+
+/* Of all threads of the cluster. */
+__device__ static inline void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+__device__ static inline unsigned cluster_rank() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+/* More or fewer registers for each thread of a warpgroup, by all of it. */
+template <int REGISTERS> __device__ static inline void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(REGISTERS));
+}
+template <int REGISTERS> __device__ static inline void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(REGISTERS));
+}

@@ -29,7 +29,7 @@ struct probe {
     const struct backend *ops;
     int lane_count;
     int training_lanes;     /* at least that many */
-    uint64_t recording;     /* the key of a training's passes, where a device records them */
+    uint64_t recording;     /* the key of a training's passes, where a device records them; the next one: of decoding */
     size_t sequences, time; /* of a lane's slice */
     bool repeats_on;
     struct lane lanes[MOST_LANES];
@@ -39,10 +39,9 @@ struct probe {
     real *gradients[MOST_LANES], *matrices[MOST_LANES];
     double *nll[MOST_LANES];
     real *weights;
-    int32_t *ids;             /* a slice and its next token */
-    int32_t *tokens;          /* the same on the host */
-    real *logits[MOST_LANES]; /* on the host */
-    double drawing_seconds;   /* of the initial weights */
+    int32_t *ids;           /* a slice and its next token */
+    int32_t *tokens;        /* the same on the host */
+    double drawing_seconds; /* of the initial weights */
     size_t rows, cols;
 };
 
@@ -80,13 +79,25 @@ static void one_newton_schulz(void *context, int piece, struct lane *lane) {
     p->ops->newton_schulz(lane, &p->matrices[lane->index], 1, p->rows, p->cols, 1);
 }
 
+/* The decoding of a lane. */
+struct decoding {
+    struct probe *probe;
+    struct decoder *decoder;
+};
+
+static void decode_token(void *context) {
+    const struct decoding *d = context;
+    decoder_read(d->decoder, d->probe->weights, d->probe->repeats_on, d->probe->ids, 1);
+}
+
+/* As sampling goes: a device, which has one lane here, records a token and replays it. */
 static void decode(void *context, int piece, struct lane *lane) {
     struct probe *p = context;
-    int at = lane->index;
+    struct decoding d = {p, p->decoders[lane->index]};
     (void)piece;
-    decoder_reset(p->decoders[at]);
-    for (int i = 0; i < DECODED; i++)
-        decoder_step(p->decoders[at], p->weights, p->repeats_on, p->tokens + i, p->logits[at]);
+    decoder_reset(d.decoder);
+    decode_token(&d);
+    for (int i = 1; i < DECODED; i++) p->ops->replay(lane, p->recording + 1, decode_token, &d);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -219,9 +230,6 @@ static status allocate(struct probe *p) {
     p->tokens = calloc(token_count(p), sizeof *p->tokens);
     if (!p->tokens) return no_memory(token_count(p) * sizeof *p->tokens);
     for (int lane = 0; lane < lanes_held(p); lane++) {
-        size_t logits = DECODED * (size_t)p->net.config.model_vocab_size;
-        p->logits[lane] = calloc(logits, sizeof(real));
-        if (!p->logits[lane]) return no_memory(logits * sizeof(real));
         TRY(workspace_create(&p->workspaces[lane], &p->net, true, lane));
         TRY(decoder_create(&p->decoders[lane], &p->net, DECODED, DECODED, lane));
     }
@@ -265,7 +273,6 @@ static void release(struct probe *p) {
     for (int lane = 0; lane < lanes_held(p); lane++) {
         if (p->workspaces[lane]) workspace_destroy(p->workspaces[lane]);
         if (p->decoders[lane]) decoder_destroy(p->decoders[lane]);
-        free(p->logits[lane]);
     }
     free(p->tokens);
     arena_destroy(&p->arena);
@@ -343,8 +350,7 @@ status measure_phases(const struct config *config, const struct backend *ops, in
     p->ops = ops;
     p->lane_count = ops->lane_count() < MOST_LANES ? ops->lane_count() : MOST_LANES;
     if (p->lane_count > 8) p->lane_count = 8; /* a training has 8 micro-shards */
-    static uint64_t probes;
-    p->recording = UINT64_MAX - probes++; /* far from those of trainers */
+    p->recording = 16 * recording_number();
     p->repeats_on = config->recurrence_layers.count > 0;
     status s = prepare(p, config, product_rate);
     if (!s) measure(p, rates);

@@ -208,6 +208,10 @@ static inline act *act_at(const struct backend *ops, const act *x, size_t index)
  * in, and "simulated", whose ops are all NULL. */
 const struct backend *backend_find(const char *name);
 
+/* A number that this process has not given before: keys for replay are made of it, times 16, so that what a device has
+ * recorded for one caller is not taken for another's. */
+uint64_t recording_number(void);
+
 /* What a reader of `hinge list` and the tests walk over. */
 struct op_row {
     const char *name, *mathematics, *shapes, *accumulation;

@@ -52,6 +52,11 @@ static const struct backend simulated = {
     .for_each = cpu_for_each,
 };
 
+uint64_t recording_number(void) {
+    static _Atomic uint64_t given;
+    return ++given;
+}
+
 /* NULL in programs that kernels/cuda is not linked into. */
 #pragma weak backend_cuda
 

@@ -2,7 +2,6 @@
 #include "model/decoder.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "model/network_shapes.h"
 #include "model/tape.h"
@@ -21,17 +20,18 @@ struct decoder {
     const struct network *net;
     struct arena arena;
     struct lane lane;
-    size_t sequences, capacity, position;
-    struct extent extent;                    /* of one token of each sequence */
-    int32_t *tokens;                         /* host: (2, sequences) the tokens, and their bigrams' buckets */
-    int32_t *before;                         /* host: (sequences) the tokens before */
-    int32_t *ids, *buckets;                  /* (sequences) on the backend, one after the other */
-    real *rope_cosine, *rope_sine;           /* (capacity, rope_dims/2) */
-    act *bigram;                             /* (sequences, bigram_dim) */
-    act *embedded, *smeared;                 /* (2, sequences, D) of the token before, and of this one */
-    real *gates;                             /* (sequences, D) the smear's gate, once for each sequence */
-    act *x0, *stream, *u, *branch;           /* (sequences, D) */
-    real *inv;                               /* (sequences) */
+    size_t sequences, capacity;
+    bool started;                  /* some token was decoded since the reset */
+    struct extent extent;          /* of one token of each sequence */
+    int32_t *length;               /* tokens that were decoded */
+    int32_t *given;                /* (sequences) what decoder_step got */
+    int32_t *ids, *buckets;        /* (sequences) the last tokens, 0 at the start, and their bigrams' buckets */
+    real *rope_cosine, *rope_sine; /* (capacity, rope_dims/2) */
+    act *bigram;                   /* (sequences, bigram_dim) */
+    act *embedded, *smeared;       /* (2, sequences, D) of the token before, and of this one */
+    real *gates;                   /* (sequences, D) the smear's gate, once for each sequence */
+    act *x0, *stream, *u, *branch; /* (sequences, D) */
+    real *inv;                     /* (sequences) */
     act *fc, *activated, *projected, *mixed; /* the layers' own rows */
     real *logits;                            /* (sequences, V) */
     struct layer_state *layers[2];           /* of net->plain and net->repeated; NULL while counting */
@@ -75,8 +75,10 @@ static void lay_out(struct decoder *d, struct arena *arena) {
     size_t angles = d->capacity * (size_t)config->attention_rope_dims / 2;
     d->rope_cosine = angles ? arena_reals(arena, angles) : NULL;
     d->rope_sine = angles ? arena_reals(arena, angles) : NULL;
-    d->ids = arena_take(arena, 2 * rows * sizeof *d->ids);
-    d->buckets = d->ids ? d->ids + rows : NULL;
+    d->length = arena_take(arena, sizeof *d->length);
+    d->given = arena_take(arena, rows * sizeof *d->given);
+    d->ids = arena_take(arena, rows * sizeof *d->ids);
+    d->buckets = arena_take(arena, rows * sizeof *d->buckets);
     d->bigram = arena_acts(arena, rows * (size_t)config->model_bigram_dim);
     d->embedded = arena_acts(arena, 2 * wide);
     d->smeared = arena_acts(arena, 2 * wide);
@@ -113,18 +115,14 @@ status decoder_create(struct decoder **out, const struct network *net, size_t se
     size_t plain = (size_t)net->plain.count, repeated = (size_t)net->repeated.count;
     struct decoder *d = malloc(sizeof *d);
     struct layer_state *layers = calloc(plain + repeated, sizeof *layers);
-    int32_t *tokens = calloc(3 * sequences + 1, sizeof *tokens);
-    if (!d || !layers || !tokens) {
+    if (!d || !layers) {
         free(d);
         free(layers);
-        free(tokens);
         return status_new(STATUS_SYSTEM, "no memory for a decoder of %zu layers", repeated);
     }
     *d = decoder_of(net, sequences, capacity);
     d->layers[0] = layers;
     d->layers[1] = layers + plain;
-    d->tokens = tokens;
-    d->before = tokens + 2 * sequences;
     status s = arena_create_for(&d->arena, net->ops, decoder_bytes(net, sequences, capacity), "the decoder");
     if (s) {
         decoder_destroy(d);
@@ -143,26 +141,26 @@ void decoder_destroy(struct decoder *decoder) {
     if (!decoder) return;
     arena_destroy(&decoder->arena);
     free(decoder->layers[0]);
-    free(decoder->tokens);
     free(decoder);
 }
 
-static void clear(struct decoder *d, real *x, size_t count) { d->net->ops->clear(&d->lane, x, count * sizeof *x); }
+static void clear(struct decoder *d, void *x, size_t bytes) { d->net->ops->clear(&d->lane, x, bytes); }
 
 static void clear_mamba(struct decoder *d, struct mamba_state *state) {
     const struct mamba_shape *m = &d->extent.mamba;
     size_t heads = d->sequences * m->heads;
-    clear(d, state->s, heads * m->head_dim * m->state);
-    clear(d, state->phase, heads * m->angles);
-    clear(d, state->b_before, heads * m->state);
-    clear(d, state->x_before, heads * m->head_dim);
+    clear(d, state->s, heads * m->head_dim * m->state * sizeof(real));
+    clear(d, state->phase, heads * m->angles * sizeof(real));
+    clear(d, state->b_before, heads * m->state * sizeof(real));
+    clear(d, state->x_before, heads * m->head_dim * sizeof(real));
 }
 
 /* A cache holds nothing before position 0, so it needs no clearing. */
 void decoder_reset(struct decoder *d) {
-    d->position = 0;
-    memset(d->before, 0, d->sequences * sizeof *d->before);
-    d->net->ops->clear(&d->lane, d->embedded, 2 * d->sequences * d->extent.dim * d->net->ops->act_bytes);
+    d->started = false;
+    clear(d, d->length, sizeof *d->length);
+    clear(d, d->ids, d->sequences * sizeof *d->ids);
+    clear(d, d->embedded, 2 * d->sequences * d->extent.dim * d->net->ops->act_bytes);
     for (int repeats_on = 0; repeats_on < 2; repeats_on++) {
         const struct schedule *schedule = schedule_of(d->net, repeats_on);
         for (int i = 0; i < schedule->count; i++)
@@ -170,7 +168,7 @@ void decoder_reset(struct decoder *d) {
     }
 }
 
-/* One decoder_step, as its parts see it. */
+/* The decoding of one token of each sequence, as its parts see it. */
 struct step {
     struct decoder *d;
     const struct backend *ops;
@@ -188,18 +186,6 @@ static void linear(const struct step *step, act *y, const act *x, int layer, enu
                               w->shape[1]);
 }
 
-/* Puts the tokens and their bigrams' buckets on the backend. */
-static void next_tokens(const struct step *step, const int32_t *ids) {
-    struct decoder *d = step->d;
-    size_t count = d->sequences, buckets = (size_t)d->net->config.model_bigram_buckets;
-    for (size_t s = 0; s < count; s++) {
-        d->tokens[s] = ids[s];
-        d->tokens[count + s] = buckets ? bigram_bucket(d->before[s], ids[s], buckets) : 0;
-        d->before[s] = ids[s];
-    }
-    step->ops->upload(&d->lane, d->ids, d->tokens, 2 * count * sizeof *d->tokens);
-}
-
 static void add_bigram(const struct step *step) {
     struct decoder *d = step->d;
     step->ops->embedding_forward(&d->lane, d->bigram, d->buckets, weight(step, -1, ROLE_BIGRAM_TABLE), d->sequences,
@@ -208,25 +194,28 @@ static void add_bigram(const struct step *step) {
     step->ops->add_into(&d->lane, d->stream, d->branch, d->sequences * d->extent.dim);
 }
 
+static void spread_gates(const struct step *step) {
+    struct decoder *d = step->d;
+    const real *gate = weight(step, -1, ROLE_SMEAR_GATE);
+    for (size_t s = 0, dim = d->extent.dim; s < d->sequences; s++)
+        step->ops->copy(&d->lane, d->gates + s * dim, gate, dim * sizeof *gate);
+}
+
 /* As two tokens of one sequence that is as wide as all sequences together: so one copy serves all of them. */
 static void smear(const struct step *step) {
     struct decoder *d = step->d;
     const struct backend *ops = step->ops;
     size_t dim = d->extent.dim, wide = d->sequences * dim, bytes = wide * ops->act_bytes;
     act *now = act_at(ops, d->embedded, wide);
-    const real *gate = weight(step, -1, ROLE_SMEAR_GATE);
-    for (size_t s = 0; d->position == 0 && s < d->sequences; s++)
-        ops->copy(&d->lane, d->gates + s * dim, gate, dim * sizeof *gate);
     ops->copy(&d->lane, d->embedded, now, bytes);
     ops->copy(&d->lane, now, d->stream, bytes);
     ops->smear_forward(&d->lane, d->smeared, d->embedded, d->gates, 1, 2, wide);
     ops->copy(&d->lane, d->stream, act_at(ops, d->smeared, wide), bytes);
 }
 
-static void embed(const struct step *step, const int32_t *ids) {
+static void embed(const struct step *step) {
     struct decoder *d = step->d;
     size_t rows = d->sequences, dim = d->extent.dim;
-    next_tokens(step, ids);
     step->ops->embedding_forward(&d->lane, d->stream, d->ids, weight(step, -1, ROLE_EMBEDDING), rows, dim);
     if (d->net->config.model_bigram_buckets) add_bigram(step);
     if (d->net->config.model_smear) smear(step);
@@ -250,7 +239,7 @@ static void attention(const struct step *step, struct layer_state *layer, int ph
     linear(step, k, d->u, physical, ROLE_ATTN_K);
     linear(step, v, d->u, physical, ROLE_ATTN_V);
     step->ops->attention_decode(&d->lane, d->mixed, layer->cache.k, layer->cache.v, q, k, v,
-                                weight(step, physical, ROLE_ATTN_Q_GAIN), d->rope_cosine, d->rope_sine, d->position,
+                                weight(step, physical, ROLE_ATTN_Q_GAIN), d->rope_cosine, d->rope_sine, d->length,
                                 d->capacity, shape);
     linear(step, d->branch, d->mixed, physical, ROLE_ATTN_PROJ);
 }
@@ -286,22 +275,41 @@ static void block(const struct step *step, struct layer_state *layer, const stru
                             rows, dim);
 }
 
-void decoder_step(struct decoder *d, const real *weights, bool repeats_on, const int32_t *ids, real *logits) {
-    const struct schedule *schedule = schedule_of(d->net, repeats_on);
-    struct step step = {.d = d, .ops = d->net->ops, .weights = weights, .layers = d->layers[repeats_on]};
+/* Of the tokens in d->ids. */
+static void make_logits(const struct step *step, const struct schedule *schedule) {
+    struct decoder *d = step->d;
     size_t vocab = (size_t)d->net->config.model_vocab_size;
-    embed(&step, ids);
+    embed(step);
     const act *x = d->x0;
     for (int i = 0; i < schedule->count; i++) {
-        block(&step, &step.layers[i], &schedule->layers[i], x);
-        x = step.layers[i].out;
+        block(step, &step->layers[i], &schedule->layers[i], x);
+        x = step->layers[i].out;
     }
-    step.ops->rms_norm_forward(&d->lane, d->u, d->inv, x, d->sequences, d->extent.dim);
-    step.ops->head_forward(&d->lane, d->logits, d->u, weight(&step, -1, ROLE_EMBEDDING), d->sequences, vocab,
-                           d->extent.dim);
-    step.ops->softcap(&d->lane, d->logits, d->logits, d->sequences * vocab, d->net->config.model_softcap);
-    step.ops->download(&d->lane, logits, d->logits, d->sequences * vocab * sizeof *logits);
-    d->position++;
+    step->ops->rms_norm_forward(&d->lane, d->u, d->inv, x, d->sequences, d->extent.dim);
+    step->ops->head_forward(&d->lane, d->logits, d->u, weight(step, -1, ROLE_EMBEDDING), d->sequences, vocab,
+                            d->extent.dim);
+    step->ops->softcap(&d->lane, d->logits, d->logits, d->sequences * vocab, d->net->config.model_softcap);
+}
+
+void decoder_read(struct decoder *d, const real *weights, bool repeats_on, const int32_t *tokens, size_t rows) {
+    struct step step = {.d = d, .ops = d->net->ops, .weights = weights, .layers = d->layers[repeats_on]};
+    if (!d->started && d->net->config.model_smear) spread_gates(&step);
+    d->started = true;
+    step.ops->next_tokens(&d->lane, d->length, d->ids, d->buckets, tokens, rows, d->sequences,
+                          (size_t)d->net->config.model_bigram_buckets);
+    make_logits(&step, schedule_of(d->net, repeats_on));
+}
+
+void decoder_draw(struct decoder *d, int32_t *tokens, const double *uniforms, size_t rows, double temperature) {
+    d->net->ops->draw_tokens(&d->lane, tokens, d->logits, uniforms, d->length, rows, d->sequences,
+                             (size_t)d->net->config.model_vocab_size, temperature);
+}
+
+void decoder_step(struct decoder *d, const real *weights, bool repeats_on, const int32_t *ids, real *logits) {
+    const struct backend *ops = d->net->ops;
+    ops->upload(&d->lane, d->given, ids, d->sequences * sizeof *ids);
+    decoder_read(d, weights, repeats_on, d->given, 1);
+    ops->download(&d->lane, logits, d->logits, d->sequences * (size_t)d->net->config.model_vocab_size * sizeof *logits);
 }
 
 struct lane *decoder_lane(struct decoder *decoder) {

@@ -17,6 +17,14 @@ struct lane *decoder_lane(struct decoder *decoder);
  * the host's, weights the backend's; these and repeats_on stay what they were at position 0. */
 void decoder_step(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *ids, real *logits);
 
+/* The same of tokens (rows, sequences) in the backend's memory, at position t of row t mod rows, and without the
+ * logits. It only calls ops, from position 1 on with the same arguments each time, so that a device may record it. */
+void decoder_read(struct decoder *decoder, const real *weights, bool repeats_on, const int32_t *tokens, size_t rows);
+
+/* Once after decoder_read: draws the next row of tokens from the logits, which are used up, at the temperature, by
+ * uniforms (rows, sequences), both in the backend's memory. It only calls ops, as above. */
+void decoder_draw(struct decoder *decoder, int32_t *tokens, const double *uniforms, size_t rows, double temperature);
+
 /* (done, total) tokens, every few positions; returning true stops with STATUS_INTERRUPTED. */
 typedef bool (*sample_progress)(void *context, size_t done, size_t total);
 

@@ -1,7 +1,8 @@
 /* decoder_sample: the model's own text: sequences in fixed groups, each group one piece of work.
  *
- * As many groups as there are lanes run side by side, a few positions at a time, so that the caller can stop it. */
-#include <math.h>
+ * As many groups as there are lanes run side by side, a few positions at a time, so that the caller can stop it. What a
+ * group reads and draws stays in the backend's memory until it is done, and each position asks for the same ops, which
+ * a device records. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,6 +13,17 @@ enum {
     GROUP = 8, /* sequences of one decoder; a device wants all of them at once */
     GROUP_OF_DEVICE = 64,
     POSITIONS = 16 /* between two reports */
+};
+
+/* Sequences that are sampled together; (time, group) each. */
+struct group {
+    const struct sampling *sampling;
+    struct decoder *decoder;
+    uint64_t recording;
+    int32_t *tokens; /* in the backend's memory */
+    double *uniforms;
+    int32_t *host_tokens;
+    double *host_uniforms;
 };
 
 struct sampling {
@@ -26,96 +38,36 @@ struct sampling {
     void *progress_context;
 
     int group_count, side_by_side;
-    struct decoder **decoders; /* one for each group at work */
-    real *logits;              /* (groups at work, group, V) */
-    int first_group;           /* of those at work */
-    size_t from, to;           /* positions to fill now */
+    struct lane *lanes;
+    struct group *groups; /* those at work */
+    struct arena arena, host;
+    int first_group; /* of those at work */
+    size_t from, to; /* positions to fill now */
 };
 
-/* The token at which the cumulative probability passes `uniform`; logits become weights before the normalisation. */
-static int32_t draw(real *logits, size_t vocab, double temperature, double uniform) {
-    double highest = (double)logits[0], total = 0, sum = 0;
-    for (size_t i = 1; i < vocab; i++) highest = fmax(highest, (double)logits[i]);
-    for (size_t i = 0; i < vocab; i++) {
-        logits[i] = (real)exp(((double)logits[i] - highest) / temperature);
-        total += (double)logits[i];
-    }
-    for (size_t i = 0; i + 1 < vocab; i++) {
-        sum += (double)logits[i];
-        if (sum > uniform * total) return (int32_t)i;
-    }
-    return (int32_t)vocab - 1;
-}
+/* --- memory ------------------------------------------------------------------------------------------------------ */
 
-/* What a group's decoder reads at this position; lanes of the last group without a sequence of their own read 0. */
-static void current_tokens(const struct sampling *s, size_t first, size_t position, int32_t ids[GROUP_OF_DEVICE]) {
-    for (size_t i = 0; i < s->group; i++)
-        ids[i] = first + i < s->count ? s->tokens[(first + i) * s->time + position] : 0;
-}
-
-static struct random_stream stream_of(const struct sampling *s, size_t sequence) {
-    char consumer[64];
-    snprintf(consumer, sizeof consumer, "calibration sequence %zu", sequence);
-    return random_stream(s->seed, consumer);
-}
-
-static void start_group(void *context, int piece, struct lane *lane) {
-    const struct sampling *s = context;
-    size_t first = (size_t)(s->first_group + piece) * s->group;
-    (void)lane;
-    decoder_reset(s->decoders[piece]);
-    for (size_t i = first; i < first + s->group && i < s->count; i++)
-        s->tokens[i * s->time] = (int32_t)random_below(stream_of(s, i), 0, (size_t)s->net->config.model_vocab_size);
-}
-
-static void continue_group(void *context, int piece, struct lane *lane) {
-    const struct sampling *s = context;
-    size_t first = (size_t)(s->first_group + piece) * s->group, vocab = (size_t)s->net->config.model_vocab_size;
-    size_t used = s->count - first < s->group ? s->count - first : s->group;
-    real *logits = s->logits + (size_t)piece * s->group * vocab;
-    struct random_stream streams[GROUP_OF_DEVICE];
-    (void)lane; /* the decoder has its own */
-    for (size_t i = 0; i < used; i++) streams[i] = stream_of(s, first + i);
-    for (size_t t = s->from; t < s->to; t++) {
-        int32_t ids[GROUP_OF_DEVICE];
-        current_tokens(s, first, t - 1, ids);
-        decoder_step(s->decoders[piece], s->weights, s->repeats_on, ids, logits);
-        for (size_t i = 0; i < used; i++)
-            s->tokens[(first + i) * s->time + t] =
-                draw(logits + i * vocab, vocab, s->temperature, random_uniform(streams[i], t));
+static void lay_out_host(struct sampling *s, struct arena *arena) {
+    size_t count = (size_t)s->side_by_side, cells = s->time * s->group;
+    s->lanes = arena_take(arena, count * sizeof *s->lanes);
+    s->groups = arena_take(arena, count * sizeof *s->groups);
+    for (size_t i = 0; i < count; i++) {
+        int32_t *tokens = arena_take(arena, cells * sizeof *tokens);
+        double *uniforms = arena_take(arena, cells * sizeof *uniforms);
+        if (!s->groups) continue;
+        s->groups[i] = (struct group){.sampling = s, .host_tokens = tokens, .host_uniforms = uniforms};
     }
 }
 
-static status report(const struct sampling *s) {
-    size_t whole = (size_t)s->first_group * s->group * s->time, left = s->count - (size_t)s->first_group * s->group;
-    size_t at_work = (size_t)s->side_by_side * s->group < left ? (size_t)s->side_by_side * s->group : left;
-    size_t done = whole + at_work * s->from, total = s->count * s->time;
-    if (!s->progress || !s->progress(s->progress_context, done, total)) return NULL;
-    return status_new(STATUS_INTERRUPTED, "sampling stopped after %zu of %zu tokens", done, total);
-}
-
-static status run_groups(struct sampling *s, struct lane *lanes, int groups) {
-    const struct backend *ops = s->net->ops;
-    ops->for_each(lanes, s->side_by_side, groups, start_group, s);
-    for (s->from = 1; s->from < s->time; s->from = s->to) {
-        s->to = s->from + POSITIONS < s->time ? s->from + POSITIONS : s->time;
-        TRY(report(s));
-        ops->for_each(lanes, s->side_by_side, groups, continue_group, s);
-        for (int i = 0; i < groups; i++) TRY(ops->finish(decoder_lane(s->decoders[i])));
-    }
-    return NULL;
-}
-
-static status run(struct sampling *s, struct lane *lanes) {
+/* After lay_out_host. */
+static void lay_out(struct sampling *s, struct arena *arena) {
     for (int i = 0; i < s->side_by_side; i++) {
-        TRY(decoder_create(&s->decoders[i], s->net, s->group, s->time, i));
-        lanes[i].index = i;
+        int32_t *tokens = arena_take(arena, s->time * s->group * sizeof *tokens);
+        double *uniforms = arena_take(arena, s->time * s->group * sizeof *uniforms);
+        if (!tokens) continue;
+        s->groups[i].tokens = tokens;
+        s->groups[i].uniforms = uniforms;
     }
-    for (s->first_group = 0; s->first_group < s->group_count; s->first_group += s->side_by_side) {
-        int left = s->group_count - s->first_group;
-        TRY(run_groups(s, lanes, left < s->side_by_side ? left : s->side_by_side));
-    }
-    return NULL;
 }
 
 static void size_groups(struct sampling *s) {
@@ -126,16 +78,133 @@ static void size_groups(struct sampling *s) {
     s->side_by_side = available < s->group_count ? available : s->group_count;
 }
 
-static size_t logits_bytes(const struct sampling *s) {
-    return (size_t)s->side_by_side * s->group * (size_t)s->net->config.model_vocab_size * sizeof *s->logits;
+/* Bytes of both arenas. */
+static void size_up(struct sampling *s, size_t *host_bytes, size_t *bytes) {
+    struct arena counting = {.ops = s->net->ops}, host = {0};
+    size_groups(s);
+    lay_out_host(s, &host);
+    lay_out(s, &counting);
+    *host_bytes = host.used;
+    *bytes = counting.used;
 }
 
 size_t decoder_sample_memory(const struct network *net, size_t count, size_t time) {
     if (count == 0 || time == 0) return 0;
     struct sampling s = {.net = net, .count = count, .time = time};
-    size_groups(&s);
-    return (size_t)s.side_by_side * decoder_bytes(net, s.group, time) +
-           (net->ops->device_memory ? 0 : logits_bytes(&s));
+    size_t host, bytes;
+    size_up(&s, &host, &bytes);
+    return bytes + (size_t)s.side_by_side * decoder_bytes(net, s.group, time) + (net->ops->device_memory ? 0 : host);
+}
+
+static status prepare(struct sampling *s) {
+    size_t host, bytes;
+    size_up(s, &host, &bytes);
+    TRY(arena_create(&s->host, host, "sampling"));
+    lay_out_host(s, &s->host);
+    TRY(arena_create_for(&s->arena, s->net->ops, bytes, "sampling"));
+    lay_out(s, &s->arena);
+    for (int i = 0; i < s->side_by_side; i++) {
+        TRY(decoder_create(&s->groups[i].decoder, s->net, s->group, s->time, i));
+        s->groups[i].recording = 16 * recording_number();
+        s->lanes[i].index = i;
+    }
+    return NULL;
+}
+
+static void release(struct sampling *s) {
+    for (int i = 0; s->groups && i < s->side_by_side; i++) decoder_destroy(s->groups[i].decoder);
+    arena_destroy(&s->arena);
+    arena_destroy(&s->host);
+}
+
+/* --- groups ------------------------------------------------------------------------------------------------------ */
+
+static struct random_stream stream_of(const struct sampling *s, size_t sequence) {
+    char consumer[64];
+    snprintf(consumer, sizeof consumer, "calibration sequence %zu", sequence);
+    return random_stream(s->seed, consumer);
+}
+
+static size_t first_of(const struct sampling *s, int piece) { return (size_t)(s->first_group + piece) * s->group; }
+
+/* Sequences of a piece; places of the last group without a sequence of their own take part, and are not kept. */
+static size_t used_by(const struct sampling *s, int piece) {
+    size_t left = s->count - first_of(s, piece);
+    return left < s->group ? left : s->group;
+}
+
+static void start_group(void *context, int piece, struct lane *lane) {
+    const struct sampling *s = context;
+    const struct backend *ops = s->net->ops;
+    struct group *g = &s->groups[piece];
+    (void)lane; /* the decoder has its own */
+    for (size_t i = 0; i < used_by(s, piece); i++) {
+        struct random_stream stream = stream_of(s, first_of(s, piece) + i);
+        g->host_tokens[i] = (int32_t)random_below(stream, 0, (size_t)s->net->config.model_vocab_size);
+        for (size_t t = 1; t < s->time; t++) g->host_uniforms[t * s->group + i] = random_uniform(stream, t);
+    }
+    ops->upload(decoder_lane(g->decoder), g->tokens, g->host_tokens, s->group * sizeof *g->tokens);
+    ops->upload(decoder_lane(g->decoder), g->uniforms, g->host_uniforms, s->time * s->group * sizeof *g->uniforms);
+    decoder_reset(g->decoder);
+}
+
+static void fill_position(void *context) {
+    struct group *g = context;
+    const struct sampling *s = g->sampling;
+    decoder_read(g->decoder, s->weights, s->repeats_on, g->tokens, s->time);
+    decoder_draw(g->decoder, g->tokens, g->uniforms, s->time, s->temperature);
+}
+
+static void continue_group(void *context, int piece, struct lane *lane) {
+    const struct sampling *s = context;
+    struct group *g = &s->groups[piece];
+    (void)lane;
+    for (size_t t = s->from; t < s->to; t++)
+        if (t == 1) /* not yet what is asked for each time: the decoder starts */
+            fill_position(g);
+        else
+            s->net->ops->replay(decoder_lane(g->decoder), g->recording, fill_position, g);
+}
+
+static void keep_group(const struct sampling *s, int piece) {
+    const struct group *g = &s->groups[piece];
+    s->net->ops->download(decoder_lane(g->decoder), g->host_tokens, g->tokens,
+                          s->time * s->group * sizeof *g->host_tokens);
+    for (size_t i = 0; i < used_by(s, piece); i++)
+        for (size_t t = 0; t < s->time; t++)
+            s->tokens[(first_of(s, piece) + i) * s->time + t] = g->host_tokens[t * s->group + i];
+}
+
+/* --- all --------------------------------------------------------------------------------------------------------- */
+
+static status report(const struct sampling *s) {
+    size_t whole = (size_t)s->first_group * s->group * s->time, left = s->count - (size_t)s->first_group * s->group;
+    size_t at_work = (size_t)s->side_by_side * s->group < left ? (size_t)s->side_by_side * s->group : left;
+    size_t done = whole + at_work * s->from, total = s->count * s->time;
+    if (!s->progress || !s->progress(s->progress_context, done, total)) return NULL;
+    return status_new(STATUS_INTERRUPTED, "sampling stopped after %zu of %zu tokens", done, total);
+}
+
+static status run_groups(struct sampling *s, int groups) {
+    const struct backend *ops = s->net->ops;
+    ops->for_each(s->lanes, s->side_by_side, groups, start_group, s);
+    for (s->from = 1; s->from < s->time; s->from = s->to) {
+        s->to = s->from + POSITIONS < s->time ? s->from + POSITIONS : s->time;
+        TRY(report(s));
+        ops->for_each(s->lanes, s->side_by_side, groups, continue_group, s);
+        for (int i = 0; i < groups; i++) TRY(ops->finish(decoder_lane(s->groups[i].decoder)));
+    }
+    for (int i = 0; i < groups; i++) keep_group(s, i);
+    return NULL;
+}
+
+static status run(struct sampling *s) {
+    TRY(prepare(s));
+    for (s->first_group = 0; s->first_group < s->group_count; s->first_group += s->side_by_side) {
+        int left = s->group_count - s->first_group;
+        TRY(run_groups(s, left < s->side_by_side ? left : s->side_by_side));
+    }
+    return NULL;
 }
 
 status decoder_sample(const struct network *net, const real *weights, bool repeats_on, size_t count, size_t time,
@@ -151,17 +220,7 @@ status decoder_sample(const struct network *net, const real *weights, bool repea
                          .tokens = tokens,
                          .progress = progress,
                          .progress_context = context};
-    size_groups(&s);
-    size_t at_work = (size_t)s.side_by_side;
-    struct lane *lanes = calloc(at_work, sizeof *lanes);
-    s.decoders = calloc(at_work, sizeof *s.decoders);
-    s.logits = malloc(logits_bytes(&s));
-    status failure = lanes && s.decoders && s.logits
-                         ? run(&s, lanes)
-                         : status_new(STATUS_SYSTEM, "no memory to sample %zu sequences side by side", s.group);
-    for (int i = 0; s.decoders && i < s.side_by_side; i++) decoder_destroy(s.decoders[i]);
-    free(s.decoders);
-    free(s.logits);
-    free(lanes);
+    status failure = run(&s);
+    release(&s);
     return failure;
 }

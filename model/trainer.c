@@ -201,7 +201,6 @@ static status draw_weights(struct trainer *t, uint64_t seed) {
 
 static status create(struct trainer *t, const struct config *config, const struct backend *ops,
                      const struct dataset *dataset, uint64_t seed) {
-    static _Atomic uint64_t created;
     struct needs needs;
     TRY(check_dataset(config, dataset));
     TRY(measure(t, config, ops, &needs));
@@ -212,7 +211,7 @@ static status create(struct trainer *t, const struct config *config, const struc
     lay_out(t, &t->arena);
     for (int i = 0; i < t->workspace_count; i++) TRY(workspace_create(&t->workspaces[i], &t->net, true, i));
     t->dataset = dataset;
-    t->number = ++created;
+    t->number = recording_number();
     t->batch_step = -1;
     TRY(batch_plan_create(&t->plan, &dataset->train, (size_t)config->train_sequence, MICRO_SHARDS * t->shard_sequences,
                           config->data_order, seed));

@@ -207,10 +207,11 @@ static void decode_head(real *out, real *scores, const real *q, const real *k, c
 }
 
 void cpu_attention_decode(struct lane *lane, real *out, real *k_cache, real *v_cache, const real *q, const real *k,
-                          const real *v, const real *q_gain, const real *cosine, const real *sine, size_t position,
-                          size_t capacity, const struct attention_shape *shape) {
+                          const real *v, const real *q_gain, const real *cosine, const real *sine,
+                          const int32_t *length, size_t capacity, const struct attention_shape *shape) {
     struct buffers w = scratch_buffers(lane, shape);
     size_t dim = shape->head_dim, rope = shape->rope_dims, width = shape->kv_heads * dim;
+    size_t position = (size_t)*length - 1;
     const real *c = cosine + position * (rope / 2), *s = sine + position * (rope / 2);
     for (size_t batch = 0; batch < shape->batch; batch++) {
         real *keys = k_cache + batch * capacity * width, *values = v_cache + batch * capacity * width;

@@ -14,15 +14,16 @@ namespace {
 struct decode {
     bf16 *out;
     const bf16 *q, *k_cache, *v_cache;
+    const int32_t *length;
     size_t sequence; /* elements of one sequence in a cache */
-    int keys, heads, kv_heads, dim;
+    int heads, kv_heads, dim;
     bool vectors;
 };
 
 __global__ void attention_decode_kernel(decode d) {
     int sequence = (int)blockIdx.x / d.heads, head = (int)blockIdx.x % d.heads, kv_head = head / (d.heads / d.kv_heads);
     size_t from = sequence * d.sequence + (size_t)kv_head * d.dim, at = (size_t)blockIdx.x * d.dim;
-    attend_row(d.out + at, d.q + at, d.k_cache + from, d.v_cache + from, (size_t)d.kv_heads * d.dim, d.keys, d.dim,
+    attend_row(d.out + at, d.q + at, d.k_cache + from, d.v_cache + from, (size_t)d.kv_heads * d.dim, *d.length, d.dim,
                d.vectors);
 }
 
@@ -30,23 +31,24 @@ __global__ void attention_decode_kernel(decode d) {
 
 extern "C" void cuda_attention_decode(struct lane *lane, act *out, act *k_cache, act *v_cache, const act *q,
                                       const act *k, const act *v, const real *q_gain, const real *cosine,
-                                      const real *sine, size_t position, size_t capacity,
+                                      const real *sine, const int32_t *length, size_t capacity,
                                       const struct attention_shape *shape) {
-    size_t width = shape->kv_heads * shape->head_dim, angle = position * (shape->rope_dims / 2);
+    size_t width = shape->kv_heads * shape->head_dim;
     bf16 *prepared = static_cast<bf16 *>(lane->scratch);
     launch_head_preparation({.q = acts(q),
                              .k = acts(k),
                              .v = acts(v),
                              .to_q = prepared,
-                             .to_k = acts(k_cache) + position * width,
-                             .to_v = acts(v_cache) + position * width,
+                             .to_k = acts(k_cache),
+                             .to_v = acts(v_cache),
                              .q_stride = shape->heads * shape->head_dim,
                              .kv_stride = capacity * width,
                              .inv_q = NULL,
                              .inv_k = NULL,
                              .gain = q_gain,
-                             .cosine = cosine + angle,
-                             .sine = sine + angle,
+                             .cosine = cosine,
+                             .sine = sine,
+                             .length = length,
                              .rows = (int)shape->batch,
                              .time = 1,
                              .heads = (int)shape->heads,
@@ -57,8 +59,8 @@ extern "C" void cuda_attention_decode(struct lane *lane, act *out, act *k_cache,
                 .q = prepared,
                 .k_cache = acts(k_cache),
                 .v_cache = acts(v_cache),
+                .length = length,
                 .sequence = capacity * width,
-                .keys = (int)position + 1,
                 .heads = (int)shape->heads,
                 .kv_heads = (int)shape->kv_heads,
                 .dim = (int)shape->head_dim,

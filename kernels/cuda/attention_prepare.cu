@@ -92,6 +92,8 @@ template <int N> __global__ void attention_prepare_forward_kernel(head_preparati
     head_task task(p.rows, p.heads, p.kv_heads, lanes);
     const bf16 *from = (task.kind == QUERY ? p.q : task.kind == KEY ? p.k : p.v) + task.at * p.dim;
     size_t to_at = task.row * (task.kind == QUERY ? p.q_stride : p.kv_stride) + (size_t)task.head * p.dim;
+    size_t before = p.length ? (size_t)*p.length - 1 : 0;
+    if (task.kind != QUERY) to_at += before * p.kv_heads * p.dim;
     bool normed = task.kind == QUERY || task.kind == KEY;
     float sum = 0;
     for (int i = task.lane * N; normed && i < pair_count(p.dim, p.rope); i += lanes * N) {
@@ -103,7 +105,7 @@ template <int N> __global__ void attention_prepare_forward_kernel(head_preparati
     if (task.kind == VALUE) prepare_values<N>(p.to_v + to_at, from, task.lane, lanes, p.dim, p.rope);
     if (!normed) return;
     float scale = task.kind == QUERY ? p.gain[task.head] * inv : inv;
-    size_t angle = (size_t)(task.row % p.time) * (p.rope / 2);
+    size_t angle = (task.row % p.time + before) * (p.rope / 2);
     for (int i = task.lane * N; i < pair_count(p.dim, p.rope); i += lanes * N) {
         pairs<N> x(i, p.dim, p.rope);
         x.read(from);

@@ -7,7 +7,7 @@
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/functions.cuh"
 
-enum { BIGRAM_MULTIPLIER = 92821, ID_THREADS = 256 };
+enum { ID_THREADS = 256 };
 
 struct embedding {
     enum { SUMS = 0 };
@@ -32,8 +32,7 @@ static __global__ void __launch_bounds__(ID_THREADS)
     bigram_kernel(int32_t *buckets, const int32_t *ids, size_t count, size_t time, size_t bucket_count) {
     size_t i = blockIdx.x * (size_t)ID_THREADS + threadIdx.x;
     if (i >= count) return;
-    uint64_t before = i % time ? (uint64_t)ids[i - 1] : 0;
-    buckets[i] = (int32_t)((before * BIGRAM_MULTIPLIER + (uint64_t)ids[i]) % bucket_count);
+    buckets[i] = bucket_of(i % time ? ids[i - 1] : 0, ids[i], bucket_count);
 }
 
 extern "C" void cuda_bigram_ids(struct lane *, int32_t *buckets, const int32_t *ids, size_t batch, size_t time,

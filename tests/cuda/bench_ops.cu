@@ -335,8 +335,9 @@ static void decode_attention_row() {
     act *q = activations(q_count), *k = activations(k_count), *v = activations(k_count), *out = activations(q_count);
     act *k_cache = activations(k_count * capacity), *v_cache = activations(k_count * capacity);
     real *gain = reals(s.heads), *cosine = reals(angles), *sine = reals(angles);
+    int32_t *length = uploaded((int32_t)capacity);
     row("attention_decode", 4 * K * keys + 4 * Q + 8 * K, 4 * Q * keys, [&] {
-        ops->attention_decode(&lane, out, k_cache, v_cache, q, k, v, gain, cosine, sine, capacity - 1, capacity, &s);
+        ops->attention_decode(&lane, out, k_cache, v_cache, q, k, v, gain, cosine, sine, length, capacity, &s);
     });
     free_all();
 }

@@ -243,10 +243,12 @@ static void check_decode(struct attention_case *c, size_t position, size_t capac
     struct tensor q = drawn(c, "q", queries, 1), k = drawn(c, "k", keys, 1), v = drawn(c, "v", keys, 1);
     struct tensor k_cache = filled_cache(c, "k cache", position, capacity);
     struct tensor v_cache = filled_cache(c, "v cache", position, capacity), out = empty(c, queries);
+    const int32_t length = (int32_t)position + 1;
     cpu_attention_decode(&c->lane, out.host, k_cache.host, v_cache.host, q.host, k.host, v.host, c->gain, c->cosine,
-                         c->sine, position, capacity, &s);
+                         c->sine, &length, capacity, &s);
     cuda_attention_decode(&c->device.lane, out.device, k_cache.device, v_cache.device, q.device, k.device, v.device,
-                          c->device_gain, c->device_cosine, c->device_sine, position, capacity, &s);
+                          c->device_gain, c->device_cosine, c->device_sine,
+                          device_copy(&c->device, &length, sizeof length), capacity, &s);
     compare(c, "decoded", out, GRADIENT_TOLERANCE);
     compare_cache(c, "k cache", k_cache, position, capacity);
     compare_cache(c, "v cache", v_cache, position, capacity);

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 // clang-format on
 
+#include "kernels/random.h"
 #include "model/decoder.h"
 #include "model/evaluation.h"
 #include "model/golden.h"
@@ -124,6 +125,41 @@ static void decoding_gives_the_logits_of_the_cpu(void **state) {
     network_destroy(&device);
 }
 
+/* Replays of one recorded step draw what reading the same tokens one by one, and drawing on the host, leads to. */
+static void recorded_sampling_draws_what_decoding_step_by_step_leads_to(void **state) {
+    (void)state;
+    enum { SEQUENCES = 3, TIME = 16 };
+    const double temperature = 0.8;
+    struct network device;
+    struct decoder *decoder;
+    struct config config = device_config(0, "");
+    struct lane lane = {0};
+    void *weights;
+    int32_t tokens[SEQUENCES * TIME];
+    real logits[SEQUENCES * TOY_VOCAB];
+    assert_good(network_create(&device, &config, cuda(), 1, TIME));
+    assert_good(cuda()->memory_new(&weights, device.parameters.total * sizeof(real), "a test"));
+    cuda()->upload(&lane, weights, trained(0), device.parameters.total * sizeof(real));
+    assert_good(decoder_sample(&device, weights, true, SEQUENCES, TIME, temperature, 5, NULL, NULL, tokens));
+    assert_good(decoder_create(&decoder, &device, SEQUENCES, TIME, 0));
+    for (int32_t t = 1; t < TIME; t++) {
+        int32_t ids[SEQUENCES], drawn[SEQUENCES];
+        double uniforms[SEQUENCES];
+        for (int s = 0; s < SEQUENCES; s++) {
+            char name[64];
+            snprintf(name, sizeof name, "calibration sequence %d", s);
+            ids[s] = tokens[s * TIME + t - 1];
+            uniforms[s] = random_uniform(random_stream(5, name), (uint64_t)t);
+        }
+        decoder_step(decoder, weights, true, ids, logits);
+        cpu_draw_tokens(NULL, drawn, logits, uniforms, &t, 1, SEQUENCES, TOY_VOCAB, temperature);
+        for (int s = 0; s < SEQUENCES; s++) assert_int_equal(tokens[s * TIME + t], drawn[s]);
+    }
+    decoder_destroy(decoder);
+    cuda()->memory_free(weights);
+    network_destroy(&device);
+}
+
 static real *quantised(const char *method, const struct backend *ops, size_t *total) {
     struct network net;
     struct quantized_model model;
@@ -166,6 +202,7 @@ int main(void) {
         cmocka_unit_test(a_golden_model_without_rope_smear_and_bigrams_agrees),
         cmocka_unit_test(scoring_and_learning_while_scoring_agree),
         cmocka_unit_test(decoding_gives_the_logits_of_the_cpu),
+        cmocka_unit_test(recorded_sampling_draws_what_decoding_step_by_step_leads_to),
         cmocka_unit_test(quantising_agrees),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

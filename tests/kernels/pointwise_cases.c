@@ -35,6 +35,36 @@ static void bigram_forward(struct op_run *run) {
     cpu_bigram_ids(&run->lane, s->more_ids, s->ids, s->n[0], s->n[1], s->n[3]);
 }
 
+/* --- next_tokens: size = sequences, rows, length, vocabulary, buckets -------------------------------------------- */
+static void next_tokens_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    s->ids = random_ids(run, "ids", s->n[0] * s->n[1], s->n[3]);
+    s->more_ids = op_memory(run, 2 * s->n[0] * sizeof *s->more_ids);
+}
+static void next_tokens_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    int32_t length = (int32_t)s->n[2];
+    cpu_next_tokens(&run->lane, &length, s->more_ids, s->more_ids + s->n[0], s->ids, s->n[1], s->n[0], s->n[4]);
+}
+
+/* --- draw_tokens: size = sequences, vocabulary, rows, length -------------------------------------------------------
+ */
+static void draw_tokens_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    size_t cells = s->n[0] * s->n[2];
+    op_input(run, "logits", s->n[0] * s->n[1], 3);
+    op_output(run, "weights", s->n[0] * s->n[1]);
+    s->ids = op_memory(run, cells * sizeof *s->ids);
+    s->doubles = op_memory(run, cells * sizeof *s->doubles);
+    for (size_t i = 0; i < cells; i++) s->doubles[i] = random_uniform(random_stream(run->seed, "uniforms"), i);
+}
+static void draw_tokens_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    const int32_t length = (int32_t)s->n[3];
+    memcpy(out(run, 0), in(run, 0), run->inputs[0].count * sizeof(real));
+    cpu_draw_tokens(&run->lane, s->ids, out(run, 0), s->doubles, &length, s->n[2], s->n[0], s->n[1], 0.8);
+}
+
 /* --- smear: size = batch, time, dim ------------------------------------------------------------------------------ */
 static void smear_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
@@ -361,6 +391,8 @@ static void softcap_forward(struct op_run *run) {
 /* Small shapes are odd, so that vector loops have tails; timed ones exceed the caches, as training's do. */
 #define EMBEDDING "embedding", .setup = embedding_setup, .forward = embedding_forward, .backward = embedding_backward
 #define BIGRAM "bigram_ids", .setup = bigram_setup, .forward = bigram_forward
+#define NEXT_TOKENS "next_tokens", .setup = next_tokens_setup, .forward = next_tokens_forward
+#define DRAW_TOKENS "draw_tokens", .setup = draw_tokens_setup, .forward = draw_tokens_forward
 #define SMEAR "smear", .setup = smear_setup, .forward = smear_forward, .backward = smear_backward
 #define RMS_NORM "rms_norm", .setup = rms_norm_setup, .forward = rms_norm_forward, .backward = rms_norm_backward
 #define RESIDUAL_MIX \
@@ -392,6 +424,8 @@ static void softcap_forward(struct op_run *run) {
 const struct op_case pointwise_cases[] = {
     {EMBEDDING, .shape = "R37 D11 V5, ids repeat", .size = {37, 11, 5}},
     {BIGRAM, .shape = "B3 T7", .size = {3, 7, 1024, 61}},
+    {NEXT_TOKENS, .shape = "5 sequences, the 4th of 3 rows", .size = {5, 3, 4, 1024, 61}},
+    {DRAW_TOKENS, .shape = "3 sequences V37", .size = {3, 37, 4, 2}},
     {SMEAR, .shape = "B2 T5 D7", .size = {2, 5, 7}},
     {SMEAR, .shape = "B3 T1 D9", .size = {3, 1, 9}},
     {SMEAR, .shape = "B1 T3 D700, two blocks of columns", .size = {1, 3, 700}},

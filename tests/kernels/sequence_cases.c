@@ -135,10 +135,11 @@ static void attention_decode_setup(struct op_run *run, const struct op_case *row
 static void attention_decode_forward(struct op_run *run) {
     struct attention_state *s = run->state;
     const struct op_tensor *in = run->inputs;
+    const int32_t length = (int32_t)s->position + 1;
     memcpy(s->k_cache, in[4].data, in[4].count * sizeof(real));
     memcpy(s->v_cache, in[5].data, in[5].count * sizeof(real));
     cpu_attention_decode(&run->lane, run->outputs[0].data, s->k_cache, s->v_cache, in[0].data, in[1].data, in[2].data,
-                         in[3].data, s->cosine, s->sine, s->position, s->capacity, &s->shape);
+                         in[3].data, s->cosine, s->sine, &length, s->capacity, &s->shape);
 }
 
 /* --- Mamba: size = {batch, time, heads, head_dim, state, groups, angles, chunk} --------------------------------- */

@@ -276,7 +276,8 @@ static void attention_decode(struct attention *a) {
         gather_token(q, a->q, t, batch, time, a->queries);
         gather_token(k, a->k, t, batch, time, a->values);
         gather_token(v, a->v, t, batch, time, a->values);
-        cpu_attention_decode(&a->run.lane, out, keys, values, q, k, v, a->q_gain, a->cosine, a->sine, t, capacity,
+        const int32_t length = (int32_t)t + 1;
+        cpu_attention_decode(&a->run.lane, out, keys, values, q, k, v, a->q_gain, a->cosine, a->sine, &length, capacity,
                              &shape);
         scatter_token(a->out, out, t, batch, time, a->queries);
     }

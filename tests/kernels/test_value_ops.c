@@ -1,5 +1,6 @@
 /* test_value_ops: what central differences do not show of embedding, loss, residual and gradient ops: exact integers,
- * values, temperature, extreme logits, sums that are not finite, and the overlaps that kernels/ops.def allows. */
+ * values, draws, temperature, extreme logits, sums that are not finite, and the overlaps that kernels/ops.def allows.
+ */
 #include <float.h>
 
 #include "kernels/kernels.h"
@@ -14,6 +15,37 @@ static void bigram_buckets_are_exact_and_start_from_zero(void **state) {
     cpu_bigram_ids(NULL, buckets, ids, 2, 3, 4096);
     const uint64_t before[6] = {0, 5, 1023, 0, 2147483647, 2147483647};
     for (int i = 0; i < 6; i++) assert_int_equal(buckets[i], (before[i] * UINT64_C(92821) + (uint64_t)ids[i]) % 4096);
+}
+
+static void the_next_tokens_are_rows_in_turn_each_with_the_bucket_of_the_one_before(void **state) {
+    (void)state;
+    const int32_t tokens[2][3] = {{5, 0, 1023}, {7, 2147483647, 1}};
+    int32_t ids[3] = {0}, buckets[3], length = 0;
+    for (int position = 0; position < 5; position++) {
+        const int32_t *next = tokens[position % 2], *before = tokens[(position + 1) % 2];
+        cpu_next_tokens(NULL, &length, ids, buckets, tokens[0], 2, 3, 4096);
+        assert_int_equal(length, position + 1);
+        for (int s = 0; s < 3; s++) {
+            assert_int_equal(ids[s], next[s]);
+            assert_int_equal(buckets[s], bigram_bucket(position ? before[s] : 0, next[s], 4096));
+        }
+    }
+}
+
+/* Weights 1, 2, 1, 4, of which the largest is 1 after the maximum is taken away. */
+static void a_draw_takes_the_first_token_whose_cumulative_weight_passes(void **state) {
+    (void)state;
+    const double uniforms[] = {0, 0.12, 0.13, 0.37, 0.38, 0.49, 0.51, 0.999}, temperature = 0.5;
+    const int32_t expected[] = {0, 0, 1, 1, 2, 2, 3, 3}, length = 3;
+    for (int i = 0; i < 8; i++) {
+        real logits[8] = {0, (real)log(2), 0, (real)log(4), 9, 9, 9, 9};
+        double drawn_by[4] = {-1, uniforms[i], -1, -1};
+        int32_t tokens[4] = {-1, -1, -1, -1};
+        for (int k = 0; k < 4; k++) logits[k] *= (real)temperature;
+        cpu_draw_tokens(NULL, tokens, logits, drawn_by, &length, 2, 1, 4, temperature);
+        assert_int_equal(tokens[1], expected[i]);
+        assert_true(tokens[0] == -1 && tokens[2] == -1 && logits[3] == 1 && logits[4] == 9);
+    }
 }
 
 static double plain_nll(const real *logits, size_t vocab, int32_t target, double cap, double temperature) {
@@ -279,6 +311,8 @@ static void a_sum_in_order_adds_to_what_is_there(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bigram_buckets_are_exact_and_start_from_zero),
+        cmocka_unit_test(the_next_tokens_are_rows_in_turn_each_with_the_bucket_of_the_one_before),
+        cmocka_unit_test(a_draw_takes_the_first_token_whose_cumulative_weight_passes),
         cmocka_unit_test(cross_entropy_agrees_with_plain_loops_at_any_size_and_temperature),
         cmocka_unit_test(equal_logits_cost_the_logarithm_of_their_number),
         cmocka_unit_test(the_loss_gradient_may_replace_the_logits),

@@ -1,7 +1,8 @@
 /* evaluation: scores the validation split window by window; see evaluation.h.
  *
  * Windows go to the lanes in parcels whose size depends on the options alone, so that each parcel's forward pass has
- * the same shape and the same bits on any machine; a round of parcels is then summed in token order. */
+ * the same shape and the same bits on any machine; a round of parcels is then summed in token order. Where a parcel
+ * does not fill a device, several are at work at once, and rounds of full parcels are recorded. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -10,49 +11,32 @@
 #include "model/evaluation_state.h"
 #include "model/network_shapes.h"
 
-enum { PARCELS_PER_LANE = 4 };
+/* A round of a device is short, so that recording it takes little, and a recording pays after some rounds. */
+enum { PARCELS_PER_LANE = 4, RECORDED_ROUNDS = 8 };
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t ceiling(size_t a, size_t b) { return (a + b - 1) / b; }
 
-static int round_parcels(const struct evaluator *e) { return e->lane_count * PARCELS_PER_LANE; }
+static int round_parcels(const struct evaluator *e) {
+    return e->lane_count * (e->net.ops->device_memory ? 1 : PARCELS_PER_LANE);
+}
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 
-static size_t parcel_tokens(const struct evaluator *e) { return e->parcel_windows * e->windows.time; }
-
-/* A pointer for each of `count` pieces, whose memory may be another arena's. */
-static void **take_pointers(struct arena *arena, int count) {
-    return arena_take(arena, (size_t)count * sizeof(void *));
-}
-
-static void take_pieces(struct arena *arena, void **pieces, int count, size_t bytes) {
-    for (int i = 0; i < count; i++) {
-        void *piece = arena_take(arena, bytes);
-        if (piece) pieces[i] = piece;
-    }
-}
-
 static void lay_out_host(struct evaluator *e, struct arena *arena) {
+    size_t round_tokens = (size_t)round_parcels(e) * parcel_tokens(e);
     e->lanes = arena_take(arena, (size_t)e->lane_count * sizeof *e->lanes);
-    e->ids = (int32_t **)take_pointers(arena, e->lane_count);
-    e->nll = (double **)take_pointers(arena, round_parcels(e));
-    e->tokens = (int32_t **)take_pointers(arena, e->lane_count);
-    for (int i = 0; i < e->lane_count; i++) {
-        int32_t *tokens = arena_take(arena, 2 * parcel_tokens(e) * sizeof *tokens);
-        if (tokens) e->tokens[i] = tokens;
-    }
-    e->scores = arena_take(arena, parcel_tokens(e) * sizeof *e->scores);
+    e->tokens = arena_take(arena, 2 * round_tokens * sizeof *e->tokens);
+    e->scores = arena_take(arena, round_tokens * sizeof *e->scores);
 }
 
-/* After lay_out_host. */
 static void lay_out(struct evaluator *e, struct arena *arena) {
-    size_t total = e->net.parameters.total;
+    size_t total = e->net.parameters.total, round_tokens = (size_t)round_parcels(e) * parcel_tokens(e);
     e->masters = e->net.ops->device_memory ? arena_reals(arena, total) : NULL;
     e->effective = arena_reals(arena, total);
-    take_pieces(arena, (void **)e->ids, e->lane_count, 2 * parcel_tokens(e) * sizeof(int32_t));
-    take_pieces(arena, (void **)e->nll, round_parcels(e), parcel_tokens(e) * sizeof(double));
+    e->ids = arena_take(arena, 2 * round_tokens * sizeof *e->ids);
+    e->nll = arena_take(arena, round_tokens * sizeof *e->nll);
     learner_lay_out(e, arena);
 }
 
@@ -102,7 +86,9 @@ struct parcel parcel_at(const struct evaluator *e, size_t index) {
     return (struct parcel){first, least(e->parcel_windows, end - first)};
 }
 
-static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, int32_t *targets) {
+void parcel_fill(const struct evaluator *e, struct parcel parcel, int place) {
+    size_t count = parcel.count * window_plan_at(&e->windows, parcel.first).time;
+    int32_t *ids = e->tokens + (size_t)place * 2 * parcel_tokens(e), *targets = ids + count;
     for (size_t i = 0; i < parcel.count; i++) {
         struct window window = window_plan_at(&e->windows, parcel.first + i);
         const uint16_t *tokens = e->dataset->validation.tokens + window.start;
@@ -113,25 +99,49 @@ static void fill(const struct evaluator *e, struct parcel parcel, int32_t *ids, 
     }
 }
 
-struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, struct lane *lane) {
-    int32_t *tokens = e->tokens[lane->index], *ids = e->ids[lane->index];
-    size_t time = window_plan_at(&e->windows, parcel.first).time, count = parcel.count * time;
-    fill(e, parcel, tokens, tokens + count);
-    e->net.ops->upload(lane, ids, tokens, 2 * count * sizeof *tokens);
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int place) {
+    size_t time = window_plan_at(&e->windows, parcel.first).time;
+    const int32_t *ids = e->ids + (size_t)place * 2 * parcel_tokens(e);
     return (struct forward_request){.weights = e->effective,
                                     .ids = ids,
-                                    .targets = ids + count,
+                                    .targets = ids + parcel.count * time,
                                     .sequences = parcel.count,
                                     .time = time,
                                     .repeats_on = e->net.config.recurrence_layers.count > 0,
-                                    .temperature = e->net.config.eval_temperature};
+                                    .temperature = e->net.config.eval_temperature,
+                                    .nll = e->nll + (size_t)place * parcel_tokens(e)};
 }
 
 static void run_parcel(void *context, int piece, struct lane *lane) {
-    struct evaluator *e = context;
-    struct forward_request request = parcel_request(e, parcel_at(e, e->first_parcel + (size_t)piece), lane);
-    request.nll = e->nll[piece];
+    const struct evaluator *e = context;
+    struct forward_request request = parcel_request(e, parcel_at(e, e->first_parcel + (size_t)piece), piece);
     network_forward(&e->net, e->workspaces[lane->index], &request);
+}
+
+static void run_parcels(void *context) {
+    struct evaluator *e = context;
+    e->net.ops->for_each(e->lanes, e->lane_count, e->parcels, run_parcel, e);
+}
+
+/* A recorded round is one of full parcels: always the same work. */
+static uint64_t recording_of(const struct evaluator *e) {
+    if (e->parcels < round_parcels(e) || e->parcel_count < (size_t)round_parcels(e) * RECORDED_ROUNDS) return 0;
+    for (int i = 0; i < e->parcels; i++) {
+        struct parcel parcel = parcel_at(e, e->first_parcel + (size_t)i);
+        size_t time = window_plan_at(&e->windows, parcel.first).time;
+        if (parcel.count < e->parcel_windows || time < e->windows.time) return 0;
+    }
+    return e->recording;
+}
+
+/* From e->first_parcel on. Tokens and losses of a round go and come in one piece. */
+static void run_round(struct evaluator *e, int parcels) {
+    size_t round_tokens = (size_t)parcels * parcel_tokens(e);
+    e->parcels = parcels;
+    for (int i = 0; i < parcels; i++) parcel_fill(e, parcel_at(e, e->first_parcel + (size_t)i), i);
+    e->net.ops->upload(e->lanes, e->ids, e->tokens, 2 * round_tokens * sizeof *e->ids);
+    e->net.ops->replay(e->lanes, recording_of(e), run_parcels, e);
+    e->net.ops->download(e->lanes, e->scores, e->nll, round_tokens * sizeof *e->nll);
 }
 
 /* --- sums -------------------------------------------------------------------------------------------------------- */
@@ -149,14 +159,10 @@ static void score(const struct evaluator *e, struct evaluation *out, size_t targ
     out->tokens++;
 }
 
-/* nll in the backend's memory. */
 static void score_parcel(const struct evaluator *e, struct evaluation *out, struct parcel parcel, const double *nll) {
-    const size_t count = parcel.count * window_plan_at(&e->windows, parcel.first).time;
-    e->net.ops->download(e->lanes, e->scores, nll, count * sizeof *nll);
     for (size_t i = 0; i < parcel.count; i++) {
         struct window window = window_plan_at(&e->windows, parcel.first + i);
-        for (size_t t = window.first; t < window.time; t++)
-            score(e, out, window.start + t, e->scores[i * window.time + t]);
+        for (size_t t = window.first; t < window.time; t++) score(e, out, window.start + t, nll[i * window.time + t]);
     }
 }
 
@@ -169,9 +175,10 @@ static status score_parcels(struct evaluator *e, size_t first, size_t end, evalu
             return status_new(STATUS_INTERRUPTED, "evaluation stopped after %zu of %zu windows", done,
                               e->windows.count);
         int parcels = (int)least((size_t)round_parcels(e), end - e->first_parcel);
-        e->net.ops->for_each(e->lanes, e->lane_count, parcels, run_parcel, e);
-        for (int i = 0; i < parcels; i++) score_parcel(e, out, parcel_at(e, e->first_parcel + (size_t)i), e->nll[i]);
+        run_round(e, parcels);
         TRY(e->net.ops->finish(e->lanes));
+        for (int i = 0; i < parcels; i++)
+            score_parcel(e, out, parcel_at(e, e->first_parcel + (size_t)i), e->scores + (size_t)i * parcel_tokens(e));
     }
     return NULL;
 }
@@ -211,11 +218,14 @@ static status check_vocabulary(const struct config *config, const struct dataset
 /* All that is needed to know the sizes. */
 static status evaluator_size(struct evaluator *e, const struct config *config, const struct backend *ops) {
     e->net.ops = ops;
-    e->lane_count = ops->lane_count();
     TRY(check_vocabulary(config, e->dataset));
     TRY(window_plan_create(&e->windows, config, e->dataset->validation.count));
     plan_parcels(e, config);
-    return network_create(&e->net, config, ops, e->parcel_windows, e->windows.time);
+    TRY(network_create(&e->net, config, ops, e->parcel_windows, e->windows.time));
+    size_t lanes = (size_t)network_lanes(&e->net, learns(e), LANES_OF_DEVICE);
+    e->lane_count = (int)(ops->device_memory ? least(lanes, e->parcel_count) : lanes);
+    e->recording = 16 * recording_number();
+    return NULL;
 }
 
 static status evaluator_prepare(struct evaluator *e, const real *weights) {

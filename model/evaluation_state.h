@@ -4,7 +4,7 @@
 #include "model/evaluation.h"
 #include "model/windows.h"
 
-enum { LEARNERS = 8 };
+enum { LEARNERS = 8, LANES_OF_DEVICE = 8 };
 
 /* What test-time training keeps beside the scoring; NULLs in the other modes. */
 struct learner {
@@ -27,17 +27,19 @@ struct evaluator {
     struct workspace **workspaces;       /* one per lane */
     int lane_count;
     size_t first_parcel; /* of the round being run */
+    int parcels;         /* of that round */
+    uint64_t recording;  /* what a device records of a round */
 
     struct arena arena; /* of the backend's memory */
     real *masters;      /* the weights, where the caller's are not in the backend's memory; else NULL */
     real *effective;
-    int32_t **ids; /* one per lane, (2, parcel_windows, T) tokens and targets */
-    double **nll;  /* one per parcel of a round, (parcel_windows, T); at least one per lane */
+    int32_t *ids; /* of a round's parcels, at least one for each lane: (2, parcel_windows, T) tokens and targets each */
+    double *nll;  /* likewise, (parcel_windows, T) each */
 
     struct arena host;
     struct lane *lanes;
-    int32_t **tokens; /* what ids get */
-    double *scores;   /* (parcel_windows, T) a parcel's nll */
+    int32_t *tokens; /* what ids get */
+    double *scores;  /* what nll gives */
     struct learner learner;
 };
 
@@ -47,8 +49,13 @@ struct parcel {
 
 struct parcel parcel_at(const struct evaluator *e, size_t index);
 
-/* The forward pass of a parcel, whose tokens are put into the lane's buffers. */
-struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, struct lane *lane);
+static inline size_t parcel_tokens(const struct evaluator *e) { return e->parcel_windows * e->windows.time; }
+
+/* Puts a parcel's tokens and targets at place `place` of the host's. */
+void parcel_fill(const struct evaluator *e, struct parcel parcel, int place);
+
+/* The forward pass of a parcel whose tokens and losses stand at that place. */
+struct forward_request parcel_request(const struct evaluator *e, struct parcel parcel, int place);
 
 /* --- test-time training --- */
 

@@ -74,6 +74,15 @@ struct lane *workspace_lane(struct workspace *ws) {
     return &ws->lane;
 }
 
+int network_lanes(const struct network *net, bool training, int most) {
+    const size_t most_bytes = (size_t)4 << 30; /* any device has more, and one lane may take what it wants */
+    if (net->ops->filling_tokens == 0) return net->ops->lane_count();
+    size_t lanes = net->ops->filling_tokens / (net->max_sequences * net->time);
+    size_t fitting = most_bytes / workspace_bytes(net, training);
+    if (lanes > fitting) lanes = fitting;
+    return lanes < 1 ? 1 : lanes > (size_t)most ? most : (int)lanes;
+}
+
 /* One tensor of network_effective or network_master_gradients. */
 struct view_job {
     const struct network *net;

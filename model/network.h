@@ -34,6 +34,10 @@ status workspace_create(struct workspace **out, const struct network *net, bool 
 void workspace_destroy(struct workspace *ws);
 struct lane *workspace_lane(struct workspace *ws);
 
+/* Lanes for slices of the network's size: those of the machine, or, of a device, as many as fill it while their
+ * workspaces stay small; at most that many of a device. */
+int network_lanes(const struct network *net, bool training, int most);
+
 /* Called with the input rows of each linear layer while a forward pass runs (calibration). */
 typedef void (*tap_function)(void *context, int tensor_index, const act *x, size_t rows, size_t cols);
 

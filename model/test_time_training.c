@@ -39,9 +39,12 @@ static void add_gradients_of_parcels(void *context, int partial, struct lane *la
     real *gradients = e->learner.gradients[partial];
     e->net.ops->clear(lane, gradients, e->net.parameters.total * sizeof *gradients);
     for (size_t k = lesson->first + (size_t)partial; k < lesson->end; k += (size_t)e->learner.partial_count) {
-        struct forward_request request = parcel_request(e, parcel_at(e, k), lane);
+        const struct parcel parcel = parcel_at(e, k);
+        const size_t place = (size_t)lane->index * 2 * parcel_tokens(e);
+        parcel_fill(e, parcel, lane->index);
+        e->net.ops->upload(lane, e->ids + place, e->tokens + place, 2 * parcel_tokens(e) * sizeof *e->ids);
+        struct forward_request request = parcel_request(e, parcel, lane->index);
         request.temperature = 1;
-        request.nll = e->nll[lane->index];
         network_forward(&e->net, e->workspaces[lane->index], &request);
         network_backward(&e->net, e->workspaces[lane->index], &request, gradients, lesson->scale);
     }

@@ -51,13 +51,9 @@ static void cut_batch(struct trainer *t) {
 }
 
 int trainer_lanes(const struct network *net) {
-    const size_t most_bytes = (size_t)4 << 30; /* any device has more, and one lane may take what it wants */
     size_t slice = net->max_sequences * net->time, shard = (size_t)net->config.train_batch_tokens / MICRO_SHARDS;
-    if (net->ops->filling_tokens == 0) return net->ops->lane_count();
-    if (slice < shard) return 1;
-    size_t lanes = net->ops->filling_tokens / slice, fitting = most_bytes / workspace_bytes(net, true);
-    if (lanes > fitting) lanes = fitting;
-    return lanes < 1 ? 1 : lanes > MICRO_SHARDS ? MICRO_SHARDS : (int)lanes;
+    bool whole = slice >= shard || net->ops->filling_tokens == 0;
+    return whole ? network_lanes(net, true, MICRO_SHARDS) : 1;
 }
 
 static size_t lane_scratch(const struct trainer *t) {

@@ -86,6 +86,28 @@ static void scoring_and_learning_while_scoring_agree(void **state) {
         }
 }
 
+/* Windows one after the other, and eight at a time in rounds that are recorded. */
+static void rounds_of_an_evaluation_have_the_bits_of_windows_one_by_one(void **state) {
+    (void)state;
+    static const char *const modes[] = {"eval.tail=keep train.slice_tokens=16",
+                                        "train.slice_tokens=16 eval.mode=ttt eval.ttt_chunk=1024"};
+    static uint8_t bytes[TOY_VOCAB], none[TOY_VOCAB];
+    memset(bytes, 1, sizeof bytes);
+    struct dataset text = *toy_dataset();
+    text.validation = (struct token_stream){text.train.tokens, 16 * 70 + 6};
+    text.token_bytes = bytes, text.token_space = text.token_boundary = none;
+    for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
+        struct evaluation alone, together;
+        struct backend narrow = *cuda();
+        struct config config = device_config(0, modes[mode]);
+        narrow.filling_tokens = 1;
+        assert_good(evaluate(&config, &narrow, trained(0), &text, NULL, NULL, &alone));
+        assert_good(evaluate(&config, cuda(), trained(0), &text, NULL, NULL, &together));
+        assert_memory_equal(&alone.nll, &together.nll, sizeof alone.nll);
+        assert_memory_equal(alone.blocks, together.blocks, sizeof alone.blocks);
+    }
+}
+
 /* Logits of every position, (time, sequences, V), for tokens that are given. */
 static real *decoded(const struct network *net, const real *weights, size_t sequences, size_t time) {
     struct decoder *decoder;
@@ -201,6 +223,7 @@ int main(void) {
         cmocka_unit_test(a_golden_model_with_all_skips_agrees),
         cmocka_unit_test(a_golden_model_without_rope_smear_and_bigrams_agrees),
         cmocka_unit_test(scoring_and_learning_while_scoring_agree),
+        cmocka_unit_test(rounds_of_an_evaluation_have_the_bits_of_windows_one_by_one),
         cmocka_unit_test(decoding_gives_the_logits_of_the_cpu),
         cmocka_unit_test(recorded_sampling_draws_what_decoding_step_by_step_leads_to),
         cmocka_unit_test(quantising_agrees),

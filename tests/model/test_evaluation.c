@@ -253,6 +253,42 @@ static bool stop_half_way(void *context, size_t done, size_t total) {
     return 2 * done >= total;
 }
 
+static int recorded, unrecorded;
+static uint64_t recording;
+
+static void count_replays(struct lane *lane, uint64_t key, void (*work)(void *), void *context) {
+    (void)lane;
+    if (key && recorded++) assert_true(key == recording);
+    if (key) recording = key;
+    unrecorded += !key;
+    work(context);
+}
+
+/* A device that one parcel fills, or two, three, or more than there are. */
+static void a_device_runs_parcels_side_by_side_in_rounds_that_it_may_record(void **state) {
+    (void)state;
+    static const struct {
+        size_t filling;
+        int full, others; /* rounds: of 18 parcels of a window, then of one of a short window */
+    } rows[] = {{1, 18, 1}, {2 * TIME, 9, 1}, {3 * TIME, 0, 7}, {100 * TIME, 0, 4}};
+    set("train.slice_tokens", "16");
+    const struct evaluation expected = run();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct evaluation out;
+        struct backend device = *backend_find("cpu");
+        device.device_memory = true;
+        device.filling_tokens = rows[i].filling;
+        device.replay = count_replays;
+        recorded = unrecorded = 0;
+        expect_good(evaluate(&config, &device, weights, &dataset, NULL, NULL, &out));
+        assert_memory_equal(&out.nll, &expected.nll, sizeof out.nll);
+        assert_memory_equal(out.blocks, expected.blocks, sizeof out.blocks);
+        assert_int_equal(recorded, rows[i].full);
+        assert_int_equal(unrecorded, rows[i].others);
+    }
+    set("train.slice_tokens", "48");
+}
+
 /* --- test-time training ------------------------------------------------------------------------------------------- */
 
 static void set_ttt(const char *chunk, const char *optimizer, const char *rate, const char *epochs) {
@@ -547,6 +583,7 @@ int main(void) {
         cmocka_unit_test(temperature_divides_the_logits),
         cmocka_unit_test(a_ternary_model_is_scored_with_its_ternary_weights),
         cmocka_unit_test(the_bits_do_not_depend_on_the_number_of_lanes),
+        cmocka_unit_test(a_device_runs_parcels_side_by_side_in_rounds_that_it_may_record),
         cmocka_unit_test(at_rate_0_it_is_standard_to_the_bit),
         cmocka_unit_test(no_token_influences_a_score_before_it_was_scored_itself),
         cmocka_unit_test(in_sliding_windows_no_token_influences_a_score_before_its_own),

@@ -207,7 +207,7 @@ static size_t token_count(const struct probe *p) { return p->sequences * p->time
 
 static void lay_out(struct probe *p, struct arena *arena) {
     size_t scratch = p->ops->newton_schulz_scratch(1, p->rows, p->cols);
-    p->weights = arena_reals(arena, p->net.parameters.total);
+    p->weights = arena_reals(arena, network_weight_reals(&p->net));
     p->ids = arena_take(arena, token_count(p) * sizeof *p->ids);
     for (int lane = 0; lane < lanes_held(p); lane++) {
         p->gradients[lane] = arena_reals(arena, p->net.parameters.total);
@@ -249,6 +249,7 @@ static status fill(struct probe *p) {
     status s = parameters_initialise(&p->net.parameters, values, 1);
     p->drawing_seconds = clock_seconds() - start;
     p->ops->upload(p->lanes, p->weights, values, total * sizeof *values);
+    network_round(&p->net, p->lanes, p->weights);
     free(values);
     for (size_t i = 0; i < token_count(p); i++)
         p->tokens[i] = (int32_t)(i * 7919 % (size_t)p->net.config.model_vocab_size);

@@ -21,8 +21,8 @@ static const struct tensor *linear_weight(const struct walk *walk, const act *dy
 static void linear(const struct walk *walk, act *dx, bool accumulate, const act *dy, const act *x, int layer,
                    enum tensor_role role) {
     const struct tensor *w = linear_weight(walk, dy, x, layer, role);
-    walk->ops->linear_backward_input(walk->lane, dx, dy, walk->weights + w->offset, walk->extent.rows, w->shape[0],
-                                     w->shape[1], accumulate);
+    walk->ops->linear_backward_input(walk->lane, dx, dy, acts_of(walk, w), walk->extent.rows, w->shape[0], w->shape[1],
+                                     accumulate);
 }
 
 static void clear(const struct walk *walk, act *x) {
@@ -35,6 +35,7 @@ static void head(const struct walk *walk, double scale) {
     struct workspace *ws = walk->ws;
     const struct forward_request *request = walk->request;
     size_t rows = walk->extent.rows, dim = walk->extent.dim, vocab = (size_t)walk->net->config.model_vocab_size;
+    const struct tensor *table = parameters_get(&walk->net->parameters, -1, ROLE_EMBEDDING);
     bool kept = !request->logits && ws->head_rows >= rows;
     for (size_t first = 0; first < rows; first += ws->head_block) {
         size_t count = rows - first < ws->head_block ? rows - first : ws->head_block;
@@ -43,10 +44,10 @@ static void head(const struct walk *walk, double scale) {
         if (!kept) head_logits(walk, logits, first, count);
         ops->cross_entropy_backward(walk->lane, dlogits, logits, ws->log_sum + first, request->targets + first, scale,
                                     count, vocab, walk->net->config.model_softcap);
-        ops->linear_backward_weight(walk->lane, gradient(walk, -1, ROLE_EMBEDDING), dlogits,
+        ops->linear_backward_weight(walk->lane, walk->gradients + table->offset, dlogits,
                                     act_at(ops, ws->last, first * dim), count, vocab, dim);
-        ops->linear_backward_input(walk->lane, act_at(ops, ws->dbranch, first * dim), dlogits,
-                                   weight_of(walk, -1, ROLE_EMBEDDING), count, vocab, dim, false);
+        ops->linear_backward_input(walk->lane, act_at(ops, ws->dbranch, first * dim), dlogits, acts_of(walk, table),
+                                   count, vocab, dim, false);
     }
     clear(walk, ws->dx);
     ops->rms_norm_backward(walk->lane, ws->dx, ws->dbranch, ws->last, ws->inv_last, rows, dim);
@@ -57,8 +58,8 @@ static void mlp(const struct walk *walk, struct layer_tape *layer, const struct 
     act *dhidden = ws->gradients.hidden;
     const struct tensor *proj =
         linear_weight(walk, ws->dbranch, layer->activated, at->physical, proj_role(walk->net, at));
-    walk->ops->linear_leaky_relu_squared_backward(walk->lane, dhidden, ws->dbranch, walk->weights + proj->offset,
-                                                  layer->fc, walk->extent.rows, proj->shape[0], proj->shape[1]);
+    walk->ops->linear_leaky_relu_squared_backward(walk->lane, dhidden, ws->dbranch, acts_of(walk, proj), layer->fc,
+                                                  walk->extent.rows, proj->shape[0], proj->shape[1]);
     linear(walk, ws->dinput, false, dhidden, layer->v, at->physical, fc_role(walk->net, at));
 }
 
@@ -81,9 +82,9 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_columns columns = mamba_columns(shape);
     act *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
     const struct tensor *out = linear_weight(walk, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
-    ops->linear_silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), ws->dbranch,
-                                   walk->weights + out->offset, m->y, act_at(ops, m->proj, columns.z), columns.width,
-                                   walk->extent.rows, out->shape[0], out->shape[1]);
+    ops->linear_silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), ws->dbranch, acts_of(walk, out), m->y,
+                                   act_at(ops, m->proj, columns.z), columns.width, walk->extent.rows, out->shape[0],
+                                   out->shape[1]);
     ops->ssd_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, dy, &m->tape, m->proj, &weights, shape);
     ops->mamba_prepare_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, &m->tape, m->proj, &weights,
                                 shape);

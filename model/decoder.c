@@ -182,8 +182,8 @@ static const real *weight(const struct step *step, int layer, enum tensor_role r
 
 static void linear(const struct step *step, act *y, const act *x, int layer, enum tensor_role role) {
     const struct tensor *w = parameters_get(&step->d->net->parameters, layer, role);
-    step->ops->linear_forward(&step->d->lane, y, x, step->weights + w->offset, step->d->sequences, w->shape[0],
-                              w->shape[1]);
+    step->ops->linear_forward(&step->d->lane, y, x, network_weight_acts(step->d->net, step->weights, w),
+                              step->d->sequences, w->shape[0], w->shape[1]);
 }
 
 static void add_bigram(const struct step *step) {
@@ -286,8 +286,9 @@ static void make_logits(const struct step *step, const struct schedule *schedule
         x = step->layers[i].out;
     }
     step->ops->rms_norm_forward(&d->lane, d->u, d->inv, x, d->sequences, d->extent.dim);
-    step->ops->head_forward(&d->lane, d->logits, d->u, weight(step, -1, ROLE_EMBEDDING), d->sequences, vocab,
-                            d->extent.dim);
+    const struct tensor *table = parameters_get(&d->net->parameters, -1, ROLE_EMBEDDING);
+    step->ops->head_forward(&d->lane, d->logits, d->u, network_weight_acts(d->net, step->weights, table), d->sequences,
+                            vocab, d->extent.dim);
     step->ops->softcap(&d->lane, d->logits, d->logits, d->sequences * vocab, d->net->config.model_softcap);
 }
 

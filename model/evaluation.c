@@ -34,7 +34,7 @@ static void lay_out_host(struct evaluator *e, struct arena *arena) {
 static void lay_out(struct evaluator *e, struct arena *arena) {
     size_t total = e->net.parameters.total, round_tokens = (size_t)round_parcels(e) * parcel_tokens(e);
     e->masters = e->net.ops->device_memory ? arena_reals(arena, total) : NULL;
-    e->effective = arena_reals(arena, total);
+    e->effective = arena_reals(arena, network_weight_reals(&e->net));
     e->ids = arena_take(arena, 2 * round_tokens * sizeof *e->ids);
     e->nll = arena_take(arena, round_tokens * sizeof *e->nll);
     learner_lay_out(e, arena);

@@ -24,7 +24,7 @@ static const struct tensor *linear_at(const struct walk *walk, const act *x, int
 
 static void linear(const struct walk *walk, act *y, const act *x, int layer, enum tensor_role role) {
     const struct tensor *w = linear_at(walk, x, layer, role);
-    walk->ops->linear_forward(walk->lane, y, x, walk->weights + w->offset, walk->extent.rows, w->shape[0], w->shape[1]);
+    walk->ops->linear_forward(walk->lane, y, x, acts_of(walk, w), walk->extent.rows, w->shape[0], w->shape[1]);
 }
 
 static void embed(const struct walk *walk) {
@@ -80,9 +80,8 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct tensor *fc = linear_at(walk, layer->v, at->physical, fc_role(walk->net, at));
-    walk->ops->linear_leaky_relu_squared_forward(walk->lane, layer->fc, layer->activated, layer->v,
-                                                 walk->weights + fc->offset, walk->extent.rows, fc->shape[0],
-                                                 fc->shape[1]);
+    walk->ops->linear_leaky_relu_squared_forward(walk->lane, layer->fc, layer->activated, layer->v, acts_of(walk, fc),
+                                                 walk->extent.rows, fc->shape[0], fc->shape[1]);
     linear(walk, layer->mlp, layer->activated, at->physical, proj_role(walk->net, at));
 }
 
@@ -115,8 +114,8 @@ static void block(const struct walk *walk, struct layer_tape *layer, const struc
 void head_logits(const struct walk *walk, real *logits, size_t first, size_t count) {
     const struct extent *e = &walk->extent;
     walk->ops->head_forward(walk->lane, logits, act_at(walk->ops, walk->ws->last, first * e->dim),
-                            weight_of(walk, -1, ROLE_EMBEDDING), count, (size_t)walk->net->config.model_vocab_size,
-                            e->dim);
+                            acts_of(walk, parameters_get(&walk->net->parameters, -1, ROLE_EMBEDDING)), count,
+                            (size_t)walk->net->config.model_vocab_size, e->dim);
 }
 
 static void head(const struct walk *walk) {

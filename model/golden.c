@@ -144,7 +144,7 @@ static void lay_out(struct golden *g, struct arena *arena) {
                             .targets = arena_take(arena, g->rows * sizeof *g->targets),
                             .nll = arena_take(arena, g->rows * sizeof *g->nll),
                             .master = arena_reals(arena, total),
-                            .effective = arena_reals(arena, total),
+                            .effective = arena_reals(arena, network_weight_reals(&g->net)),
                             .gradients = arena_reals(arena, total),
                             .logits = arena_reals(arena, g->rows * g->vocab)};
 }

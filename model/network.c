@@ -126,6 +126,24 @@ void network_effective(const struct network *net, struct lane *lanes, int lane_c
                        const real *master, enum weight_view view) {
     struct view_job job = {.net = net, .view = view, .master = master, .written = effective};
     net->ops->for_each(lanes, lane_count, net->parameters.count, effective_piece, &job);
+    network_round(net, lanes, effective);
+}
+
+static bool rounds(const struct network *net) { return net->ops->act_bytes != sizeof(real); }
+
+size_t network_weight_reals(const struct network *net) {
+    size_t total = net->parameters.total;
+    return total + (rounds(net) ? (total * net->ops->act_bytes + sizeof(real) - 1) / sizeof(real) : 0);
+}
+
+void network_round(const struct network *net, struct lane *lane, real *effective) {
+    size_t total = net->parameters.total;
+    if (rounds(net)) net->ops->round_to_acts(lane, (act *)(effective + total), effective, total);
+}
+
+const act *network_weight_acts(const struct network *net, const real *effective, const struct tensor *tensor) {
+    const real *first = rounds(net) ? effective + net->parameters.total : effective;
+    return act_at(net->ops, (const act *)first, tensor->offset);
 }
 
 static void gradient_piece(void *context, int piece, struct lane *lane) {

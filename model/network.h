@@ -47,7 +47,7 @@ typedef void (*gain_tap_function)(void *context, int tensor_index, const act *q,
                                   const struct attention_shape *shape);
 
 struct forward_request {
-    const real *weights;    /* effective */
+    const real *weights;    /* effective, with their acts */
     const int32_t *ids;     /* (sequences, time) */
     const int32_t *targets; /* (sequences, time), or NULL for no loss */
     size_t sequences, time; /* at most what the network was created for; any time >= 1 */
@@ -76,6 +76,12 @@ void network_master_gradients(const struct network *net, struct lane *lanes, int
                               const real *master, const real *effective);
 
 size_t network_view_scratch(const struct network *net);
+
+/* A buffer of effective weights has so many reals: the tensors, and where an act is no real the same behind them as
+ * acts, which the linear layers read. network_effective writes these too, network_round only them. */
+size_t network_weight_reals(const struct network *net);
+void network_round(const struct network *net, struct lane *lane, real *effective);
+const act *network_weight_acts(const struct network *net, const real *effective, const struct tensor *tensor);
 
 /* Floating-point operations of one token at this time length, counted op by op (multiply and add are 2). */
 double network_forward_flops(const struct network *net, bool repeats_on, size_t time);

@@ -140,6 +140,11 @@ static inline const real *weight_of(const struct walk *walk, int layer, enum ten
     return walk->weights + offset_of(walk->net, layer, role);
 }
 
+/* Of a linear layer, or of the table that the head reads. */
+static inline const act *acts_of(const struct walk *walk, const struct tensor *w) {
+    return network_weight_acts(walk->net, walk->weights, w);
+}
+
 struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
 
 /* What enters a layer, for residual_mix_norm_*. */

@@ -88,11 +88,12 @@ static void lay_out_lanes(struct trainer *t, struct arena *arena) {
 /* After lay_out_host. */
 static void lay_out(struct trainer *t, struct arena *arena) {
     const size_t total = t->net.parameters.total;
-    t->weights = arena_reals(arena, total);
+    t->weights = arena_reals(arena, network_weight_reals(&t->net));
     t->first = arena_reals(arena, t->optimizer.first_total);
     t->second = arena_reals(arena, t->optimizer.second_total);
     if (average_wanted(&t->config)) t->average.weights = arena_reals(arena, total);
-    if (qat_ever(&t->config) || t->config.model_linear == LINEAR_TERNARY) t->effective = arena_reals(arena, total);
+    if (qat_ever(&t->config) || t->config.model_linear == LINEAR_TERNARY)
+        t->effective = arena_reals(arena, network_weight_reals(&t->net));
     for (int i = 0; i < t->shard_count || i < 2; i++) t->gradients[i] = arena_reals(arena, total);
     lay_out_lanes(t, arena);
     t->ids = arena_take(arena, 2 * batch_tokens(t) * sizeof *t->ids);

@@ -84,6 +84,8 @@ static void run_pass(void *context) {
     if (seen != t->weights)
         network_effective(&t->net, t->lanes, t->lane_count, t->effective, t->weights,
                           pass->qat ? VIEW_QAT : VIEW_MASTER);
+    else
+        network_round(&t->net, t->lanes, t->weights);
     t->ops->for_each(t->lanes, t->workspace_count, t->shard_count, run_micro_shard, pass);
     t->ops->for_each(t->lanes, t->lane_count, tree_blocks(t), add_tree_block, t);
     if (t->comm->size == 1) finish_gradients(pass);

@@ -7,7 +7,7 @@
  * the other is in its epilogue. The two blocks of a cluster have the same rows and other columns: each fetches half of
  * a step for both, since what an SM can fetch from L2 is what would bind.
  *
- * w's rows are rounded in an order in which the eight columns that a thread's fragments hold of each 32 are
+ * w's rows are copied in an order in which the eight columns that a thread's fragments hold of each 32 are
  * neighbours: its results then leave it 16 bytes at a time.
  *
  * Published preset, a call: 103 GFLOP, 0.131 ms at 790 TFLOP/s (gate: 69, 0.087 ms). Bytes: 469 MB, h and y written
@@ -15,14 +15,14 @@
 #include "kernels/cuda/linear_epilogue.cuh"
 
 #ifdef HINGE_CUDA_EMULATOR /* has neither clusters nor bulk copies */
-bool leaky_relu_squared_product(void *, bf16 *, bf16 *, const bf16 *, const float *, const epilogue_shape &) {
+bool leaky_relu_squared_product(void *, bf16 *, bf16 *, const bf16 *, const bf16 *, const epilogue_shape &) {
     return false;
 }
-bool leaky_relu_squared_slope_product(void *, bf16 *, const bf16 *, const float *, const bf16 *,
+bool leaky_relu_squared_slope_product(void *, bf16 *, const bf16 *, const bf16 *, const bf16 *,
                                       const epilogue_shape &) {
     return false;
 }
-bool silu_gate_slope_product(void *, bf16 *, bf16 *, const bf16 *, const float *, const bf16 *, const bf16 *, size_t,
+bool silu_gate_slope_product(void *, bf16 *, bf16 *, const bf16 *, const bf16 *, const bf16 *, const bf16 *, size_t,
                              const epilogue_shape &) {
     return false;
 }
@@ -277,17 +277,18 @@ __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
 
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
-/* Place of column c among w's rounded rows: n tile j of an accumulator has, for lane t, columns 8 t + 2 (j % 4) of each
+/* Place of column c among w's ordered rows: n tile j of an accumulator has, for lane t, columns 8 t + 2 (j % 4) of each
  * 32, so a thread's fragments j .. j + 3 are eight neighbours. */
 __device__ size_t place_of(size_t c) { return c / 32 * 32 + c % 8 / 2 * 8 + c % 32 / 8 * 2 + c % 2; }
 
 /* to (columns, depth), in the order above; from (columns, depth) or (depth, columns). 8 of the depth a thread. */
-template <bool ACROSS> __global__ void round_in_order(bf16 *to, const float *from, size_t columns, size_t depth) {
+template <bool ACROSS> __global__ void put_in_order(bf16 *to, const bf16 *from, size_t columns, size_t depth) {
     size_t i = blockIdx.x * (size_t)EACH_THREADS + threadIdx.x, pieces = depth / 8;
     if (i >= columns * pieces) return;
     size_t column = ACROSS ? i % columns : i / pieces, k = (ACROSS ? i / columns : i % pieces) * 8;
     pack<8> p;
-    for (size_t j = 0; j < 8; j++) p.at[j] = from[ACROSS ? (k + j) * columns + column : column * depth + k + j];
+    for (size_t j = 0; j < 8; j++)
+        p.at[j] = to_float(from[ACROSS ? (k + j) * columns + column : column * depth + k + j]);
     store<8>(to + place_of(column) * depth + k, p);
 }
 
@@ -323,14 +324,14 @@ bool is_hopper() {
 }
 
 template <bool ACROSS, class Epilogue>
-void launch(const char *name, void *scratch, const bf16 *x, const float *w, const Epilogue &epilogue,
+void launch(const char *name, void *scratch, const bf16 *x, const bf16 *w, const Epilogue &epilogue,
             const epilogue_shape &s) {
-    bf16 *rounded = static_cast<bf16 *>(scratch);
-    LAUNCH(round_in_order<ACROSS>, (unsigned)ceil_div(s.columns * s.depth / 8, EACH_THREADS), EACH_THREADS, 0, rounded,
-           w, s.columns, s.depth);
+    bf16 *ordered = static_cast<bf16 *>(scratch);
+    LAUNCH(put_in_order<ACROSS>, (unsigned)ceil_div(s.columns * s.depth / 8, EACH_THREADS), EACH_THREADS, 0, ordered, w,
+           s.columns, s.depth);
     unsigned groups = (unsigned)(s.columns / (COLUMNS * CLUSTER)), clusters = (unsigned)multiprocessors() / CLUSTER;
     LAUNCH(epilogue_kernel<Epilogue>, clusters / groups * groups * CLUSTER, THREADS, sizeof(block_memory),
-           map_of(x, s.rows, s.depth, ROWS / CLUSTER, name), map_of(rounded, s.columns, s.depth, COLUMNS, name),
+           map_of(x, s.rows, s.depth, ROWS / CLUSTER, name), map_of(ordered, s.columns, s.depth, COLUMNS, name),
            epilogue, s);
 }
 
@@ -343,7 +344,7 @@ bool fits(const epilogue_shape &s) {
 
 } // namespace epilogue
 
-bool leaky_relu_squared_product(void *scratch, bf16 *h, bf16 *y, const bf16 *x, const float *w,
+bool leaky_relu_squared_product(void *scratch, bf16 *h, bf16 *y, const bf16 *x, const bf16 *w,
                                 const epilogue_shape &s) {
     if (!epilogue::fits(s) || !aligned(h, y, x)) return false;
     epilogue::launch<false>("linear_leaky_relu_squared_forward", scratch, x, w,
@@ -351,7 +352,7 @@ bool leaky_relu_squared_product(void *scratch, bf16 *h, bf16 *y, const bf16 *x, 
     return true;
 }
 
-bool leaky_relu_squared_slope_product(void *scratch, bf16 *dh, const bf16 *dy, const float *w, const bf16 *h,
+bool leaky_relu_squared_slope_product(void *scratch, bf16 *dh, const bf16 *dy, const bf16 *w, const bf16 *h,
                                       const epilogue_shape &s) {
     if (!epilogue::fits(s) || !aligned(dh, dy, h)) return false;
     epilogue::launch<true>("linear_leaky_relu_squared_backward", scratch, dy, w,
@@ -359,7 +360,7 @@ bool leaky_relu_squared_slope_product(void *scratch, bf16 *dh, const bf16 *dy, c
     return true;
 }
 
-bool silu_gate_slope_product(void *scratch, bf16 *dy, bf16 *dz, const bf16 *dout, const float *w, const bf16 *y,
+bool silu_gate_slope_product(void *scratch, bf16 *dy, bf16 *dz, const bf16 *dout, const bf16 *w, const bf16 *y,
                              const bf16 *z, size_t z_stride, const epilogue_shape &s) {
     if (!epilogue::fits(s) || !aligned(dy, dz, dout, y, z) || z_stride % ACTS) return false;
     epilogue::launch<true>("linear_silu_gate_backward", scratch, dout, w,

@@ -144,7 +144,7 @@ static void measure_limits() {
     size_t n = p.product_side, rows = 8 * n;
     take_scratch(ops->linear_scratch(rows, n, n));
     act *x = activations(rows * n), *y = activations(rows * n);
-    real *w = reals(n * n);
+    act *w = activations(n * n);
     s = seconds([&] { ops->linear_forward(&lane, y, x, w, rows, n, n); });
     product_rate = 2.0 * (double)rows * (double)n * (double)n / s;
     free_all();
@@ -219,24 +219,24 @@ static void linear_rows() {
     size_t R = p.rows();
     for (const auto &s : shapes) {
         char name[64];
-        double flops = 2.0 * (double)R * (double)s.out * (double)s.in, w_bytes = 4.0 * (double)(s.out * s.in);
+        double flops = 2.0 * (double)R * (double)s.out * (double)s.in, w_bytes = 2.0 * (double)(s.out * s.in);
         double bytes = 2.0 * (double)R * (double)(s.out + s.in) + w_bytes;
         take_scratch(ops->linear_scratch(R, s.out, s.in));
-        act *x = activations(R * s.in), *y = activations(R * s.out);
-        real *w = reals(s.out * s.in);
+        act *x = activations(R * s.in), *y = activations(R * s.out), *w = activations(s.out * s.in);
+        real *dw = reals(s.out * s.in);
         snprintf(name, sizeof name, "linear_forward, %s", s.name);
         row(name, bytes, flops, [&] { ops->linear_forward(&lane, y, x, w, R, s.out, s.in); });
         snprintf(name, sizeof name, "linear_b._input, %s", s.name);
         row(name, bytes, flops, [&] { ops->linear_backward_input(&lane, x, y, w, R, s.out, s.in, false); });
         snprintf(name, sizeof name, "linear_b._weight, %s", s.name);
-        row(name, bytes + w_bytes, flops, [&] { ops->linear_backward_weight(&lane, w, y, x, R, s.out, s.in); });
+        row(name, bytes + 3 * w_bytes, flops, [&] { ops->linear_backward_weight(&lane, dw, y, x, R, s.out, s.in); });
         free_all();
     }
     size_t n = R * p.hidden, H = p.hidden, D = p.dim;
     take_scratch(ops->linear_scratch(R, H, D));
     act *x = activations(n), *y = activations(n), *dx = activations(n), *narrow = activations(R * D);
-    real *w = reals(H * D);
-    double flops = 2.0 * (double)n * (double)D, narrow_bytes = 2.0 * (double)(R * D) + 4.0 * (double)(H * D);
+    act *w = activations(H * D);
+    double flops = 2.0 * (double)n * (double)D, narrow_bytes = 2.0 * (double)(R * D) + 2.0 * (double)(H * D);
     row("linear_leaky_relu_squared_forw.", 4.0 * (double)n + narrow_bytes, flops,
         [&] { ops->linear_leaky_relu_squared_forward(&lane, x, y, narrow, w, R, H, D); });
     row("linear_leaky_relu_squared_backw.", 4.0 * (double)n + narrow_bytes, flops,
@@ -314,11 +314,9 @@ static void mamba_rows() {
     act *z = proj, *dz = dproj;
     act *out = activations(R * inner), *dy = activations(R * inner);
     row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, out, y, z, p.width(), R, inner); });
-    real *w = reals(p.dim * inner);
-    act *dbranch = activations(R * p.dim);
+    act *w = activations(p.dim * inner), *dbranch = activations(R * p.dim);
     take_scratch(ops->linear_scratch(R, p.dim, inner));
-    row("linear_silu_gate_backward", 8 * X + 2.0 * (double)(R * p.dim) + 4.0 * (double)(p.dim * inner),
-        2 * X * (double)p.dim,
+    row("linear_silu_gate_backward", 8 * X + 2.0 * (double)(R * p.dim + p.dim * inner), 2 * X * (double)p.dim,
         [&] { ops->linear_silu_gate_backward(&lane, dy, dz, dbranch, w, y, z, p.width(), R, p.dim, inner); });
     row("silu_gate_backward", 10 * X, 0,
         [&] { ops->silu_gate_backward(&lane, dy, dz, out, y, z, p.width(), R, inner); });
@@ -366,8 +364,8 @@ static void loss_rows() {
     size_t R = p.rows(), V = p.vocab, D = p.dim;
     double logits_bytes = 4.0 * (double)(R * V), flops = 2.0 * (double)R * (double)V * (double)D;
     take_scratch(std::max(ops->linear_scratch(R, V, D), ops->rows_scratch(R, V)));
-    act *x = activations(R * D), *dlogits = activations(R * V);
-    real *table = reals(V * D), *logits = reals(R * V), *log_sum = reals(R);
+    act *x = activations(R * D), *dlogits = activations(R * V), *table = activations(V * D);
+    real *logits = reals(R * V), *log_sum = reals(R);
     int32_t *targets = ids(R, V);
     double *nll = zeros<double>(R), *sum = zeros<double>(1);
     row("head_forward", 2.0 * (double)(R * D) + logits_bytes, flops,
@@ -400,6 +398,7 @@ static void optimiser_rows() {
     row("newton_schulz, 8 matrices", 2.0 * bytes * (int)MATRICES, schulz * (int)MATRICES,
         [&] { ops->newton_schulz(&lane, parts, MATRICES, rows, cols, 5); });
     row("muon_apply", 3 * bytes, 0, [&] { ops->muon_apply(&lane, w, g, n, muon, 1); });
+    row("round_to_acts", 1.5 * bytes, 0, [&] { ops->round_to_acts(&lane, reinterpret_cast<act *>(m), w, n); });
     row("moving_average", 3 * bytes, 0, [&] { ops->moving_average(&lane, m, w, n, 0.99); });
     row("ternarize", 2 * bytes, 0, [&] { ops->ternarize(&lane, m, w, n); });
     row("ternarize_backward", 4 * bytes, 0, [&] { ops->ternarize_backward(&lane, g, w, m, n); });

@@ -70,15 +70,14 @@ static double measure_product(const struct backend *ops, bool small) {
     must(ops->memory_new(&lane.scratch, lane.scratch_bytes, "a benchmark"));
     must(ops->memory_new(&x, count * ops->act_bytes, "a benchmark"));
     must(ops->memory_new(&y, count * ops->act_bytes, "a benchmark"));
-    must(ops->memory_new(&w, count * sizeof(real), "a benchmark"));
+    must(ops->memory_new(&w, count * ops->act_bytes, "a benchmark"));
     real *random = malloc(count * sizeof *random);
     struct random_stream stream = random_stream(1, "bench step");
     for (size_t i = 0; i < count; i++) random[i] = (real)random_normal(stream, i);
-    ops->upload(&lane, w, random, count * sizeof *random);
-
     uint16_t *halves = malloc(count * sizeof *halves);
     for (size_t i = 0; i < count; i++) halves[i] = bfloat16_of((float)random[i]);
     ops->upload(&lane, x, halves, count * sizeof *halves);
+    ops->upload(&lane, w, halves, count * sizeof *halves);
     enum { TIMES = 20 };
     for (int i = 0; i < 3; i++) ops->linear_forward(&lane, y, x, w, side, side, side);
     must(ops->finish(&lane));
@@ -97,14 +96,20 @@ static int by_value(const void *a, const void *b) {
 }
 
 static void bench_sampling(const struct trainer *trainer, const struct config *config) {
+    const struct network *net = trainer_network(trainer);
     size_t time = (size_t)config->train_sequence;
     int32_t *tokens = malloc(CALIBRATION_SEQUENCES * time * sizeof *tokens);
+    struct lane lane = {0};
+    void *weights;
+    must(net->ops->memory_new(&weights, network_weight_reals(net) * sizeof(real), "a benchmark"));
+    network_effective(net, &lane, 1, weights, trainer_weights(trainer), VIEW_MASTER);
     double start = clock_seconds();
-    must(decoder_sample(trainer_network(trainer), trainer_weights(trainer), config->recurrence_start < 1,
-                        CALIBRATION_SEQUENCES, time, config->quant_calibration_temperature, 1, NULL, NULL, tokens));
+    must(decoder_sample(net, weights, config->recurrence_start < 1, CALIBRATION_SEQUENCES, time,
+                        config->quant_calibration_temperature, 1, NULL, NULL, tokens));
     double seconds = clock_seconds() - start;
     printf("%-18s %9.1f s for %d x %zu tokens, %.3f ms for a token of each\n", "  its sampling", seconds,
            CALIBRATION_SEQUENCES, time, 1e3 * seconds / (double)time);
+    net->ops->memory_free(weights);
     free(tokens);
 }
 

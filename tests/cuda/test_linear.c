@@ -19,9 +19,8 @@ static const struct linear_shape shapes[] = {{33, 24, 16}, {9, 7, 5}, {64, 139, 
 struct linear_case {
     struct device_case device;
     struct linear_shape s;
-    real *x, *dy, *w, *rounded; /* on the host; rounded is w as the tensor cores see it */
-    act *device_x, *device_dy;
-    real *device_w;
+    real *x, *dy, *w; /* on the host */
+    act *device_x, *device_dy, *device_w;
 };
 
 static void linear_begin(struct linear_case *c, struct linear_shape s) {
@@ -29,15 +28,14 @@ static void linear_begin(struct linear_case *c, struct linear_shape s) {
     c->s = s;
     c->x = random_acts("x", s.rows * s.in, 1);
     c->dy = random_acts("dy", s.rows * s.out, 1);
-    c->w = random_reals("w", s.out * s.in, 1);
-    c->rounded = random_acts("w", s.out * s.in, 1);
+    c->w = random_acts("w", s.out * s.in, 1);
     c->device_x = device_acts(&c->device, c->x, s.rows * s.in);
     c->device_dy = device_acts(&c->device, c->dy, s.rows * s.out);
-    c->device_w = device_reals(&c->device, c->w, s.out * s.in);
+    c->device_w = device_acts(&c->device, c->w, s.out * s.in);
 }
 
 static void linear_end(struct linear_case *c) {
-    free(c->x), free(c->dy), free(c->w), free(c->rounded);
+    free(c->x), free(c->dy), free(c->w);
     case_end(&c->device);
 }
 
@@ -52,7 +50,7 @@ static void check_forward(struct linear_case *c) {
     act *y = device_poisoned_acts(&c->device, s.rows * s.out);
     real *logits = device_poisoned_reals(&c->device, s.rows * s.out);
     real *want = malloc(s.rows * s.out * sizeof *want);
-    cpu_linear_forward(&host_lane, want, c->x, c->rounded, s.rows, s.out, s.in);
+    cpu_linear_forward(&host_lane, want, c->x, c->w, s.rows, s.out, s.in);
     cuda_linear_forward(&c->device.lane, y, c->device_x, c->device_w, s.rows, s.out, s.in);
     assert_rounded("y", host_acts(&c->device, y, s.rows * s.out), want, s.rows * s.out);
     cuda_head_forward(&c->device.lane, logits, c->device_x, c->device_w, s.rows, s.out, s.in);
@@ -65,7 +63,7 @@ static void check_backward_input(struct linear_case *c, bool accumulate) {
     real *want = random_acts("dx", s.rows * s.in, 1);
     act *dx =
         accumulate ? device_acts(&c->device, want, s.rows * s.in) : device_poisoned_acts(&c->device, s.rows * s.in);
-    cpu_linear_backward_input(&host_lane, want, c->dy, c->rounded, s.rows, s.out, s.in, accumulate);
+    cpu_linear_backward_input(&host_lane, want, c->dy, c->w, s.rows, s.out, s.in, accumulate);
     cuda_linear_backward_input(&c->device.lane, dx, c->device_dy, c->device_w, s.rows, s.out, s.in, accumulate);
     real *got = host_acts(&c->device, dx, s.rows * s.in);
     if (accumulate)
@@ -86,6 +84,25 @@ static void check_backward_weight(struct linear_case *c) {
     assert_same("dw, twice", host_reals(&c->device, again, s.out * s.in), first, s.out * s.in * sizeof *first);
     assert_close("dw", first, want, s.out * s.in, FLOAT_TOLERANCE);
     free(want);
+}
+
+/* At any address of a float, and of any number. */
+static void weights_are_rounded_to_acts(void **state) {
+    (void)state;
+    enum { COUNT = 1037 };
+    struct device_case device;
+    case_begin(&device, 1);
+    real *from = random_reals("weights", COUNT, 1), *want = random_acts("weights", COUNT, 1);
+    const char *on_device = (const char *)device_reals(&device, from, COUNT);
+    for (int first = 0; first < 3; first++) {
+        act *to = device_poisoned_acts(&device, COUNT);
+        const real *at = (const real *)(const void *)(on_device + first * DEVICE_REAL);
+        cuda_round_to_acts(&device.lane, to, at, (size_t)(COUNT - first));
+        assert_rounded("weights", host_acts(&device, to, (size_t)(COUNT - first)), want + first,
+                       (size_t)(COUNT - first));
+    }
+    free(from), free(want);
+    case_end(&device);
 }
 
 static void linear_agrees_with_the_cpu(void **state) {
@@ -114,7 +131,7 @@ static void check_activation(struct linear_case *c) {
     size_t wide = s.rows * s.out;
     act *h = device_poisoned_acts(&c->device, wide), *y = device_poisoned_acts(&c->device, wide);
     real *want_h = malloc(wide * sizeof *want_h), *want_y = malloc(wide * sizeof *want_y);
-    cpu_linear_leaky_relu_squared_forward(&host_lane, want_h, want_y, c->x, c->rounded, s.rows, s.out, s.in);
+    cpu_linear_leaky_relu_squared_forward(&host_lane, want_h, want_y, c->x, c->w, s.rows, s.out, s.in);
     cuda_linear_leaky_relu_squared_forward(&c->device.lane, h, y, c->device_x, c->device_w, s.rows, s.out, s.in);
     assert_rounded("h", host_acts(&c->device, h, wide), want_h, wide);
     assert_close("leaky_relu_squared(h)", host_acts(&c->device, y, wide), want_y, wide, TWICE_ROUNDED);
@@ -130,11 +147,11 @@ static void check_slopes(struct linear_case *c) {
     real *want_dz = random_acts("dz", s.rows * stride, 1);
     act *device_at = device_acts(&c->device, at, wide), *device_z = device_acts(&c->device, z, s.rows * stride);
     act *got = device_poisoned_acts(&c->device, wide), *dz = device_acts(&c->device, want_dz, s.rows * stride);
-    cpu_linear_leaky_relu_squared_backward(&host_lane, want, c->x, c->rounded, at, s.rows, s.in, s.out);
+    cpu_linear_leaky_relu_squared_backward(&host_lane, want, c->x, c->w, at, s.rows, s.in, s.out);
     cuda_linear_leaky_relu_squared_backward(&c->device.lane, got, c->device_x, c->device_w, device_at, s.rows, s.in,
                                             s.out);
     assert_close("dh", host_acts(&c->device, got, wide), want, wide, TWICE_ROUNDED);
-    cpu_linear_silu_gate_backward(&host_lane, want, want_dz, c->x, c->rounded, at, z, stride, s.rows, s.in, s.out);
+    cpu_linear_silu_gate_backward(&host_lane, want, want_dz, c->x, c->w, at, z, stride, s.rows, s.in, s.out);
     cuda_linear_silu_gate_backward(&c->device.lane, got, dz, c->device_x, c->device_w, device_at, device_z, stride,
                                    s.rows, s.in, s.out);
     assert_close("dy", host_acts(&c->device, got, wide), want, wide, TWICE_ROUNDED);
@@ -204,7 +221,8 @@ static void newton_schulz_leaves_a_zero_matrix_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_agrees_with_the_cpu), cmocka_unit_test(products_with_an_epilogue_agree_with_the_cpu),
+        cmocka_unit_test(weights_are_rounded_to_acts), cmocka_unit_test(linear_agrees_with_the_cpu),
+        cmocka_unit_test(products_with_an_epilogue_agree_with_the_cpu),
         cmocka_unit_test(newton_schulz_agrees_with_the_cpu), cmocka_unit_test(newton_schulz_leaves_a_zero_matrix_zero)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,18 +124,25 @@ static real *decoded(const struct network *net, const real *weights, size_t sequ
     return logits;
 }
 
+/* On the device, with their acts. */
+static real *effective_weights(const struct network *net, const real *host) {
+    struct lane lane = {0};
+    void *weights;
+    assert_good(cuda()->memory_new(&weights, network_weight_reals(net) * sizeof(real), "a test"));
+    cuda()->upload(&lane, weights, host, net->parameters.total * sizeof(real));
+    network_round(net, &lane, weights);
+    return weights;
+}
+
 static void decoding_gives_the_logits_of_the_cpu(void **state) {
     (void)state;
     enum { SEQUENCES = 3, TIME = 16 };
     struct network host, device;
     struct config config = device_config(0, "");
-    struct lane lane = {0};
     assert_good(network_create(&host, &config, toy_backend(1), 1, TIME));
     assert_good(network_create(&device, &config, cuda(), 1, TIME));
-    size_t bytes = host.parameters.total * sizeof(real), count = SEQUENCES * TIME * TOY_VOCAB;
-    void *weights;
-    assert_good(cuda()->memory_new(&weights, bytes, "a test"));
-    cuda()->upload(&lane, weights, trained(0), bytes);
+    size_t count = SEQUENCES * TIME * TOY_VOCAB;
+    real *weights = effective_weights(&device, trained(0));
     real *expected = decoded(&host, trained(0), SEQUENCES, TIME), *got = decoded(&device, weights, SEQUENCES, TIME);
     real *zeros = calloc(count, sizeof *zeros);
     assert_true(distance(got, expected, count) <= 2e-2 * distance(expected, zeros, count));
@@ -155,13 +162,10 @@ static void recorded_sampling_draws_what_decoding_step_by_step_leads_to(void **s
     struct network device;
     struct decoder *decoder;
     struct config config = device_config(0, "");
-    struct lane lane = {0};
-    void *weights;
     int32_t tokens[SEQUENCES * TIME];
     real logits[SEQUENCES * TOY_VOCAB];
     assert_good(network_create(&device, &config, cuda(), 1, TIME));
-    assert_good(cuda()->memory_new(&weights, device.parameters.total * sizeof(real), "a test"));
-    cuda()->upload(&lane, weights, trained(0), device.parameters.total * sizeof(real));
+    real *weights = effective_weights(&device, trained(0));
     assert_good(decoder_sample(&device, weights, true, SEQUENCES, TIME, temperature, 5, NULL, NULL, tokens));
     assert_good(decoder_create(&decoder, &device, SEQUENCES, TIME, 0));
     for (int32_t t = 1; t < TIME; t++) {

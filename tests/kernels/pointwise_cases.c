@@ -255,6 +255,10 @@ static void copy_forward(struct op_run *run) {
     const struct sizes *s = run->state;
     cpu_copy(&run->lane, out(run, 0), in(run, 0), s->n[0] * sizeof(real));
 }
+static void round_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_round_to_acts(&run->lane, out(run, 0), in(run, 0), s->n[0]);
+}
 static void clear_forward(struct op_run *run) {
     const struct sizes *s = run->state;
     cpu_clear(&run->lane, out(run, 0), s->n[0] * sizeof(real));
@@ -410,6 +414,7 @@ static void softcap_forward(struct op_run *run) {
 #define HEAD "head", .setup = linear_setup, .forward = head_forward, .backward = linear_backward
 #define CLEAR "clear", .setup = one_to_one_setup, .forward = clear_forward
 #define COPY "copy", .setup = one_to_one_setup, .forward = copy_forward
+#define ROUND "round_to_acts", .setup = one_to_one_setup, .forward = round_forward
 #define SUM "sum_in_order", .setup = one_to_one_setup, .forward = sum_forward
 #define ADD_TREE "add_tree", .setup = one_to_one_setup, .forward = add_tree_forward
 #define CLIP "clip_by_norm", .setup = one_to_one_setup, .forward = clip_forward
@@ -442,6 +447,7 @@ const struct op_case pointwise_cases[] = {
     {HEAD, .shape = "R9 V7 D5", .size = {9, 7, 5}},
     {CLEAR, .shape = "37", .size = {37}},
     {COPY, .shape = "37", .size = {37}},
+    {ROUND, .shape = "37", .size = {37}},
     {SUM, .shape = "37", .size = {37}},
     {ADD_TREE, .shape = "37", .size = {37}},
     {CLIP, .shape = "37", .size = {37}},

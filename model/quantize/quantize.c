@@ -14,6 +14,7 @@
 
 enum { BATCH = 8, DAMPINGS = 4 };
 static const double FIRST_DAMPING = 0.01;
+#define ROOMS_OF_DEVICE ((size_t)4 << 30) /* bytes; fewer tensors at once beyond */
 
 /* --- one tensor -------------------------------------------------------------------------------------------------- */
 
@@ -24,7 +25,8 @@ struct job {
     const real *uploaded; /* the same in the backend's memory */
     const struct calibration *calibration;
     const struct rooms *rooms;
-    int first; /* of the batch at work, in rooms->order */
+    int first;              /* of the batch at work, in rooms->order */
+    struct lane *at[BATCH]; /* where its tensors are, while a device works on them */
 };
 
 static int qmax_of(const struct quantized_part *part) { return (1 << (part->bits - 1)) - 1; }
@@ -48,14 +50,20 @@ static uint16_t *scales_in(const struct room *room, const struct quantized_tenso
 static void round_rows(const struct job *job, struct lane *lane, struct quantized_tensor *q, double percentile) {
     const struct room *room = &job->rooms->each[lane->index];
     const bool floor = job->model->network->config.quant_scale_floor == FLOOR_PUBLISHED;
+    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count; part++)
+        if (part->storage == STORED_INT)
+            job->ops->quantize_rows(lane, integers_in(room, q, part), scales_in(room, q, part),
+                                    job->uploaded + place_of(q, part), part->rows, q->tensor->shape[1], part->group,
+                                    qmax_of(part), percentile, floor);
+}
+
+/* What stands in the lane's room. */
+static void take_integers(const struct job *job, struct lane *lane, struct quantized_tensor *q) {
+    const struct room *room = &job->rooms->each[lane->index];
     for (struct quantized_part *part = q->parts; part < q->parts + q->part_count; part++) {
         if (part->storage != STORED_INT) continue;
-        int8_t *integers = integers_in(room, q, part);
-        uint16_t *scales = scales_in(room, q, part);
-        job->ops->quantize_rows(lane, integers, scales, job->uploaded + place_of(q, part), part->rows,
-                                q->tensor->shape[1], part->group, qmax_of(part), percentile, floor);
-        job->ops->download(lane, part->integers, integers, part->count);
-        job->ops->download(lane, part->scales, scales, part->scale_count * sizeof *scales);
+        job->ops->download(lane, part->integers, integers_in(room, q, part), part->count);
+        job->ops->download(lane, part->scales, scales_in(room, q, part), part->scale_count * sizeof *part->scales);
     }
 }
 
@@ -81,6 +89,7 @@ static double search_clip(const struct job *job, struct lane *lane, struct quant
     for (size_t i = 0; i < sizeof percentiles / sizeof *percentiles; i++) {
         double error = 0;
         round_rows(job, lane, q, percentiles[i]);
+        take_integers(job, lane, q);
         for (int p = 0; p < q->part_count; p++)
             if (q->parts[p].storage == STORED_INT) error += squared_error(job, q, &q->parts[p]);
         if (error < least) least = error, best = percentiles[i];
@@ -96,39 +105,52 @@ __attribute__((format(printf, 2, 3))) static void add_note(char note[NOTE_CAPACI
     va_end(args);
 }
 
-/* The integers of all parts; rows do not feel each other, so parts do not either. False when H, in the backend's
- * memory, is not positive definite: then q stays what it is. */
-static bool gptq(const struct job *job, struct lane *lane, struct quantized_tensor *q, const double *h,
+/* The integers of all parts; rows do not feel each other, so parts do not either. */
+static void gptq(const struct job *job, struct lane *lane, struct quantized_tensor *q, const double *h,
                  double damping) {
     const struct room *room = &job->rooms->each[lane->index];
-    int info = 0;
-    for (struct quantized_part *part = q->parts; part < q->parts + q->part_count && info == 0; part++) {
-        if (part->storage != STORED_INT) continue;
-        job->ops->gptq_quantize(lane, integers_in(room, q, part), scales_in(room, q, part),
-                                job->uploaded + place_of(q, part), h, part->rows, q->tensor->shape[1], part->group,
-                                qmax_of(part), damping, room->info);
-        job->ops->download(lane, &info, room->info, sizeof info);
-        if (info == 0) job->ops->download(lane, part->integers, integers_in(room, q, part), part->count);
+    for (int p = 0; p < q->part_count; p++) {
+        struct quantized_part *part = &q->parts[p];
+        if (part->storage == STORED_INT)
+            job->ops->gptq_quantize(lane, integers_in(room, q, part), scales_in(room, q, part),
+                                    job->uploaded + place_of(q, part), h, part->rows, q->tensor->shape[1], part->group,
+                                    qmax_of(part), damping, room->info + p);
     }
-    return info == 0;
 }
 
-/* The statistics where the ops can read them. */
-static const double *statistics(const struct job *job, struct lane *lane, int index) {
-    const double *h = job->calibration ? calibration_hessian(job->calibration, index) : NULL;
+/* False when H was not positive definite: then the room's integers stay what they were. */
+static bool gptq_succeeded(const struct job *job, struct lane *lane, const struct quantized_tensor *q) {
+    int info[MOST_PARTS];
+    bool good = true;
+    job->ops->download(lane, info, job->rooms->each[lane->index].info, sizeof info);
+    for (int p = 0; p < q->part_count; p++) good &= q->parts[p].storage != STORED_INT || info[p] == 0;
+    return good;
+}
+
+static const double *statistics(const struct job *job, int index) {
+    return job->calibration ? calibration_hessian(job->calibration, index) : NULL;
+}
+
+/* Where the ops can read them. */
+static const double *statistics_in(const struct job *job, const struct lane *lane, int index) {
+    const double *room = job->rooms->each[lane->index].h;
+    return room ? room : statistics(job, index);
+}
+
+static void put_statistics(const struct job *job, struct lane *lane, int index) {
     double *room = job->rooms->each[lane->index].h;
     size_t cols = job->model->tensors[index].tensor->shape[1];
-    if (!h || !room) return h;
-    job->ops->upload(lane, room, h, cols * cols * sizeof *h);
-    return room;
+    if (room) job->ops->upload(lane, room, statistics(job, index), cols * cols * sizeof *room);
 }
 
-/* Rounds q again with error feedback. Where H stays indefinite, the plain rounding that q holds already remains. */
-static void feed_errors_back(const struct job *job, struct lane *lane, struct quantized_tensor *q, const double *h,
-                             char note[NOTE_CAPACITY]) {
+/* Until the error feedback that was begun has succeeded. Where H stays indefinite, the plain rounding remains. */
+static void feed_errors_back(const struct job *job, struct lane *lane, int index) {
+    struct quantized_tensor *q = &job->model->tensors[index];
+    char *note = job->rooms->notes[index];
     double damping = FIRST_DAMPING;
     for (int i = 0; i < DAMPINGS; i++, damping *= 10) {
-        if (!gptq(job, lane, q, h, damping)) continue;
+        if (i > 0) gptq(job, lane, q, statistics_in(job, lane, index), damping);
+        if (!gptq_succeeded(job, lane, q)) continue;
         if (i > 0) add_note(note, "%s: gptq with damping %g\n", q->tensor->name, damping);
         return;
     }
@@ -136,17 +158,23 @@ static void feed_errors_back(const struct job *job, struct lane *lane, struct qu
              damping / 10);
 }
 
-static void quantise_integers(const struct job *job, struct lane *lane, int index) {
+static void begin_integers(const struct job *job, struct lane *lane, int index) {
     struct quantized_tensor *q = &job->model->tensors[index];
-    char *note = job->rooms->notes[index];
     double percentile = 100;
     if (job->model->network->config.quant_clip == CLIP_SEARCH) {
         percentile = search_clip(job, lane, q);
-        if (percentile < 100) add_note(note, "%s: clipped at percentile %g\n", q->tensor->name, percentile);
+        if (percentile < 100)
+            add_note(job->rooms->notes[index], "%s: clipped at percentile %g\n", q->tensor->name, percentile);
     }
     round_rows(job, lane, q, percentile);
-    const double *h = statistics(job, lane, index);
-    if (h) feed_errors_back(job, lane, q, h, note);
+    if (!statistics(job, index)) return;
+    put_statistics(job, lane, index);
+    gptq(job, lane, q, statistics_in(job, lane, index), FIRST_DAMPING);
+}
+
+static void end_integers(const struct job *job, struct lane *lane, int index) {
+    if (statistics(job, index)) feed_errors_back(job, lane, index);
+    take_integers(job, lane, &job->model->tensors[index]);
 }
 
 /* A tensor without a trit but 0 has no scale to be read from it: any will do. */
@@ -168,22 +196,47 @@ static void pack_trits(struct quantized_part *part, const real *image) {
 }
 
 /* The image is what the layer calculates with. */
-static void quantise_trits(const struct job *job, struct lane *lane, struct quantized_tensor *q) {
+static void begin_trits(const struct job *job, struct lane *lane, const struct quantized_tensor *q) {
+    const struct quantized_part *part = &q->parts[0];
+    job->ops->ternarize(lane, job->rooms->each[lane->index].image, job->uploaded + place_of(q, part), part->count);
+}
+
+static void end_trits(const struct job *job, struct lane *lane, struct quantized_tensor *q) {
     struct quantized_part *part = &q->parts[0];
     real *image = job->rooms->images[lane->index];
-    job->ops->ternarize(lane, job->rooms->each[lane->index].image, job->uploaded + place_of(q, part), part->count);
     job->ops->download(lane, image, job->rooms->each[lane->index].image, part->count * sizeof *image);
     part->trit_scale = scale_of(image, part->count);
     pack_trits(part, image);
 }
 
-static void quantise_tensor(void *context, int piece, struct lane *lane) {
-    const struct job *job = context;
-    int index = job->rooms->order[job->first + piece];
+static void begin_tensor(const struct job *job, struct lane *lane, int index) {
     if (job->model->tensors[index].parts[0].storage == STORED_TRITS)
-        quantise_trits(job, lane, &job->model->tensors[index]);
+        begin_trits(job, lane, &job->model->tensors[index]);
     else
-        quantise_integers(job, lane, index);
+        begin_integers(job, lane, index);
+}
+
+static void end_tensor(const struct job *job, struct lane *lane, int index) {
+    if (job->model->tensors[index].parts[0].storage == STORED_TRITS)
+        end_trits(job, lane, &job->model->tensors[index]);
+    else
+        end_integers(job, lane, index);
+}
+
+/* A device is not waited for before each of its lanes has a tensor. */
+static void quantise_tensor(void *context, int piece, struct lane *lane) {
+    struct job *job = context;
+    int index = job->rooms->order[job->first + piece];
+    begin_tensor(job, lane, index);
+    job->at[piece] = lane;
+    if (!job->ops->device_memory) end_tensor(job, lane, index);
+}
+
+static void quantise_batch(struct job *job, int count) {
+    const struct rooms *rooms = job->rooms;
+    job->ops->for_each(rooms->lanes, rooms->lane_count, count, quantise_tensor, job);
+    for (int i = 0; i < count && job->ops->device_memory; i++)
+        end_tensor(job, job->at[i], rooms->order[job->first + i]);
 }
 
 static void store_floats(const struct job *job, struct quantized_tensor *q) {
@@ -219,19 +272,24 @@ static int order_rounded(const struct quantized_model *model, int *order) {
 static status quantise_rounded(struct job *job, quantize_progress progress, void *context) {
     const struct rooms *rooms = job->rooms;
     int count = order_rounded(job->model, rooms->order);
-    for (job->first = 0; job->first < count; job->first += BATCH) {
+    int batch = job->ops->device_memory ? rooms->lane_count : BATCH;
+    for (job->first = 0; job->first < count; job->first += batch) {
         if (progress && progress(context, "quantising", (double)job->first / count))
             return status_new(STATUS_INTERRUPTED, "stopped while quantising");
         int left = count - job->first;
-        job->ops->for_each(rooms->lanes, rooms->lane_count, left < BATCH ? left : BATCH, quantise_tensor, job);
+        quantise_batch(job, left < batch ? left : batch);
         TRY(job->ops->finish(rooms->lanes));
     }
     return NULL;
 }
 
-static int lanes_for(const struct backend *ops) {
-    int lanes = ops->lane_count();
-    return lanes < BATCH ? lanes : BATCH;
+/* Of a device, which has a room for each tensor that is at work, as many as are not too large. */
+static int lanes_for(const struct quantized_model *model) {
+    const struct backend *ops = model->network->ops;
+    int lanes = ops->filling_tokens ? BATCH : ops->lane_count();
+    if (lanes > BATCH) lanes = BATCH;
+    while (ops->device_memory && lanes > 1 && rooms_bytes(model, lanes) > ROOMS_OF_DEVICE) lanes /= 2;
+    return lanes;
 }
 
 static void join_notes(struct quantized_model *model, char (*notes)[NOTE_CAPACITY]) {
@@ -250,7 +308,7 @@ static status peak_of(const struct quantized_model *model, size_t *bytes) {
     size_t running = 0, kept = 0;
     if (net->config.quant_method == METHOD_GPTQ && net->config.quant_calibration != CALIBRATION_NONE)
         TRY(calibration_memory(net, &running, &kept));
-    size_t rounding = kept + rooms_bytes(model, lanes_for(net->ops));
+    size_t rounding = kept + rooms_bytes(model, lanes_for(model));
     size_t beside = net->ops->device_memory ? net->parameters.total * sizeof(real) : quantized_model_bytes(model);
     *bytes = beside + (running > rounding ? running : rounding);
     return NULL;
@@ -267,7 +325,7 @@ status quantize_memory(const struct network *net, size_t *bytes) {
 static status quantise_all(struct job *job, quantize_progress progress, void *context) {
     struct quantized_model *model = job->model;
     struct rooms rooms;
-    TRY(rooms_create(&rooms, model, lanes_for(job->ops)));
+    TRY(rooms_create(&rooms, model, lanes_for(model)));
     job->rooms = &rooms;
     for (int i = 0; i < model->count; i++) store_floats(job, &model->tensors[i]);
     status s = quantise_rounded(job, progress, context);

@@ -52,7 +52,7 @@ static void lay_out(struct rooms *rooms, const struct sizes *sizes, struct arena
         void *scratch = arena_take(arena, sizes->scratch);
         struct room room = {.integers = arena_take(arena, sizes->integers),
                             .scales = arena_take(arena, sizes->scales * sizeof *room.scales),
-                            .info = arena_take(arena, sizeof *room.info),
+                            .info = arena_take(arena, MOST_PARTS * sizeof *room.info),
                             .h = sizes->h ? arena_take(arena, sizes->h * sizeof *room.h) : NULL,
                             .image = arena_reals(arena, sizes->image)};
         if (!scratch) continue;

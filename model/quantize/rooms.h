@@ -9,9 +9,9 @@ enum { NOTE_CAPACITY = 320 };
 struct room {
     int8_t *integers; /* a tensor's, part by part */
     uint16_t *scales; /* likewise */
-    int *info;
-    double *h;   /* NULL where the backend's memory is the host's */
-    real *image; /* of a ternary tensor */
+    int *info;        /* (MOST_PARTS) */
+    double *h;        /* NULL where the backend's memory is the host's */
+    real *image;      /* of a ternary tensor */
 };
 
 struct rooms {

@@ -7,7 +7,7 @@
  * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate of all ranks. The first
  * steps prepare products and record the graph and are not counted; the figure is the median of the others. The hash is
  * that of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank,
- * what self-calibration costs: sampling 32 sequences of T tokens, once. */
+ * what follows a training: sampling 32 sequences of T tokens for self-calibration, once, and scoring 262,144 tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +17,11 @@
 #include "kernels/comm/comm.h"
 #include "kernels/random.h"
 #include "model/decoder.h"
+#include "model/evaluation.h"
 #include "model/files.h"
 #include "model/trainer.h"
 
-enum { WARM_UP = 2, TIMED = 7, CALIBRATION_SEQUENCES = 32 };
+enum { WARM_UP = 2, TIMED = 7, CALIBRATION_SEQUENCES = 32, SCORED_TOKENS = 262144, SCORED_TOKENS_SMALL = 512 };
 
 struct step_row {
     const char *name;
@@ -113,6 +114,20 @@ static void bench_sampling(const struct trainer *trainer, const struct config *c
     free(tokens);
 }
 
+/* Once before it counts. */
+static void bench_evaluation(const struct trainer *trainer, const struct config *config, const struct dataset *data,
+                             bool small) {
+    struct config scored = *config;
+    struct evaluation out;
+    real *weights = malloc(trainer_network(trainer)->parameters.total * sizeof *weights);
+    trainer_copy_out(trainer, trainer_weights(trainer), weights);
+    scored.eval_tokens = small ? SCORED_TOKENS_SMALL : SCORED_TOKENS;
+    for (int i = 0; i < 2; i++) must(evaluate(&scored, trainer_network(trainer)->ops, weights, data, NULL, NULL, &out));
+    printf("%-18s %9.1f ms for %lld tokens, %.17g nats\n", "  its evaluation", 1e3 * out.seconds, (long long)out.tokens,
+           out.nll_per_token);
+    free(weights);
+}
+
 static void hash_weights(const struct trainer *trainer, char hex[65]) {
     size_t total = trainer_network(trainer)->parameters.total;
     real *weights = malloc(total * sizeof *weights);
@@ -147,7 +162,10 @@ static void bench(const struct step_row *row, struct comm *comm, const struct da
             "%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f, hash %.12s\n",
             row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
             100 * flops * tokens / product_rate / comm->size, (double)bytes / 1e9, record.loss, hash);
-    if (comm->size == 1) bench_sampling(trainer, &config);
+    if (comm->size == 1) {
+        bench_sampling(trainer, &config);
+        bench_evaluation(trainer, &config, data, small);
+    }
     trainer_destroy(trainer);
 }
 
@@ -167,11 +185,14 @@ int main(int argc, char **argv) {
     struct random_stream stream = random_stream(1, "bench tokens");
     for (size_t i = 0; i < count; i++) tokens[i] = (uint16_t)random_below(stream, i, data.vocab_size);
     data.train = data.validation = (struct token_stream){tokens, count};
+    uint8_t *ones = malloc(data.vocab_size), *zeros = calloc(data.vocab_size, 1);
+    memset(ones, 1, data.vocab_size);
+    data.token_bytes = ones, data.token_space = data.token_boundary = zeros;
     double product_rate = measure_product(ops, small);
     if (comm.rank == 0)
         printf("bf16 product %.0f TFLOP/s; %d rank%s\n", product_rate / 1e12, comm.size, comm.size > 1 ? "s" : "");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], &comm, &data, small, product_rate);
     comm_close(&comm);
-    free(tokens);
+    free(tokens), free(ones), free(zeros);
     return 0;
 }

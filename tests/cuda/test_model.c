@@ -209,7 +209,9 @@ static void quantising_agrees(void **state) {
     for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
         size_t total;
         real *cpu = quantised(methods[m], toy_backend(1), &total), *device = quantised(methods[m], cuda(), &total);
-        real *again = quantised(methods[m], cuda(), &total);
+        struct backend narrow = *cuda(); /* a tensor at a time, not eight */
+        narrow.filling_tokens = 0;
+        real *again = quantised(methods[m], &narrow, &total);
         assert_memory_equal(device, again, total * sizeof *device);
         if (m == 0) assert_memory_equal(device, cpu, total * sizeof *cpu);
         assert_close_to(methods[m], distance(device, trained(0), total), distance(cpu, trained(0), total), 0.1);

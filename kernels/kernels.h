@@ -155,8 +155,8 @@ struct backend {
     size_t batch_most;       /* matrices that one newton_schulz should be given: 1 where for_each runs them at once;
                               * where it is more, one call over all of memory is better than one for each tensor */
 
-    size_t filling_tokens; /* with fewer a device is not full, and micro-shards are worked on side by side until it
-                            * is; 0: as many at once as there are lanes */
+    size_t filling_tokens; /* with fewer a device is not full, and micro-shards, or windows to score, are worked on side
+                            * by side until it is; 0: as many at once as there are lanes */
 
     /* Devices of this machine; 1 for a CPU, 0 where none answers. */
     int (*device_count)(void);

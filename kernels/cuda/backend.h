@@ -22,7 +22,7 @@ void cuda_replay(struct lane *lane, uint64_t key, void (*work)(void *), void *co
 enum { CUDA_STREAMS = 8 };
 /* Ops of so many tokens fill any device of today; those of fewer leave room for the next micro-shard's. */
 enum { CUDA_FILLING_TOKENS = 65536 };
-int cuda_lane_count(void); /* 1: outside of a training, each op has the device to itself */
+int cuda_lane_count(void); /* 1: whose work does not fill the device knows by filling_tokens, and takes more */
 void cuda_limit_lanes(int lanes);
 /* Piece i on lane i modulo their number, each lane's in order on a stream of its own; no other call of a backend's
  * function comes between but those of the pieces themselves. */

@@ -82,17 +82,15 @@ template <int N, class... Sums> __device__ static inline void products_wait(Sums
 }
 
 /* PTX ISA, "Matrix Descriptor Format": 16-byte units; between panels of 64 where the columns are m or n; 1024 bytes
- * between groups of eight rows; 128-byte swizzle. */
-__device__ static inline uint64_t descriptor(const void *at, int panel_bytes) {
-    return (uint64_t)(shared_address(at) >> 4 & 0x3fff) | (uint64_t)(panel_bytes >> 4) << 16 | (uint64_t)64 << 32 |
-           (uint64_t)1 << 62;
-}
+ * between groups of eight rows; 128-byte swizzle. Addresses in shared memory are below 2^18, so a descriptor's low half
+ * is that of the matrix plus a number that the compiler knows. */
 template <operand_order ORDER, int ROWS, int COLUMNS>
 __device__ static inline uint64_t describe(const panels<ROWS, COLUMNS> *x, int mn, int k) {
-    constexpr int PANEL_BYTES = panels<ROWS, COLUMNS>::PANEL_BYTES;
-    const char *base = reinterpret_cast<const char *>(x);
-    if (ORDER == BY_ROWS) return descriptor(base + k / PANEL * PANEL_BYTES + mn * 128 + k % PANEL * 2, 16);
-    return descriptor(base + mn / PANEL * PANEL_BYTES + k * 128 + mn % PANEL * 2, PANEL_BYTES);
+    constexpr int PANEL_BYTES = panels<ROWS, COLUMNS>::PANEL_BYTES, BETWEEN = ORDER == BY_ROWS ? 16 : PANEL_BYTES;
+    int at = ORDER == BY_ROWS ? k / PANEL * PANEL_BYTES + mn * 128 + k % PANEL * 2
+                              : mn / PANEL * PANEL_BYTES + k * 128 + mn % PANEL * 2;
+    uint32_t low = (shared_address(x) >> 4) + (uint32_t)(at >> 4 | BETWEEN >> 4 << 16);
+    return (uint64_t)(64 | 1 << 30) << 32 | low;
 }
 
 #define D4(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])

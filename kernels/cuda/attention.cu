@@ -1,16 +1,19 @@
-/* attention: causal softmax attention with grouped queries, forward (FlashAttention-2, arXiv 2307.08691).
+/* attention: causal softmax attention with grouped queries, forward (FlashAttention-3, arXiv 2407.08608).
  *
- * A block owns 128 queries of one head and streams over tiles of 64 keys and values. In scores of base 2, with
- * c = log2(e)/sqrt(hd), each query keeps the maximum m of its scores so far and the sum of 2^(c (s - m)):
+ * A warpgroup owns 64 queries of one head; a block's two have neighbours among the queries of all heads that share a
+ * head of keys, and go together over its tiles of keys and values. In scores of base 2, with c = log2(e)/sqrt(hd),
+ * each query keeps a bound c m of its scores so far and the sum of 2^(c (s - m)):
  *
- *     s = q k^T;  m' = max(m, s);  p = 2^(c (s - m'));  sum = 2^(c (m - m')) sum + rowsum(p);
+ *     s = q k^T;  m' = m or max(m, s);  p = 2^(c (s - m'));  sum = 2^(c (m - m')) sum + rowsum(p);
  *     out = 2^(c (m - m')) out + p v;   at the end out /= sum, log_sum = (c m + log2(sum)) ln 2
  *
- * so no more than 128 x 64 scores exist, in registers. Keys in order; tiles behind the last query are never read, and
- * the blocks with most keys start first.
+ * A warp keeps its m while no score exceeds one by more than 8 in base 2, which spares most of the fading of out. No
+ * more than one tile of scores exists, in registers: a tile's scores are multiplied before the probabilities of the
+ * tile before are with values, so that the tensor cores have that product while the scores become probabilities. Keys
+ * in order; tiles behind the last query are never read, and the blocks with most keys start first.
  *
- * Published preset, a call: 2.7e11 FLOPs (half of 4 T^2 hd heads batch) and 0.2 GB: 0.35 ms at 790 TFLOP/s. mma.sync
- * reaches about 60 % of that rate. */
+ * Published preset, a call: 2.7e11 FLOPs (half of 4 T^2 hd heads batch) and 0.2 GB: 0.35 ms at 790 TFLOP/s. At hd 64
+ * the 1.1e9 exponentials take as long by themselves, at 16 a cycle and multiprocessor. */
 #include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/attention_wide.cuh"
 
@@ -25,136 +28,170 @@ struct forward {
     float scale;      /* log2(e)/sqrt(hd) */
 };
 
-/* A warp's running softmax; rows as fragment_row has them. */
-template <int DIM> struct softmax {
-    float most[tiling<DIM>::TILES][2]; /* c m */
-    float sum[tiling<DIM>::TILES][2];  /* of the thread's own columns */
-    row_sums<DIM> out;
+constexpr int STAGES = 4, MASK = STAGES - 1;
+constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP;
+constexpr float KEPT = 8; /* how far a score may exceed the bound, in base 2 */
+
+template <int DIM> struct tiles {
+    own_tile<DIM> q[GROUPS];
+    other_tile<DIM> k[STAGES], v[STAGES];
 };
+template <int DIM> using scores = row_sums<TILE_ROWS<DIM>>;
 
-constexpr int SLICES = TILE_ROWS / SLICE;
-template <int DIM> using scores = slice_sums<DIM>[SLICES];
-
-template <int DIM> __device__ void start(softmax<DIM> &x) {
-    for (int t = 0; t < tiling<DIM>::TILES; t++) {
-        for (int half = 0; half < 2; half++) x.most[t][half] = -INFINITY, x.sum[t][half] = 0;
-        for (int i = 0; i < DIM / 2; i++) x.out[t][i / 4][i % 4] = 0;
-    }
-}
+/* A warpgroup's queries; a thread has two rows, as fragment_row has them. */
+template <int DIM> struct softmax {
+    own_rows<DIM, false> q; /* held in registers it is slower: products then wait for those before to be issued */
+    float bound[2];         /* c m */
+    float sum[2];           /* of the thread's own columns */
+    row_sums<DIM> out;
+    int query; /* first */
+};
 
 /* Scores of keys that a query does not see become -infinity. */
 template <int DIM> __device__ void mask(scores<DIM> &s, int query, int key) {
 #pragma unroll
-    for (int i = 0; i < SLICES; i++)
-#pragma unroll
-        for (int at = 0; at < tiling<DIM>::TILES * 8; at++) {
-            int t = at / 8, n = at / 4 % 2, e = at % 4;
-            if (key + i * SLICE + fragment_column(n, e) > query + fragment_row(t, e)) s[i][t][n][e] = -INFINITY;
-        }
+    for (int at = 0; at < TILE_ROWS<DIM> / 2; at++) {
+        int n = at / 4, e = at % 4;
+        if (key + fragment_column(n, e) > query + fragment_row(e)) s[n][e] = -INFINITY;
+    }
 }
 
 /* Largest of a row's scores; the four threads of a row agree. */
-template <int DIM> __device__ float row_most(const scores<DIM> &s, int t, int half) {
-    float most = -INFINITY;
+template <int DIM> __device__ float row_most(const scores<DIM> &s, int half) {
+    float most = -INFINITY, other = -INFINITY; /* two chains */
 #pragma unroll
-    for (int i = 0; i < SLICES * 4; i++) most = fmaxf(most, s[i / 4][t][i / 2 % 2][2 * half + i % 2]);
+    for (int n = 0; n < TILE_ROWS<DIM> / 8; n++)
+        most = fmaxf(most, s[n][2 * half]), other = fmaxf(other, s[n][2 * half + 1]);
+    most = fmaxf(most, other);
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
     return fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
 }
 
-/* Scores become probabilities against the new maximum; what was summed so far fades to it. */
-template <int DIM> __device__ void update(softmax<DIM> &x, scores<DIM> &s, float scale) {
+/* Raises the bounds where the warp must; returns whether, and by which factors what was summed so far fades. */
+template <int DIM> __device__ bool raise(softmax<DIM> &x, const scores<DIM> &s, float scale, float (&fade)[2]) {
+    float most[2];
+    bool higher = false;
+    for (int half = 0; half < 2; half++) {
+        most[half] = fmaxf(x.bound[half], row_most<DIM>(s, half) * scale);
+        higher |= most[half] > x.bound[half] + KEPT;
+    }
+    if (!__any_sync(0xffffffffu, higher)) return false;
+    for (int half = 0; half < 2; half++) {
+        fade[half] = fast_exp2(x.bound[half] - most[half]);
+        x.sum[half] *= fade[half];
+        x.bound[half] = most[half];
+    }
+    return true;
+}
+
+/* Scores become probabilities against the bounds. */
+template <int DIM> __device__ void exponentials(softmax<DIM> &x, scores<DIM> &s, float scale) {
 #pragma unroll
-    for (int at = 0; at < tiling<DIM>::TILES * 2; at++) {
-        int t = at / 2, half = at % 2;
-        float most = fmaxf(x.most[t][half], row_most<DIM>(s, t, half) * scale);
-        float fade = fast_exp2(x.most[t][half] - most), sum = x.sum[t][half] * fade;
-#pragma unroll
-        for (int i = 0; i < SLICES * 4; i++) {
-            float &score = s[i / 4][t][i / 2 % 2][2 * half + i % 2];
-            sum += score = fast_exp2(score * scale - most);
-        }
-#pragma unroll
-        for (int i = 0; i < DIM / 4; i++) x.out[t][i / 2][2 * half + i % 2] *= fade;
-        x.most[t][half] = most;
-        x.sum[t][half] = sum;
+    for (int at = 0; at < TILE_ROWS<DIM> / 2; at++) {
+        float &score = s[at / 4][at % 4];
+        x.sum[at % 4 / 2] += score = fast_exp2(score * scale - x.bound[at % 4 / 2]);
     }
 }
 
-template <int DIM>
-__device__ void take_keys(softmax<DIM> &x, const operand<DIM> &q, const bf16 *k, const bf16 *v, int query, int key,
-                          float scale) {
-    scores<DIM> s;
-#pragma unroll
-    for (int i = 0; i < SLICES; i++) multiply_slice<DIM>(s[i], q, k, i * SLICE);
-    if (key + TILE_ROWS - 1 > query) mask<DIM>(s, query, key);
-    update<DIM>(x, s, scale);
-#pragma unroll
-    for (int i = 0; i < SLICES; i++) {
-        slice_operand<DIM> p;
-        round_slice<DIM>(p, s[i]);
-        add_product<DIM>(x.out, p, v, i * SLICE);
-    }
+/* The scores of keys from `key` on become probabilities; returns whether, and by which factors out fades. */
+template <int DIM> __device__ bool weigh(softmax<DIM> &x, scores<DIM> &s, int key, float scale, float (&fade)[2]) {
+    if (key + TILE_ROWS<DIM> - 1 > x.query) mask<DIM>(s, x.query, key);
+    bool fades = raise<DIM>(x, s, scale, fade);
+    exponentials<DIM>(x, s, scale);
+    return fades;
 }
 
 template <int DIM, bool VECTORS>
-__device__ void finish(const softmax<DIM> &x, const head_rows<bf16> &out, bf16 *tile, float *log_sum) {
-    float undo[tiling<DIM>::TILES][2];
+__device__ void finish(const softmax<DIM> &x, const head_rows<bf16> &out, own_tile<DIM> *tile, float *log_sum) {
+    float undo[2];
 #pragma unroll
-    for (int at = 0; at < tiling<DIM>::TILES * 2; at++) {
-        int t = at / 2, half = at % 2, row = fragment_row(t, 2 * half);
-        float sum = x.sum[t][half];
+    for (int half = 0; half < 2; half++) {
+        int row = fragment_row(2 * half);
+        float sum = x.sum[half];
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        undo[t][half] = 1 / sum;
-        if (threadIdx.x % 4 == 0 && row < out.rows) log_sum[row] = (x.most[t][half] + log2f(sum)) / LOG2_E;
+        undo[half] = 1 / sum;
+        if (threadIdx.x % 4 == 0 && row < out.rows) log_sum[row] = (x.bound[half] + log2f(sum)) / LOG2_E;
     }
     store_rows<DIM, VECTORS>(out, tile, x.out, undo);
 }
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS) attention_forward_kernel(forward f) {
-    constexpr int TILE = tiling<DIM>::TILE;
-    bf16 *tiles = shared_memory<bf16>(); /* k, v, and k, v of the next tile; at first q in the latter's place */
-    int sequence = (int)blockIdx.x / f.heads, head = (int)blockIdx.x % f.heads;
-    int first = (int)(gridDim.y - 1 - blockIdx.y) * OWN_ROWS, own = (int)threadIdx.x / WARP * tiling<DIM>::WARP_ROWS;
-    int query = first + own, time = f.queries.rows, keys = min(first + OWN_ROWS, time);
-    auto q = head_of(f.q, f.queries, sequence, head);
-    auto k = head_of(f.k, f.keys, sequence, head / f.group), v = head_of(f.v, f.keys, sequence, head / f.group);
-
-    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, q.from(first));
-    copy_commit();
-    load_rows<DIM, TILE_ROWS, VECTORS>(tiles, k);
-    load_rows<DIM, TILE_ROWS, VECTORS>(tiles + TILE, v);
-    copy_commit();
-    copy_wait<1>();
-    __syncthreads();
-    operand<DIM> rows;
-    load_operand<DIM>(rows, tiles + 2 * TILE, own);
+__global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1) attention_forward_kernel(forward f) {
+    constexpr int ROWS = TILE_ROWS<DIM>;
+    auto *t = shared_memory<tiles<DIM>>();
+    int kv_heads = f.heads / f.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
+    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, time = f.queries.rows;
+    int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * GROUPS, unit = first_unit + warpgroup;
+    int head = kv_head * f.group + unit % f.group, end = (first_unit + GROUPS - 1) / f.group * OWN_ROWS + OWN_ROWS;
+    int count = (min(end, time) + ROWS - 1) / ROWS; /* of tiles */
+    auto k = head_of(f.k, f.keys, sequence, kv_head), v = head_of(f.v, f.keys, sequence, kv_head);
+    auto load = [&](other_tile<DIM> *stages, head_rows<const bf16> &x, int tile) {
+        if (tile < count) load_rows<THREADS, VECTORS>(&stages[tile & MASK], x, thread);
+        x = x.from(ROWS);
+    };
     softmax<DIM> x;
-    start<DIM>(x);
-    for (int key = 0, turn = 0; key < keys; key += TILE_ROWS, turn ^= 1) {
-        copy_wait<0>();
-        __syncthreads(); /* this tile has come, and all are done with the one before */
-        bf16 *next = tiles + (turn ^ 1) * 2 * TILE, *now = tiles + turn * 2 * TILE;
-        if (key + TILE_ROWS < keys) {
-            k = k.from(TILE_ROWS), v = v.from(TILE_ROWS);
-            load_rows<DIM, TILE_ROWS, VECTORS>(next, k);
-            load_rows<DIM, TILE_ROWS, VECTORS>(next + TILE, v);
+    x.query = unit / f.group * OWN_ROWS;
+
+    load_rows<WARPGROUP, VECTORS>(&t->q[warpgroup], head_of(f.q, f.queries, sequence, head).from(x.query),
+                                  thread % WARPGROUP);
+    load(t->k, k, 0);
+    copy_commit();
+    load(t->k, k, 1), load(t->k, k, 2), load(t->v, v, 0), load(t->v, v, 1);
+    copy_commit();
+    for (int half = 0; half < 2; half++) x.bound[half] = -INFINITY, x.sum[half] = 0;
+    clear(x.out);
+    copy_wait<1>();
+    shared_written();
+    __syncthreads();
+    x.q.take(&t->q[warpgroup]);
+    scores<DIM> s;
+    operand<TILE_ROWS<DIM>> p;
+    float fade[2];
+    products_begin();
+    x.q.multiply_by(s, &t->k[0], 0);
+    products_commit();
+    products_wait<0>(s, x.out);
+    weigh<DIM>(x, s, 0, f.scale, fade);
+    round_sums(p, s);
+#pragma unroll 1
+    for (int tile = 0; tile + 1 < count; tile++) {
+        if (tile % 2 == 0) {
+            copy_wait<0>();
+            shared_written();
+            __syncthreads(); /* the next keys and these values have come; all are done with those before */
+            load(t->k, k, tile + 3), load(t->k, k, tile + 4), load(t->v, v, tile + 2), load(t->v, v, tile + 3);
             copy_commit();
         }
-        if (query < time && key < query + tiling<DIM>::WARP_ROWS)
-            take_keys<DIM>(x, rows, now, now + TILE, query, key, f.scale);
+        products_begin();
+        x.q.multiply_by(s, &t->k[(tile + 1) & MASK], 0);
+        products_commit();
+        add_product<DIM>(x.out, p, &t->v[tile & MASK], 0);
+        products_commit();
+        products_wait<1>(s);
+        bool fades = weigh<DIM>(x, s, (tile + 1) * ROWS, f.scale, fade);
+        products_wait<0>(x.out);
+        if (fades)
+#pragma unroll
+            for (int i = 0; i < DIM / 2; i++) x.out[i / 4][i % 4] *= fade[i % 4 / 2];
+        round_sums(p, s);
     }
+    copy_wait<0>();
+    shared_written();
     __syncthreads();
-    finish<DIM, VECTORS>(x, head_of(f.out, f.queries, sequence, head).from(query), tiles + own * tiling<DIM>::STRIDE,
-                         f.log_sum + (size_t)blockIdx.x * time + query);
+    products_begin();
+    add_product<DIM>(x.out, p, &t->v[(count - 1) & MASK], 0);
+    products_commit();
+    products_wait<0>(x.out);
+    __syncthreads();
+    finish<DIM, VECTORS>(x, head_of(f.out, f.queries, sequence, head).from(x.query), &t->q[warpgroup],
+                         f.log_sum + ((size_t)sequence * f.heads + head) * time + x.query);
 }
 
 template <int DIM, bool VECTORS> void launch(const forward &f, const struct attention_shape *s) {
-    dim3 grid((unsigned)(s->batch * s->heads), (unsigned)ceil_div(s->time, OWN_ROWS));
-    LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, tiling<DIM>::THREADS, 4 * tiling<DIM>::TILE * sizeof(bf16),
-           f);
+    size_t units = ceil_div(s->time, OWN_ROWS) * (size_t)f.group;
+    dim3 grid((unsigned)(s->batch * s->kv_heads), (unsigned)ceil_div(units, GROUPS));
+    LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, THREADS, sizeof(tiles<DIM>), f);
 }
 
 } // namespace
@@ -173,7 +210,6 @@ extern "C" void cuda_attention_forward(struct lane *, act *out, struct attention
                  .scale = LOG2_E / sqrtf((float)shape->head_dim)};
     if (shape->head_dim > WIDEST_HEAD) return wide_attention_forward(f.out, tape, shape);
     if (shape->head_dim % ACTS != 0 || !aligned(tape->q, tape->k, tape->v, out)) return launch<128, false>(f, shape);
-    if (shape->head_dim <= 32) return launch<32, true>(f, shape);
     if (shape->head_dim <= 64) return launch<64, true>(f, shape);
     launch<128, true>(f, shape);
 }

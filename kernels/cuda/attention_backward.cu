@@ -1,14 +1,19 @@
 /* attention_backward: gradients of causal softmax attention with grouped queries; see attention.cu for forward.
  *
- * P is recomputed from log_sum, a slice of 16 columns at a time, so its tensor of (time, time) never exists:
+ * P is recomputed from log_sum, 32 rows of the other side at a step, so its tensor of (time, time) never exists:
  *
  *     P_ij = exp(q_i k_j / sqrt(hd) - log_sum_i);   D_i = rowsum(dout_i o out_i);   dS = P o (dout v^T - D)
  *     dv = P^T dout;   dk = dS^T q / sqrt(hd);   dq = dS k / sqrt(hd)
  *
- * Three kernels, without atomics: the two figures of every row; dk and dv by blocks of 128 keys, which stream over the
- * heads of their group in order and over the queries from their own on; dq by blocks of 128 queries, which stream over
- * the keys up to theirs. Two kernels recompute S and dP each, 7 products instead of 5, and need no second buffer of dq
- * in float for each block of keys. P and dS are rounded to bf16 as operands; sums are float, in order.
+ * Three kernels, without atomics: the two figures of every row; dk and dv by warpgroups of 64 keys, of which a block's
+ * three go together over the heads of their group in order, and over the queries from the block's first key on; dq by
+ * warpgroups of 64 queries, of which a block's two, neighbours among the queries of all heads of a group, go together
+ * over the keys up to theirs. Two kernels recompute S and dP each, 7 products instead of 5, and need no second buffer
+ * of dq in float for each block of keys. P and dS are rounded to bf16 as operands; sums are float, in order.
+ *
+ * In both, a step's S is multiplied before the sums of the step before, and its dP behind them, so that the tensor
+ * cores have these while its scores become probabilities. Nothing is under way where a loop turns, and what a product
+ * leaves is changed elsewhere only once nothing is: else ptxas makes the products wait for each other.
  *
  * Published preset, a call: 6.9e11 FLOPs counted as 5 products (9.6e11 done) and 0.5 GB: 0.87 ms at 790 TFLOP/s. */
 #include "kernels/cuda/attention_tile.cuh"
@@ -16,20 +21,20 @@
 
 namespace {
 
-constexpr int SLICES = TILE_ROWS / SLICE;
+constexpr int PADDING = 128; /* queries that row_figures_kernel's blocks divide */
 
 struct backward {
     const bf16 *q, *k, *v, *dout, *out;
     bf16 *dq, *dk, *dv;
     const float *log_sum;
-    float2 *rows; /* (batch, heads, padded): log_sum in base 2, and D; infinity and 0 behind the last token */
+    float *base2_sum, *d; /* (batch, heads, padded): log_sum in base 2, D; infinity and 0 behind the last token */
     size_t padded;
     head_layout queries, keys;
     int heads, group;         /* of queries; of them for one of keys */
     float scale, base2_scale; /* 1/sqrt(hd), log2(e)/sqrt(hd) */
 };
 
-size_t padded_time(const attention_shape *s) { return ceil_div(s->time, OWN_ROWS) * OWN_ROWS; }
+size_t padded_time(const attention_shape *s) { return ceil_div(s->time, PADDING) * PADDING; }
 
 /* --- figures of a row --------------------------------------------------------------------------------------------- */
 
@@ -53,241 +58,318 @@ template <int N> __global__ void row_figures_kernel(backward b, int lanes) {
     float d = wanted ? dot<N>(dout.first, out.first, dout.dim, lane, lanes) : 0;
     for (int offset = lanes / 2; offset > 0; offset /= 2) d += __shfl_xor_sync(0xffffffffu, d, offset);
     float log_sum = wanted ? b.log_sum[(size_t)head * b.queries.rows + token] * LOG2_E : INFINITY;
-    if (lane == 0) b.rows[row] = make_float2(log_sum, d);
+    if (lane == 0) b.base2_sum[row] = log_sum, b.d[row] = d;
+}
+
+/* --- what both kernels of gradients share ------------------------------------------------------------------------- */
+
+constexpr int STAGES = 3;
+constexpr int STEP = 32; /* rows of the other side at a step: a tile's, or half of them */
+
+__device__ int next_stage(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
+
+template <int DIM, bool VECTORS>
+__device__ void store_scaled(const head_rows<bf16> &to, own_tile<DIM> *tile, const row_sums<DIM> &sums, float scale) {
+    const float factor[2] = {scale, scale};
+    store_rows<DIM, VECTORS>(to, tile, sums, factor);
 }
 
 /* --- dk and dv ---------------------------------------------------------------------------------------------------- */
 
-/* What a block has of a tile of queries: q, dout, figures, one behind the other. */
-template <int DIM> constexpr int FIGURES_AT = 2 * tiling<DIM>::TILE;
-template <int DIM> constexpr int QUERY_TILE = FIGURES_AT<DIM> + TILE_ROWS *(int)(sizeof(float2) / sizeof(bf16));
+template <int DIM> constexpr int KEY_GROUPS = DIM <= 64 ? 3 : 1;
+template <int DIM> constexpr int KEY_THREADS = KEY_GROUPS<DIM> *WARPGROUP;
+template <int DIM> constexpr int KEY_BLOCKS = DIM <= 64 ? 1 : 2; /* of a multiprocessor */
 
-/* A warp's keys and values, and their gradients so far. */
-template <int DIM> struct key_warp {
-    operand<DIM> k, v;
-    row_sums<DIM> dk, dv;
-    int key; /* first */
+template <int DIM> struct key_tiles {
+    own_tile<DIM> k[KEY_GROUPS<DIM>], v[KEY_GROUPS<DIM>];
+    other_tile<DIM> q[STAGES], dout[STAGES];
+    float log_sum[STAGES][TILE_ROWS<DIM>], d[STAGES][TILE_ROWS<DIM>];
 };
 
-/* Queries `slice`.. of a tile, whose first is `query`. EDGE: some of the keys come after some of the queries. Rounded
- * probabilities serve dS too: there are no registers to keep the others until dP is known. */
-template <int DIM, bool EDGE>
-__device__ void take_query_slice(key_warp<DIM> &x, const bf16 *q, int query, int slice, float scale) {
-    const bf16 *dout = q + tiling<DIM>::TILE;
-    const float2 *rows = reinterpret_cast<const float2 *>(q + FIGURES_AT<DIM>);
-    slice_sums<DIM> s;
-    slice_operand<DIM> p, ds;
-    multiply_slice<DIM>(s, x.k, q, slice);
+/* A warpgroup's keys and values, their gradients so far, and its step. */
+template <int DIM> struct key_group {
+    own_rows<DIM, false> k, v;
+    row_sums<DIM> dk, dv;
+    row_sums<STEP> s, dp;
+    operand<STEP> p, ds; /* rounded; p serves dS too: there are no registers to keep the others until dP is known */
+    int key;             /* first */
+};
+
+/* Probabilities of queries from `query` on; rows are keys. */
+template <int DIM> __device__ void weigh(key_group<DIM> &x, const float *log_sums, int query, float scale) {
 #pragma unroll
-    for (int n = 0; n < 2; n++) {
-        float4 row = *reinterpret_cast<const float4 *>(rows + slice + fragment_column(n, 0));
+    for (int n = 0; n < STEP / 8; n++) {
+        float2 log_sum = *reinterpret_cast<const float2 *>(log_sums + fragment_column(n, 0));
 #pragma unroll
-        for (int at = 0; at < tiling<DIM>::TILES * 4; at++) {
-            int t = at / 4, e = at % 4;
-            s[t][n][e] = fast_exp2(s[t][n][e] * scale - (e % 2 ? row.z : row.x));
-            if (EDGE && x.key + fragment_row(t, e) > query + slice + fragment_column(n, e)) s[t][n][e] = 0;
+        for (int half = 0; half < 2; half++)
+            x.p[n / 2][n % 2 * 2 + half] = pack_bf16(fast_exp2(x.s[n][2 * half] * scale - log_sum.x),
+                                                     fast_exp2(x.s[n][2 * half + 1] * scale - log_sum.y));
+    }
+    if (x.key + OWN_ROWS - 1 <= query) return;
+#pragma unroll
+    for (int i = 0; i < STEP / 4; i++) { /* those of queries before their key become 0 */
+        int ahead = x.key + fragment_row(i % 2 * 2) - query - fragment_column(i / 2, 0);
+        x.p[i / 4][i % 4] &= ahead > 1 ? 0 : ahead > 0 ? 0xffff0000u : 0xffffffffu;
+    }
+}
+
+template <int DIM> __device__ void score_gradients(key_group<DIM> &x, const float *ds) {
+#pragma unroll
+    for (int n = 0; n < STEP / 8; n++) {
+        float2 d = *reinterpret_cast<const float2 *>(ds + fragment_column(n, 0));
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint32_t p = x.p[n / 2][n % 2 * 2 + half];
+            x.ds[n / 2][n % 2 * 2 + half] =
+                pack_bf16(low_half(p) * (x.dp[n][2 * half] - d.x), high_half(p) * (x.dp[n][2 * half + 1] - d.y));
         }
     }
-    round_slice<DIM>(p, s);
-    multiply_slice<DIM>(s, x.v, dout, slice);
-    add_product<DIM>(x.dv, p, dout, slice);
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
-        float4 row = *reinterpret_cast<const float4 *>(rows + slice + fragment_column(n, 0));
-#pragma unroll
-        for (int at = 0; at < tiling<DIM>::TILES * 4; at++) {
-            int t = at / 4, e = at % 4;
-            uint32_t pair = p[t][2 * n + e / 2];
-            s[t][n][e] = (e % 2 ? high_half(pair) : low_half(pair)) * (s[t][n][e] - (e % 2 ? row.w : row.y));
+}
+
+/* A block goes over the queries of its group's heads, of each from the block's first key on. */
+template <int DIM, bool VECTORS> struct query_stream {
+    static constexpr int ROWS = TILE_ROWS<DIM>;
+    const backward &b;
+    int sequence, first, head, heads_end, query; /* of the next tile */
+
+    __device__ bool more() const { return head < heads_end; }
+    __device__ void advance() {
+        query += ROWS;
+        if (query >= b.queries.rows) query = first, head++;
+    }
+    /* Begins the copy of a tile of queries, of their dout and of their figures, if there is one. */
+    __device__ void load(key_tiles<DIM> *t, int stage) {
+        constexpr int THREADS = KEY_THREADS<DIM>, LOADS = ROWS / 4;
+        int thread = (int)threadIdx.x;
+        if (more()) {
+            load_rows<THREADS, VECTORS>(&t->q[stage], head_of(b.q, b.queries, sequence, head).from(query), thread);
+            load_rows<THREADS, VECTORS>(&t->dout[stage], head_of(b.dout, b.queries, sequence, head).from(query),
+                                        thread);
+            size_t at = (sequence * b.heads + head) * b.padded + query + thread % LOADS * 4;
+            if (thread < LOADS)
+                copy_16(&t->log_sum[stage][thread * 4], b.base2_sum + at, true);
+            else if (thread < 2 * LOADS)
+                copy_16(&t->d[stage][(thread - LOADS) * 4], b.d + at, true);
+            advance();
         }
+        copy_commit();
     }
-    round_slice<DIM>(ds, s);
-    add_product<DIM>(x.dk, ds, q, slice);
-}
-
-template <int DIM> __device__ void take_queries(key_warp<DIM> &x, const bf16 *q, int query, float scale) {
-    if (x.key + tiling<DIM>::WARP_ROWS - 1 <= query) {
-#pragma unroll 1
-        for (int i = 0; i < SLICES; i++) take_query_slice<DIM, false>(x, q, query, i * SLICE, scale);
-    } else {
-#pragma unroll 1
-        for (int i = 0; i < SLICES; i++)
-            if (query + (i + 1) * SLICE > x.key) take_query_slice<DIM, true>(x, q, query, i * SLICE, scale);
-    }
-}
-
-template <int DIM> __device__ void clear(row_sums<DIM> &sums) {
-#pragma unroll
-    for (int i = 0; i < tiling<DIM>::TILES * DIM / 2; i++) sums[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
-}
+};
 
 template <int DIM, bool VECTORS>
-__device__ void store_scaled(const head_rows<bf16> &to, bf16 *tile, const row_sums<DIM> &sums, float scale) {
-    float factor[tiling<DIM>::TILES][2];
-    for (int t = 0; t < tiling<DIM>::TILES; t++) factor[t][0] = factor[t][1] = scale;
-    store_rows<DIM, VECTORS>(to, tile, sums, factor);
-}
-
-/* Begins the copy of a tile of queries, of their dout and of their figures. */
-template <int DIM, bool VECTORS>
-__device__ void load_queries(bf16 *q, const backward &b, int sequence, int head, int query) {
-    load_rows<DIM, TILE_ROWS, VECTORS>(q, head_of(b.q, b.queries, sequence, head).from(query));
-    load_rows<DIM, TILE_ROWS, VECTORS>(q + tiling<DIM>::TILE, head_of(b.dout, b.queries, sequence, head).from(query));
-    int at = 2 * (int)threadIdx.x;
-    if (at < TILE_ROWS)
-        copy_16(reinterpret_cast<float2 *>(q + FIGURES_AT<DIM>) + at,
-                b.rows + (sequence * b.heads + head) * b.padded + query + at, true);
-    copy_commit();
-}
-
-template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
-    attention_backward_keys_kernel(backward b) {
-    constexpr int TILE = tiling<DIM>::TILE;
-    bf16 *tiles = shared_memory<bf16>(); /* two of queries; at first, and at the end, two of k and two of v */
+__global__ void __launch_bounds__(KEY_THREADS<DIM>, KEY_BLOCKS<DIM>) attention_backward_keys_kernel(backward b) {
+    auto *t = shared_memory<key_tiles<DIM>>();
     int kv_heads = b.heads / b.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
-    int first = (int)blockIdx.y * OWN_ROWS, time = b.queries.rows;
-    int own = (int)threadIdx.x / WARP * tiling<DIM>::WARP_ROWS;
+    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, first = (int)blockIdx.y * KEY_GROUPS<DIM> * OWN_ROWS;
+    own_tile<DIM> *own_k = &t->k[warpgroup], *own_v = &t->v[warpgroup];
+    key_group<DIM> x;
+    x.key = first + warpgroup * OWN_ROWS;
 
-    load_rows<DIM, OWN_ROWS, VECTORS>(tiles, head_of(b.k, b.keys, sequence, kv_head).from(first));
-    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, head_of(b.v, b.keys, sequence, kv_head).from(first));
-    copy_commit();
-    copy_wait<0>();
+    load_rows<WARPGROUP, VECTORS>(own_k, head_of(b.k, b.keys, sequence, kv_head).from(x.key), thread % WARPGROUP);
+    load_rows<WARPGROUP, VECTORS>(own_v, head_of(b.v, b.keys, sequence, kv_head).from(x.key), thread % WARPGROUP);
+    query_stream<DIM, VECTORS> loaded = {b, sequence, first, kv_head * b.group, (kv_head + 1) * b.group, first};
+    query_stream<DIM, VECTORS> taken = loaded;
+    loaded.load(t, 0);
+    loaded.load(t, 1);
+    clear(x.dk), clear(x.dv);
+    copy_wait<1>();
+    shared_written();
     __syncthreads();
-    key_warp<DIM> x;
-    x.key = first + own;
-    load_operand<DIM>(x.k, tiles, own);
-    load_operand<DIM>(x.v, tiles + 2 * TILE, own);
-    clear<DIM>(x.dk), clear<DIM>(x.dv);
-    __syncthreads();
-
-    int head = kv_head * b.group, heads_end = head + b.group;
-    load_queries<DIM, VECTORS>(tiles, b, sequence, head, first);
+    x.k.take(own_k), x.v.take(own_v);
+    products_begin();
+    x.k.multiply_by(x.s, &t->q[0], 0);
+    x.v.multiply_by(x.dp, &t->dout[0], 0);
+    products_commit();
+    products_wait<0>(x.s, x.dp, x.dk, x.dv);
+    weigh<DIM>(x, t->log_sum[0], first, b.base2_scale);
+    /* Ends the step at row `at` of a tile, and begins the next, of which this leaves p and dP. */
+    auto step = [&](int stage, int at, int next, int next_at, auto between) {
+        products_begin();
+        x.k.multiply_by(x.s, &t->q[next], next_at);
+        products_commit();
+        add_product<DIM>(x.dv, x.p, &t->dout[stage], at);
+        products_commit();
+        score_gradients<DIM>(x, t->d[stage] + at);
+        products_begin();
+        add_product<DIM>(x.dk, x.ds, &t->q[stage], at);
+        x.v.multiply_by(x.dp, &t->dout[next], next_at);
+        products_commit();
+        between();
+        products_wait<1>(x.s); /* and for p's */
+        weigh<DIM>(x, t->log_sum[next] + next_at, taken.query + next_at, b.base2_scale);
+        products_wait<0>(x.dp, x.dk, x.dv);
+    };
+    constexpr int LAST = TILE_ROWS<DIM> - STEP; /* the first row of a tile's last step */
+    int stage = 0;
 #pragma unroll 1
-    for (int query = first, turn = 0; head < heads_end; turn ^= 1) {
+    for (;;) {
+        if constexpr (LAST > 0) step(stage, 0, stage, LAST, [] {});
+        taken.advance();
+        if (!taken.more()) break;
         copy_wait<0>();
-        __syncthreads(); /* this tile has come, and all are done with the one before */
-        int now = query;
-        query += TILE_ROWS;
-        if (query >= time) query = first, head++;
-        if (head < heads_end)
-            load_queries<DIM, VECTORS>(tiles + (turn ^ 1) * QUERY_TILE<DIM>, b, sequence, head, query);
-        if (x.key < time) take_queries<DIM>(x, tiles + turn * QUERY_TILE<DIM>, now, b.base2_scale);
+        shared_written();
+        __syncthreads(); /* the next tile has come, and all are done with the one before this */
+        int next = next_stage(stage);
+        step(stage, LAST, next, 0, [&] { loaded.load(t, next_stage(next)); });
+        stage = next;
     }
+    score_gradients<DIM>(x, t->d[stage] + LAST);
+    products_begin();
+    add_product<DIM>(x.dv, x.p, &t->dout[stage], LAST);
+    add_product<DIM>(x.dk, x.ds, &t->q[stage], LAST);
+    products_commit();
+    products_wait<0>(x.dk, x.dv);
     __syncthreads();
-    tiles += own * tiling<DIM>::STRIDE;
-    store_scaled<DIM, VECTORS>(head_of(b.dk, b.keys, sequence, kv_head).from(x.key), tiles, x.dk, b.scale);
-    store_scaled<DIM, VECTORS>(head_of(b.dv, b.keys, sequence, kv_head).from(x.key), tiles + 2 * TILE, x.dv, 1);
+    store_scaled<DIM, VECTORS>(head_of(b.dk, b.keys, sequence, kv_head).from(x.key), own_k, x.dk, b.scale);
+    store_scaled<DIM, VECTORS>(head_of(b.dv, b.keys, sequence, kv_head).from(x.key), own_v, x.dv, 1);
 }
 
 /* --- dq ----------------------------------------------------------------------------------------------------------- */
 
-template <int DIM> struct query_warp {
-    operand<DIM> q, dout;
-    row_sums<DIM> dq;
-    float2 rows[tiling<DIM>::TILES][2]; /* figures */
-    int query;                          /* first */
+constexpr int QUERY_GROUPS = 2, QUERY_THREADS = QUERY_GROUPS * WARPGROUP;
+
+template <int DIM> struct query_tiles {
+    own_tile<DIM> q[QUERY_GROUPS], dout[QUERY_GROUPS];
+    other_tile<DIM> k[STAGES], v[STAGES];
 };
 
-template <int DIM, bool EDGE>
-__device__ void take_key_slice(query_warp<DIM> &x, const bf16 *k, const bf16 *v, int key, int slice, float scale) {
-    slice_sums<DIM> p, ds;
-    slice_operand<DIM> a;
-    multiply_slice<DIM>(p, x.q, k, slice);
-    multiply_slice<DIM>(ds, x.dout, v, slice);
+/* A warpgroup's queries, their gradient so far, and its step; a thread has two rows, as fragment_row has them. */
+template <int DIM> struct query_group {
+    own_rows<DIM, DIM <= 64> q; /* both held would be too many registers for two blocks of a multiprocessor */
+    own_rows<DIM, false> dout;
+    row_sums<DIM> dq;
+    row_sums<STEP> s, dp;
+    operand<STEP> ds;
+    float log_sum[2], d[2]; /* figures */
+    int query;              /* first */
+};
+
+/* Scores of keys from `key` on become probabilities. */
+template <int DIM> __device__ void weigh(query_group<DIM> &x, int key, float scale) {
 #pragma unroll
-    for (int at = 0; at < tiling<DIM>::TILES * 8; at++) {
-        int t = at / 8, n = at / 4 % 2, e = at % 4;
-        float probability = fast_exp2(p[t][n][e] * scale - x.rows[t][e / 2].x);
-        if (EDGE && key + slice + fragment_column(n, e) > x.query + fragment_row(t, e)) probability = 0;
-        ds[t][n][e] = probability * (ds[t][n][e] - x.rows[t][e / 2].y);
+    for (int at = 0; at < STEP / 2; at++) {
+        float &score = x.s[at / 4][at % 4];
+        score = fast_exp2(score * scale - x.log_sum[at % 4 / 2]);
     }
-    round_slice<DIM>(a, ds);
-    add_product<DIM>(x.dq, a, k, slice);
+    if (key + STEP - 1 > x.query)
+#pragma unroll
+        for (int at = 0; at < STEP / 2; at++)
+            if (key + fragment_column(at / 4, at % 4) > x.query + fragment_row(at % 4)) x.s[at / 4][at % 4] = 0;
 }
 
-template <int DIM> __device__ void take_keys(query_warp<DIM> &x, const bf16 *k, const bf16 *v, int key, float scale) {
-    if (key + TILE_ROWS - 1 <= x.query) {
-#pragma unroll 1
-        for (int i = 0; i < SLICES; i++) take_key_slice<DIM, false>(x, k, v, key, i * SLICE, scale);
-    } else {
-#pragma unroll 1
-        for (int i = 0; i < SLICES; i++)
-            if (key + i * SLICE < x.query + tiling<DIM>::WARP_ROWS)
-                take_key_slice<DIM, true>(x, k, v, key, i * SLICE, scale);
+template <int DIM> __device__ void score_gradients(query_group<DIM> &x) {
+#pragma unroll
+    for (int i = 0; i < STEP / 4; i++) {
+        int n = i / 2, half = i % 2, e = 2 * half;
+        x.ds[n / 2][n % 2 * 2 + half] =
+            pack_bf16(x.s[n][e] * (x.dp[n][e] - x.d[half]), x.s[n][e + 1] * (x.dp[n][e + 1] - x.d[half]));
     }
 }
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(tiling<DIM>::THREADS, tiling<DIM>::BLOCKS)
-    attention_backward_queries_kernel(backward b) {
-    constexpr int TILE = tiling<DIM>::TILE;
-    bf16 *tiles = shared_memory<bf16>(); /* k and v of two tiles, at first q and dout */
-    int sequence = (int)blockIdx.x / b.heads, head = (int)blockIdx.x % b.heads, kv_head = head / b.group;
-    int first = (int)(gridDim.y - 1 - blockIdx.y) * OWN_ROWS, time = b.queries.rows;
-    int own = (int)threadIdx.x / WARP * tiling<DIM>::WARP_ROWS, keys = min(first + OWN_ROWS, time);
-
-    load_rows<DIM, OWN_ROWS, VECTORS>(tiles, head_of(b.q, b.queries, sequence, head).from(first));
-    load_rows<DIM, OWN_ROWS, VECTORS>(tiles + 2 * TILE, head_of(b.dout, b.queries, sequence, head).from(first));
-    copy_commit();
-    copy_wait<0>();
-    __syncthreads();
-    query_warp<DIM> x;
-    x.query = first + own;
-    load_operand<DIM>(x.q, tiles, own);
-    load_operand<DIM>(x.dout, tiles + 2 * TILE, own);
-    clear<DIM>(x.dq);
-#pragma unroll
-    for (int i = 0; i < tiling<DIM>::TILES * 2; i++)
-        x.rows[i / 2][i % 2] = b.rows[(size_t)blockIdx.x * b.padded + x.query + fragment_row(i / 2, i % 2 * 2)];
-    __syncthreads();
-
-    auto k = head_of(b.k, b.keys, sequence, kv_head);
-    auto v = head_of(b.v, b.keys, sequence, kv_head);
-    load_rows<DIM, TILE_ROWS, VECTORS>(tiles, k);
-    load_rows<DIM, TILE_ROWS, VECTORS>(tiles + TILE, v);
-    copy_commit();
-#pragma unroll 1
-    for (int key = 0, turn = 0; key < keys; key += TILE_ROWS, turn ^= 1) {
-        copy_wait<0>();
-        __syncthreads(); /* this tile has come, and all are done with the one before */
-        bf16 *next = tiles + (turn ^ 1) * 2 * TILE, *now = tiles + turn * 2 * TILE;
-        if (key + TILE_ROWS < keys) {
-            k = k.from(TILE_ROWS), v = v.from(TILE_ROWS);
-            load_rows<DIM, TILE_ROWS, VECTORS>(next, k);
-            load_rows<DIM, TILE_ROWS, VECTORS>(next + TILE, v);
-            copy_commit();
+__global__ void __launch_bounds__(QUERY_THREADS, DIM <= 64 ? 2 : 1) attention_backward_queries_kernel(backward b) {
+    constexpr int ROWS = TILE_ROWS<DIM>;
+    auto *t = shared_memory<query_tiles<DIM>>();
+    int kv_heads = b.heads / b.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
+    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, time = b.queries.rows;
+    int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * QUERY_GROUPS, unit = first_unit + warpgroup;
+    int last_query = (first_unit + QUERY_GROUPS - 1) / b.group * OWN_ROWS + OWN_ROWS - 1;
+    int head = kv_head * b.group + unit % b.group, count = min(last_query, time - 1) / ROWS + 1; /* of tiles */
+    own_tile<DIM> *own_q = &t->q[warpgroup], *own_dout = &t->dout[warpgroup];
+    auto k = head_of(b.k, b.keys, sequence, kv_head), v = head_of(b.v, b.keys, sequence, kv_head);
+    auto load = [&](int tile, int stage) {
+        if (tile < count) {
+            load_rows<QUERY_THREADS, VECTORS>(&t->k[stage], k, thread);
+            load_rows<QUERY_THREADS, VECTORS>(&t->v[stage], v, thread);
         }
-        if (x.query < time && key < x.query + tiling<DIM>::WARP_ROWS)
-            take_keys<DIM>(x, now, now + TILE, key, b.base2_scale);
+        copy_commit();
+        k = k.from(ROWS), v = v.from(ROWS);
+    };
+    query_group<DIM> x;
+    x.query = unit / b.group * OWN_ROWS;
+
+    load_rows<WARPGROUP, VECTORS>(own_q, head_of(b.q, b.queries, sequence, head).from(x.query), thread % WARPGROUP);
+    load_rows<WARPGROUP, VECTORS>(own_dout, head_of(b.dout, b.queries, sequence, head).from(x.query),
+                                  thread % WARPGROUP);
+    load(0, 0);
+    load(1, 1);
+    clear(x.dq);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        size_t token = x.query + fragment_row(2 * half), at = ((size_t)sequence * b.heads + head) * b.padded + token;
+        bool wanted = token < b.padded;
+        x.log_sum[half] = wanted ? b.base2_sum[at] : INFINITY;
+        x.d[half] = wanted ? b.d[at] : 0;
     }
+    copy_wait<1>();
+    shared_written();
     __syncthreads();
-    tiles += own * tiling<DIM>::STRIDE;
-    store_scaled<DIM, VECTORS>(head_of(b.dq, b.queries, sequence, head).from(x.query), tiles, x.dq, b.scale);
+    x.q.take(own_q), x.dout.take(own_dout);
+    products_begin();
+    x.q.multiply_by(x.s, &t->k[0], 0);
+    x.dout.multiply_by(x.dp, &t->v[0], 0);
+    products_commit();
+    products_wait<0>(x.s, x.dp, x.dq);
+    weigh<DIM>(x, 0, b.base2_scale);
+    /* Ends the step at row `at` of a tile, and begins the next, of which this leaves P and dP. */
+    auto step = [&](int stage, int at, int next, int next_at, int next_key, auto between) {
+        score_gradients<DIM>(x);
+        products_begin();
+        x.q.multiply_by(x.s, &t->k[next], next_at);
+        products_commit();
+        add_product<DIM>(x.dq, x.ds, &t->k[stage], at);
+        x.dout.multiply_by(x.dp, &t->v[next], next_at);
+        products_commit();
+        between();
+        products_wait<1>(x.s);
+        weigh<DIM>(x, next_key, b.base2_scale);
+        products_wait<0>(x.dp, x.dq);
+    };
+    constexpr int LAST = ROWS - STEP; /* the first row of a tile's last step */
+    int stage = 0;
+#pragma unroll 1
+    for (int tile = 0;; tile++) {
+        if constexpr (LAST > 0) step(stage, 0, stage, LAST, tile * ROWS + LAST, [] {});
+        if (tile + 1 == count) break;
+        copy_wait<0>();
+        shared_written();
+        __syncthreads(); /* the next tile has come, and all are done with the one before this */
+        int next = next_stage(stage);
+        step(stage, LAST, next, 0, (tile + 1) * ROWS, [&] { load(tile + 2, next_stage(next)); });
+        stage = next;
+    }
+    score_gradients<DIM>(x);
+    products_begin();
+    add_product<DIM>(x.dq, x.ds, &t->k[stage], LAST);
+    products_commit();
+    products_wait<0>(x.dq);
+    __syncthreads();
+    store_scaled<DIM, VECTORS>(head_of(b.dq, b.queries, sequence, head).from(x.query), own_q, x.dq, b.scale);
 }
 
 /* --- launches ----------------------------------------------------------------------------------------------------- */
 
 template <int N> void launch_row_figures(const backward &b, const struct attention_shape *s) {
-    int lanes = 1, threads = OWN_ROWS;
+    int lanes = 1, threads = PADDING;
     while (lanes < WARP && (size_t)lanes * N < s->head_dim) lanes *= 2;
     size_t rows = s->batch * s->heads * b.padded;
     LAUNCH(row_figures_kernel<N>, (unsigned)(rows * lanes / threads), threads, 0, b, lanes);
 }
 
 template <int DIM, bool VECTORS> void launch_gradients(const backward &b, const struct attention_shape *s) {
-    unsigned blocks = (unsigned)(b.padded / OWN_ROWS);
-    LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), dim3((unsigned)(s->batch * s->kv_heads), blocks),
-           tiling<DIM>::THREADS, 2 * QUERY_TILE<DIM> * sizeof(bf16), b);
-    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), dim3((unsigned)(s->batch * s->heads), blocks),
-           tiling<DIM>::THREADS, 4 * tiling<DIM>::TILE * sizeof(bf16), b);
+    unsigned heads = (unsigned)(s->batch * s->kv_heads);
+    size_t rows = ceil_div(s->time, OWN_ROWS);
+    dim3 keys(heads, (unsigned)ceil_div(rows, KEY_GROUPS<DIM>));
+    dim3 queries(heads, (unsigned)ceil_div(rows * (size_t)b.group, QUERY_GROUPS));
+    LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), keys, KEY_THREADS<DIM>, sizeof(key_tiles<DIM>), b);
+    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), queries, QUERY_THREADS, sizeof(query_tiles<DIM>), b);
 }
 
 } // namespace
 
 /* For attention_backward the figures of its rows; for decoding q; for attention_prepare_backward a float a head. */
 extern "C" size_t cuda_attention_scratch(const struct attention_shape *shape) {
-    size_t figures = shape->batch * shape->heads * padded_time(shape) * sizeof(float2);
+    size_t figures = shape->batch * shape->heads * padded_time(shape) * 2 * sizeof(float);
     size_t query = shape->batch * shape->heads * shape->head_dim * sizeof(bf16);
     return figures > query ? figures : query;
 }
@@ -304,7 +386,8 @@ extern "C" void cuda_attention_backward(struct lane *lane, act *dq, act *dk, act
                   .dk = acts(dk),
                   .dv = acts(dv),
                   .log_sum = tape->log_sum,
-                  .rows = static_cast<float2 *>(lane->scratch),
+                  .base2_sum = static_cast<float *>(lane->scratch),
+                  .d = static_cast<float *>(lane->scratch) + shape->batch * shape->heads * padded_time(shape),
                   .padded = padded_time(shape),
                   .queries = layout_of(shape, shape->heads),
                   .keys = layout_of(shape, shape->kv_heads),
@@ -317,9 +400,8 @@ extern "C" void cuda_attention_backward(struct lane *lane, act *dq, act *dk, act
     else
         launch_row_figures<1>(b, shape);
     if (shape->head_dim > WIDEST_HEAD)
-        return wide_attention_backward(b.dq, b.dk, b.dv, b.dout, b.rows, b.padded, tape, shape);
+        return wide_attention_backward(b.dq, b.dk, b.dv, b.dout, b.base2_sum, b.d, b.padded, tape, shape);
     if (!vectors) return launch_gradients<128, false>(b, shape);
-    if (shape->head_dim <= 32) return launch_gradients<32, true>(b, shape);
     if (shape->head_dim <= 64) return launch_gradients<64, true>(b, shape);
     launch_gradients<128, true>(b, shape);
 }

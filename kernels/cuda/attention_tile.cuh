@@ -1,32 +1,23 @@
-/* attention_tile: tiles of heads in shared memory, and a warp's products of bf16 with them.
+/* attention_tile: tiles of heads in shared memory, and a warpgroup's products with them.
  *
- * Attention is products of ROWS x DIM matrices, DIM being head_dim padded with zeros to 32, 64 or 128. A block owns 128
- * rows (queries or keys), 16 * TILES of them a warp, kept in registers as `a` fragments of mma_m16n8k16; it streams
- * over tiles of 64 rows of the other side. 32 rows a warp halve the shared memory that is read per product, which is
- * what bounds mma.sync here: each 16 x 16 fragment of a tile (512 bytes) then feeds 4 products of 4096 FLOPs. At DIM
- * 128 the accumulators leave registers for 16 rows only. Rows in shared memory are 16 bytes longer than DIM, so the
- * eight rows that one ldmatrix reads lie in different banks. */
+ * Attention is products of rows of DIM elements, DIM being head_dim padded with zeros to 64 or 128. A warpgroup owns 64
+ * rows (queries or keys), whose sums are in registers, and goes over the rows of the other side, some at a step. Those
+ * come in tiles of 64 rows; of 32 at DIM 128, so that a block fits into the shared memory of devices that have 99 KB.
+ */
 #pragma once
 #include "kernels/cuda/functions.cuh"
-#include "kernels/cuda/tensor_core.cuh"
 #include "kernels/cuda/vectors.cuh"
+#include "kernels/cuda/warpgroup.cuh"
 
-enum { OWN_ROWS = 128, TILE_ROWS = 64, SLICE = 16, WIDEST_HEAD = 128 };
+enum { OWN_ROWS = 64, WIDEST_HEAD = 128 };
 
-template <int DIM> struct tiling {
-    static constexpr int TILES = DIM <= 64 ? 2 : 1;
-    static constexpr int WARP_ROWS = 16 * TILES;
-    static constexpr int THREADS = OWN_ROWS / WARP_ROWS * WARP;
-    static constexpr int BLOCKS = DIM <= 64 ? 2 : 1; /* of a multiprocessor, for __launch_bounds__ */
-    static constexpr int STRIDE = DIM + 8;           /* of a row in shared memory */
-    static constexpr int TILE = TILE_ROWS * STRIDE;  /* elements of a tile */
-};
+template <int DIM> constexpr int TILE_ROWS = DIM <= 64 ? 64 : 32;
+template <int DIM> using own_tile = panels<OWN_ROWS, DIM>;
+template <int DIM> using other_tile = panels<TILE_ROWS<DIM>, DIM>;
 
-/* Fragments of a warp's rows: of an operand, and of 16 and DIM columns of float sums. */
-template <int DIM> using operand = uint32_t[tiling<DIM>::TILES][DIM / 16][4];
-template <int DIM> using slice_operand = uint32_t[tiling<DIM>::TILES][4];
-template <int DIM> using slice_sums = float[tiling<DIM>::TILES][2][4];
-template <int DIM> using row_sums = float[tiling<DIM>::TILES][DIM / 8][4];
+/* A thread's share of a warpgroup's 64 rows of sums, and of those, rounded, as left operand. */
+template <int COLUMNS> using row_sums = float[COLUMNS / 8][4];
+template <int COLUMNS> using operand = uint32_t[COLUMNS / 16][4];
 
 /* One head of one sequence, from some token on: `rows` rows of `dim` elements, `stride` elements apart. */
 template <typename T> struct head_rows {
@@ -54,112 +45,97 @@ __device__ static inline head_rows<T> head_of(T *x, const head_layout &l, int se
     return {x + sequence * l.sequence + head * l.dim, l.stride, l.rows, l.dim};
 }
 
-/* The first ROWS rows of x to a tile, with zeros where x has nothing. The copies are left to copy_wait. */
-template <int DIM, int ROWS, bool VECTORS>
-__device__ static inline void load_rows(bf16 *tile, const head_rows<const bf16> &x) {
-    constexpr int STRIDE = tiling<DIM>::STRIDE, THREADS = tiling<DIM>::THREADS, LOADS = DIM / 8;
-    int thread = (int)threadIdx.x;
+/* Thread `thread` of THREADS copies its share of the first ROWS rows of x to a tile, with zeros where x has nothing.
+ * The copies are left to copy_wait. */
+template <int THREADS, bool VECTORS, int ROWS, int DIM>
+__device__ static inline void load_rows(panels<ROWS, DIM> *tile, const head_rows<const bf16> &x, int thread) {
     if constexpr (VECTORS) {
-        int row = thread / LOADS, column = thread % LOADS * 8;
-        const bf16 *from = x.at(row, column); /* one pointer that walks: registers are scarce */
+        constexpr int LOADS = DIM / 8, STEP = THREADS / LOADS;
+        static_assert(THREADS % LOADS == 0);
+        int first = thread / LOADS, column = thread % LOADS * 8;
 #pragma unroll
-        for (int at = 0; at < ROWS; at += THREADS / LOADS) {
-            copy_16(tile + (row + at) * STRIDE + column, from, x.has(row + at, column));
-            from += THREADS / LOADS * x.stride;
+        for (int at = 0; at < ROWS; at += STEP) {
+            int row = first + at;
+            if (at + STEP <= ROWS || row < ROWS)
+                copy_16(tile->piece(row, column), x.at(row, column), x.has(row, column));
         }
     } else {
 #pragma unroll 1
         for (int at = thread; at < ROWS * DIM; at += THREADS) {
             int row = at / DIM, column = at % DIM;
-            tile[row * STRIDE + column] = x.has(row, column) ? *x.at(row, column) : bf16{0};
+            *tile->at(row, column) = x.has(row, column) ? *x.at(row, column) : bf16{0};
         }
     }
 }
 
-template <int DIM> __device__ static inline void load_operand(operand<DIM> &a, const bf16 *tile, int row) {
-    int lane = (int)threadIdx.x % WARP;
-    const bf16 *from = tile + (row + lane % 16) * tiling<DIM>::STRIDE + lane / 16 * 8;
-#pragma unroll
-    for (int t = 0; t < tiling<DIM>::TILES; t++)
-#pragma unroll
-        for (int k = 0; k < DIM / 16; k++) ldmatrix_x4(a[t][k], from + t * 16 * tiling<DIM>::STRIDE + k * 16);
-}
+/* A warpgroup's own rows as left operand of products with rows of tiles: held in registers, or read anew. */
+template <int DIM, bool HELD> struct own_rows {
+    const own_tile<DIM> *tile;
+    uint32_t held[HELD ? DIM / 16 : 1][4];
 
-/* s = a x^T for the 16 rows of the tile x from `row`. */
-template <int DIM>
-__device__ static inline void multiply_slice(slice_sums<DIM> &s, const operand<DIM> &a, const bf16 *x, int row) {
-    int lane = (int)threadIdx.x % WARP;
-    const bf16 *from =
-        x + ((lane % 8 + lane / 16 * 8) * tiling<DIM>::STRIDE + lane / 8 % 2 * 8) + row * tiling<DIM>::STRIDE;
+    __device__ void take(const own_tile<DIM> *from) {
+        tile = from;
+        int lane = (int)threadIdx.x % WARP, row = (int)threadIdx.x % WARPGROUP / WARP * 16 + lane % 16;
+        if constexpr (HELD)
 #pragma unroll
-    for (int i = 0; i < tiling<DIM>::TILES * 8; i++) s[i / 8][i / 4 % 2][i % 4] = 0;
-#pragma unroll
-    for (int k = 0; k < DIM / 16; k++) {
-        uint32_t b[4];
-        ldmatrix_x4(b, from + k * 16);
-        const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-#pragma unroll
-        for (int t = 0; t < tiling<DIM>::TILES; t++) {
-            mma_m16n8k16(s[t][0], a[t][k], left);
-            mma_m16n8k16(s[t][1], a[t][k], right);
-        }
+            for (int k = 0; k < DIM / 16; k++) ldmatrix_x4(held[k], from->piece(row, k * 16 + lane / 16 * 8));
     }
-}
-
-/* sums += p x for the 16 rows of the tile x from `row`. */
-template <int DIM>
-__device__ static inline void add_product(row_sums<DIM> &sums, const slice_operand<DIM> &p, const bf16 *x, int row) {
-    int lane = (int)threadIdx.x % WARP;
-    const bf16 *from = x + (lane % 16 * tiling<DIM>::STRIDE + lane / 16 * 8) + row * tiling<DIM>::STRIDE;
+    /* d = own x^T for x's rows from `row` on, under way. */
+    template <int TILES> __device__ void multiply_by(float (&d)[TILES][4], const other_tile<DIM> *x, int row) const {
 #pragma unroll
-    for (int n = 0; n < DIM / 16; n++) {
-        uint32_t b[4];
-        ldmatrix_x4_trans(b, from + n * 16);
-        const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-#pragma unroll
-        for (int t = 0; t < tiling<DIM>::TILES; t++) {
-            mma_m16n8k16(sums[t][2 * n], p[t], left);
-            mma_m16n8k16(sums[t][2 * n + 1], p[t], right);
-        }
+        for (int k = 0; k < DIM / 16; k++)
+            if constexpr (HELD)
+                multiply<BY_ROWS>(d, held[k], x, row, k * 16, k > 0);
+            else
+                multiply<BY_ROWS, BY_ROWS>(d, tile, 0, x, row, k * 16, k > 0);
     }
+};
+
+/* sums += a x for x's rows from `row` on, under way. */
+template <int DIM, int STEPS>
+__device__ static inline void add_product(float (&sums)[DIM / 8][4], const uint32_t (&a)[STEPS][4],
+                                          const other_tile<DIM> *x, int row) {
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) multiply<BY_COLUMNS>(sums, a[i], x, 0, row + i * 16);
 }
 
-/* A slice of sums, rounded to bf16, as the left operand of the next product. */
-template <int DIM> __device__ static inline void round_slice(slice_operand<DIM> &a, const slice_sums<DIM> &s) {
+template <int STEPS, int TILES>
+__device__ static inline void round_sums(uint32_t (&a)[STEPS][4], const float (&s)[TILES][4]) {
+    static_assert(TILES == 2 * STEPS);
 #pragma unroll
-    for (int t = 0; t < tiling<DIM>::TILES; t++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[t][i] = pack_bf16(s[t][i / 2][i % 2 * 2], s[t][i / 2][i % 2 * 2 + 1]);
+    for (int i = 0; i < STEPS; i++) pack_left(a[i], s, i);
 }
 
-/* Row of the block, from the warp's first, of element e of a fragment in tile t; column of it in n tile n. */
-__device__ static inline int fragment_row(int t, int e) { return t * 16 + e / 2 * 8 + (int)threadIdx.x % WARP / 4; }
+template <int TILES> __device__ static inline void clear(float (&sums)[TILES][4]) {
+#pragma unroll
+    for (int i = 0; i < TILES * 4; i++) sums[i / 4][i % 4] = 0;
+}
+
+/* Of the warpgroup's sums: row of the thread's elements e, column of its elements e in n tile n. */
+__device__ static inline int fragment_row(int e) {
+    return (int)threadIdx.x % WARPGROUP / WARP * 16 + (int)threadIdx.x % WARP / 4 + e / 2 * 8;
+}
 __device__ static inline int fragment_column(int n, int e) { return n * 8 + (int)threadIdx.x % 4 * 2 + e % 2; }
 
-/* The first rows of x = the warp's sums, each times factor[t][0 or 1], by way of the warp's own rows of a tile. */
+/* x = the warpgroup's sums, each times factor[0 or 1] of its row, by way of a tile of its own: a warp its 16 rows. */
 template <int DIM, bool VECTORS>
-__device__ static inline void store_rows(const head_rows<bf16> &x, bf16 *tile, const row_sums<DIM> &sums,
-                                         const float (&factor)[tiling<DIM>::TILES][2]) {
-    constexpr int STRIDE = tiling<DIM>::STRIDE, ROWS = tiling<DIM>::WARP_ROWS, LOADS = DIM / 8;
-    int lane = (int)threadIdx.x % WARP;
+__device__ static inline void store_rows(const head_rows<bf16> &x, own_tile<DIM> *tile, const row_sums<DIM> &sums,
+                                         const float (&factor)[2]) {
+    constexpr int LOADS = VECTORS ? DIM / 8 : DIM;
+    int lane = (int)threadIdx.x % WARP, first = (int)threadIdx.x % WARPGROUP / WARP * 16;
 #pragma unroll
-    for (int i = 0; i < tiling<DIM>::TILES * (DIM / 8) * 2; i++) {
-        int t = i / (DIM / 4), n = i / 2 % (DIM / 8), half = i % 2;
-        float scale = factor[t][half];
-        *reinterpret_cast<uint32_t *>(tile + fragment_row(t, 2 * half) * STRIDE + fragment_column(n, 0)) =
-            pack_bf16(sums[t][n][2 * half] * scale, sums[t][n][2 * half + 1] * scale);
+    for (int i = 0; i < DIM / 4; i++) {
+        int n = i / 2, half = i % 2;
+        *tile->pair(fragment_row(2 * half), fragment_column(n, 0)) =
+            pack_bf16(sums[n][2 * half] * factor[half], sums[n][2 * half + 1] * factor[half]);
     }
     __syncwarp();
-    if constexpr (VECTORS) {
-        for (int at = lane; at < ROWS * LOADS; at += WARP) {
-            int row = at / LOADS, column = at % LOADS * 8;
-            const bf16 *from = tile + row * STRIDE + column;
-            if (x.has(row, column)) store_16(x.at(row, column), *reinterpret_cast<const uint4 *>(from));
-        }
-    } else {
-        for (int at = lane; at < ROWS * DIM; at += WARP) {
-            int row = at / DIM, column = at % DIM;
-            if (x.has(row, column)) *x.at(row, column) = tile[row * STRIDE + column];
-        }
+    for (int at = lane; at < 16 * LOADS; at += WARP) {
+        int row = first + at / LOADS, column = at % LOADS * (DIM / LOADS);
+        if (!x.has(row, column)) continue;
+        if constexpr (VECTORS)
+            store_16(x.at(row, column), *tile->piece(row, column));
+        else
+            *x.at(row, column) = *tile->at(row, column);
     }
 }

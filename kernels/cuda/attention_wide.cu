@@ -14,7 +14,7 @@ struct wide {
     const bf16 *q, *k, *v, *dout;
     bf16 *out, *dq, *dk, *dv;
     float *log_sum;
-    const float2 *rows;
+    const float *base2_sum, *d;
     size_t padded, q_stride, kv_stride;
     int time, heads, kv_heads, dim;
     float scale; /* 1/sqrt(hd) */
@@ -59,7 +59,7 @@ __global__ void wide_dq_kernel(wide w) {
     float *q = shared_memory<float>(), *dout = q + dim, *sums = dout + dim;
     float *weights = sums + ROW_WARPS * dim + warp * WARP;
     size_t at = w.query_at(sequence, token, head);
-    float2 figures = w.rows[row * w.padded + token];
+    float log_sum = w.base2_sum[row * w.padded + token], d = w.d[row * w.padded + token];
     read_row(q, w.q + at, dim, w.scale * LOG2_E);
     read_row(dout, w.dout + at, dim, 1);
     for (int i = lane; i < dim; i += WARP) sums[warp * dim + i] = 0;
@@ -68,8 +68,8 @@ __global__ void wide_dq_kernel(wide w) {
         size_t from = w.key_at(sequence, first, kv_head), own = from + lane * w.kv_stride;
         float weight = 0;
         if (first + lane <= token)
-            weight = fast_exp2(row_dot(q, w.k + own, dim, w.vectors) - figures.x) *
-                     (row_dot(dout, w.v + own, dim, w.vectors) - figures.y);
+            weight = fast_exp2(row_dot(q, w.k + own, dim, w.vectors) - log_sum) *
+                     (row_dot(dout, w.v + own, dim, w.vectors) - d);
         weights[lane] = weight;
         add_rows(sums + warp * dim, 1, weights, w.k + from, w.kv_stride, min(WARP, token + 1 - first), dim);
     }
@@ -81,13 +81,14 @@ __global__ void wide_dq_kernel(wide w) {
 __device__ void add_queries(const wide &w, const float *k, const float *v, float *dk, float *dv, float *weights,
                             int sequence, int head, int token) {
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, dim = w.dim;
-    const float2 *rows = w.rows + ((size_t)sequence * w.heads + head) * w.padded;
+    const float *base2_sum = w.base2_sum + ((size_t)sequence * w.heads + head) * w.padded;
+    const float *d = w.d + ((size_t)sequence * w.heads + head) * w.padded;
     for (int first = token + warp * WARP; first < w.time; first += ROW_THREADS) {
         size_t from = w.query_at(sequence, first, head), own = from + lane * w.q_stride;
         float p = 0, ds = 0;
         if (first + lane < w.time) {
-            p = fast_exp2(row_dot(k, w.q + own, dim, w.vectors) - rows[first + lane].x);
-            ds = p * (row_dot(v, w.dout + own, dim, w.vectors) - rows[first + lane].y);
+            p = fast_exp2(row_dot(k, w.q + own, dim, w.vectors) - base2_sum[first + lane]);
+            ds = p * (row_dot(v, w.dout + own, dim, w.vectors) - d[first + lane]);
         }
         weights[lane] = p, weights[ROW_THREADS + lane] = ds;
         int count = min(WARP, w.time - first);
@@ -132,10 +133,10 @@ void wide_attention_forward(bf16 *out, const struct attention_tape *tape, const 
            attend_row_floats(shape->head_dim) * sizeof(float), w);
 }
 
-void wide_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const float2 *rows, size_t padded,
-                             const struct attention_tape *tape, const struct attention_shape *shape) {
+void wide_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const float *base2_sum, const float *d,
+                             size_t padded, const struct attention_tape *tape, const struct attention_shape *shape) {
     wide w = wide_of(tape, shape);
-    w.dq = dq, w.dk = dk, w.dv = dv, w.dout = dout, w.rows = rows, w.padded = padded;
+    w.dq = dq, w.dk = dk, w.dv = dv, w.dout = dout, w.base2_sum = base2_sum, w.d = d, w.padded = padded;
     w.vectors = w.dim % ACTS == 0 && aligned(w.q, w.k, w.v, w.dout);
     LAUNCH(wide_dk_dv_kernel, (unsigned)(shape->batch * shape->kv_heads * shape->time), ROW_THREADS,
            shared_bytes(shape->head_dim, 2), w);

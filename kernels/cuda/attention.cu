@@ -189,6 +189,7 @@ __global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1) attention_forward_
 }
 
 template <int DIM, bool VECTORS> void launch(const forward &f, const struct attention_shape *s) {
+    static_assert(sizeof(tiles<DIM>) <= LEAST_SHARED);
     size_t units = ceil_div(s->time, OWN_ROWS) * (size_t)f.group;
     dim3 grid((unsigned)(s->batch * s->kv_heads), (unsigned)ceil_div(units, GROUPS));
     LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, THREADS, sizeof(tiles<DIM>), f);

@@ -226,10 +226,11 @@ __global__ void __launch_bounds__(KEY_THREADS<DIM>, KEY_BLOCKS<DIM>) attention_b
 
 /* --- dq ----------------------------------------------------------------------------------------------------------- */
 
-constexpr int QUERY_GROUPS = 2, QUERY_THREADS = QUERY_GROUPS * WARPGROUP;
+template <int DIM> constexpr int QUERY_GROUPS = DIM <= 64 ? 2 : 1;
+template <int DIM> constexpr int QUERY_THREADS = QUERY_GROUPS<DIM> *WARPGROUP;
 
 template <int DIM> struct query_tiles {
-    own_tile<DIM> q[QUERY_GROUPS], dout[QUERY_GROUPS];
+    own_tile<DIM> q[QUERY_GROUPS<DIM>], dout[QUERY_GROUPS<DIM>];
     other_tile<DIM> k[STAGES], v[STAGES];
 };
 
@@ -267,20 +268,20 @@ template <int DIM> __device__ void score_gradients(query_group<DIM> &x) {
 }
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(QUERY_THREADS, DIM <= 64 ? 2 : 1) attention_backward_queries_kernel(backward b) {
+__global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2) attention_backward_queries_kernel(backward b) {
     constexpr int ROWS = TILE_ROWS<DIM>;
     auto *t = shared_memory<query_tiles<DIM>>();
     int kv_heads = b.heads / b.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
     int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, time = b.queries.rows;
-    int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * QUERY_GROUPS, unit = first_unit + warpgroup;
-    int last_query = (first_unit + QUERY_GROUPS - 1) / b.group * OWN_ROWS + OWN_ROWS - 1;
+    int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * QUERY_GROUPS<DIM>, unit = first_unit + warpgroup;
+    int last_query = (first_unit + QUERY_GROUPS<DIM> - 1) / b.group * OWN_ROWS + OWN_ROWS - 1;
     int head = kv_head * b.group + unit % b.group, count = min(last_query, time - 1) / ROWS + 1; /* of tiles */
     own_tile<DIM> *own_q = &t->q[warpgroup], *own_dout = &t->dout[warpgroup];
     auto k = head_of(b.k, b.keys, sequence, kv_head), v = head_of(b.v, b.keys, sequence, kv_head);
     auto load = [&](int tile, int stage) {
         if (tile < count) {
-            load_rows<QUERY_THREADS, VECTORS>(&t->k[stage], k, thread);
-            load_rows<QUERY_THREADS, VECTORS>(&t->v[stage], v, thread);
+            load_rows<QUERY_THREADS<DIM>, VECTORS>(&t->k[stage], k, thread);
+            load_rows<QUERY_THREADS<DIM>, VECTORS>(&t->v[stage], v, thread);
         }
         copy_commit();
         k = k.from(ROWS), v = v.from(ROWS);
@@ -357,12 +358,13 @@ template <int N> void launch_row_figures(const backward &b, const struct attenti
 }
 
 template <int DIM, bool VECTORS> void launch_gradients(const backward &b, const struct attention_shape *s) {
+    static_assert(sizeof(key_tiles<DIM>) <= LEAST_SHARED && sizeof(query_tiles<DIM>) <= LEAST_SHARED);
     unsigned heads = (unsigned)(s->batch * s->kv_heads);
     size_t rows = ceil_div(s->time, OWN_ROWS);
     dim3 keys(heads, (unsigned)ceil_div(rows, KEY_GROUPS<DIM>));
-    dim3 queries(heads, (unsigned)ceil_div(rows * (size_t)b.group, QUERY_GROUPS));
+    dim3 queries(heads, (unsigned)ceil_div(rows * (size_t)b.group, QUERY_GROUPS<DIM>));
     LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), keys, KEY_THREADS<DIM>, sizeof(key_tiles<DIM>), b);
-    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), queries, QUERY_THREADS, sizeof(query_tiles<DIM>), b);
+    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), queries, QUERY_THREADS<DIM>, sizeof(query_tiles<DIM>), b);
 }
 
 } // namespace

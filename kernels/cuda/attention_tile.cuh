@@ -9,7 +9,7 @@
 #include "kernels/cuda/vectors.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
-enum { OWN_ROWS = 64, WIDEST_HEAD = 128 };
+enum { OWN_ROWS = 64, WIDEST_HEAD = 128, LEAST_SHARED = 99 << 10 /* bytes that a block of any device may have */ };
 
 template <int DIM> constexpr int TILE_ROWS = DIM <= 64 ? 64 : 32;
 template <int DIM> using own_tile = panels<OWN_ROWS, DIM>;

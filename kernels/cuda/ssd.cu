@@ -1,16 +1,10 @@
-/* ssd: the Mamba-3 recurrence for whole sequences, forward; the mathematics is in kernels/cpu/ssd.c.
+/* ssd: the Mamba-3 recurrence for whole sequences, forward; the mathematics is in kernels/cpu/ssd.c. Here for heads,
+ * states and chunks of any size; those that fill their tiles are in ssd_full.cu.
  *
  * One block walks the tiles of one (sequence, head): while it works on a tile, the next one's columns of proj and its
  * steps are on their way to shared memory, where B and C are then made. The state stays in float registers; its
- * rounded form goes to shared memory, where the tile's product with C finds it, and to tape.states.
- *
- * Why no split of the sequence: the published preset has 256 (sequence, head) pairs, two blocks on each of 132 SMs, so
- * the chip is full, and splitting would read x a second time and write and read the states to have them first (403 MB,
- * 94 us). With fewer sequences than that the chip is not full; nothing of the published preset runs so.
- *
- * Published preset, a call: 34 GFLOP (43 us); x read, y and states written: 403 MB, the rest 40 MB (103 us). Two blocks
- * of an SM move 0.4 MB through shared memory a tile, 128 bytes a cycle (120 us): limit 120 us. */
-#include "kernels/cuda/ssd_head.cuh"
+ * rounded form goes to shared memory, where the tile's product with C finds it, and to tape.states. */
+#include "kernels/cuda/ssd_full.cuh"
 
 /* Behind this lie the rotations and the steps. */
 template <class F> struct forward_tiles : tile_walk<F> {
@@ -32,9 +26,9 @@ template <class F>
 __device__ static inline void fetch(forward_tiles<F> *m, const head_view &v, int tile, int channels) {
     size_t first = (size_t)tile * (size_t)v.tile * v.width;
     int length = tile_length<F>(v, tile), buffer = tile % forward_tiles<F>::BUFFERS;
-    load_tile<TILE, F::N, F::WHOLE>(m->b[buffer], v.b + first, v.width, length, v.state);
-    load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first, v.width, length, v.state);
-    load_tile<TILE, F::P, F::WHOLE>(m->x[buffer], v.x + first, v.width, length, channels);
+    load_tile<TILE, F::N, false>(m->b[buffer], v.b + first, v.width, length, v.state);
+    load_tile<TILE, F::N, false>(m->c[buffer], v.c + first, v.width, length, v.state);
+    load_tile<TILE, F::P, false>(m->x[buffer], v.x + first, v.width, length, channels);
 }
 
 /* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; before: all come before. */
@@ -66,7 +60,7 @@ __device__ static inline void tile_scores(float (&y)[OWN<F::P>][4], forward_tile
         uint32_t a[4];
         load_a(a, c, row, k);
         multiply(g, a, b, k, earlier);
-        multiply(y, a, entering, k, columns_to<F::WHOLE>(place, channels));
+        multiply(y, a, entering, k, columns_to<false>(place, channels));
     }
     scale_rows(y, w.r[upper], w.r[lower]);
 #pragma unroll
@@ -80,7 +74,7 @@ template <class F>
 __device__ static inline void tile_outputs(float (&y)[OWN<F::P>][4], forward_tiles<F> *m, tile_row<F::N> *c,
                                            const tile_row<F::P> *x, float d, bf16 *to, size_t stride, warp_place place,
                                            int length, int channels) {
-    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, channels);
+    column_blocks<false> columns = columns_to<false>(place, channels);
     int row = place.row;
 #pragma unroll
     for (int k = 0; k < TILE; k += 16) {
@@ -103,7 +97,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd_forward_tiles(bf16
     warp_place place = place_of_warp();
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)F::P;
     size_t y_stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
-    int channels = F::WHOLE || s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice), row = place.row;
+    int channels = s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice), row = place.row;
     head_view v = view_head<F>(a, batch, head);
     v.x += slice;
     y += batch * s.time * y_stride + head * s.head_dim + slice;
@@ -170,5 +164,8 @@ template <class F> static void launch_forward(bf16 *y, const scan_tensors &a) {
 extern "C" void cuda_ssd_forward(struct lane *, act *y, struct mamba_tape *tape, const act *proj,
                                  const struct mamba_weights *weights, const struct mamba_shape *shape) {
     scan_tensors a = {*shape, mamba_columns(shape), *tape, *weights, acts(proj)};
-    SSD_DISPATCH(shape, fills_tiles(a), launch_forward, acts(y), a);
+    if (fills_tiles(a))
+        ssd_full_forward(acts(y), a);
+    else
+        SSD_DISPATCH(shape, launch_forward, acts(y), a);
 }

@@ -337,11 +337,9 @@ template <class F> struct state_part {
 /* --- launches: N is at most 256; a block handles a slice of P of the head's channels ------------------------------ */
 
 /* Calls launch<form>() with the form that fits the shape and 160 KB of shared memory. */
-#define SSD_DISPATCH(shape, whole, launch, ...)             \
+#define SSD_DISPATCH(shape, launch, ...)                    \
     do {                                                    \
-        if (whole)                                          \
-            launch<scan_form<64, 64, true>>(__VA_ARGS__);   \
-        else if ((shape)->state <= 64)                      \
+        if ((shape)->state <= 64)                           \
             launch<scan_form<64, 64, false>>(__VA_ARGS__);  \
         else if ((shape)->state <= 128)                     \
             launch<scan_form<64, 128, false>>(__VA_ARGS__); \

@@ -447,6 +447,9 @@ extern "C" void cuda_ssd_backward(struct lane *lane, act *dproj, const struct ma
     lay_out_scratch(&a, &states, lane->scratch, shape);
     a.gradients = states;
     ssd_carry(states, a.t, a.dy);
-    SSD_DISPATCH(shape, fills_tiles(a.t), launch_backward, a);
+    if (fills_tiles(a.t))
+        launch_backward<scan_form<64, 64, true>>(a);
+    else
+        SSD_DISPATCH(shape, launch_backward, a);
     ssd_join(a, *gradients);
 }

@@ -98,5 +98,8 @@ template <class F> static void launch_carry(bf16 *gradients, const scan_tensors 
 }
 
 void ssd_carry(bf16 *gradients, const scan_tensors &a, const bf16 *dy) {
-    SSD_DISPATCH(&a.s, fills_tiles(a), launch_carry, gradients, a, dy);
+    if (fills_tiles(a))
+        launch_carry<scan_form<64, 64, true>>(gradients, a, dy);
+    else
+        SSD_DISPATCH(&a.s, launch_carry, gradients, a, dy);
 }

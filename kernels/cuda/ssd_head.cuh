@@ -126,12 +126,18 @@ template <class F> __device__ static inline void load_steps(const step_lines &to
     }
 }
 
+/* What two neighbouring tokens' weights are made of, in the lane that has them. */
+struct two_steps {
+    float log_decay[2], gamma[2], next_beta[2]; /* beta: of the token behind */
+    bool there[2];
+};
+
 /* By one warp; tokens that the tile does not have weigh nothing. */
-__device__ static inline void make_weights(tile_weights *w, const step_lines &steps, int length) {
+__device__ static inline void make_weights(tile_weights *w, const two_steps &steps) {
     int lane = (int)threadIdx.x % WARP;
     float own[2];
 #pragma unroll
-    for (int i = 0; i < 2; i++) own[i] = 2 * lane + i < length ? steps.log_decay[2 * lane + i] * LOG2_E : 0;
+    for (int i = 0; i < 2; i++) own[i] = steps.there[i] ? steps.log_decay[i] * LOG2_E : 0;
     float sum = own[0] + own[1];
     for (int offset = 1; offset < WARP; offset *= 2) {
         float before = __shfl_up_sync(0xffffffffu, sum, offset);
@@ -142,8 +148,8 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = 2 * lane + i;
-        float l = i == 0 ? before + own[0] : sum, gamma = t < length ? steps.gamma[t] : 0;
-        float kappa = t < length ? gamma + (steps.delta[t + 1] - steps.gamma[t + 1]) : 0;
+        float l = i == 0 ? before + own[0] : sum, gamma = steps.there[i] ? steps.gamma[i] : 0;
+        float kappa = steps.there[i] ? gamma + steps.next_beta[i] : 0;
         w->l[t] = l;
         w->r[t] = fast_exp2(l);
         w->f[t] = fast_exp2(whole - l);
@@ -151,6 +157,17 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
         w->gamma[t] = gamma;
         w->fall[t] = kappa * w->f[t];
     }
+}
+__device__ static inline void make_weights(tile_weights *w, const step_lines &steps, int length) {
+    int t = (int)threadIdx.x % WARP * 2;
+    two_steps two;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        two.log_decay[i] = steps.log_decay[t + i], two.gamma[i] = steps.gamma[t + i];
+        two.next_beta[i] = steps.delta[t + i + 1] - steps.gamma[t + i + 1];
+        two.there[i] = t + i < length;
+    }
+    make_weights(w, two);
 }
 
 /* --- B and C ------------------------------------------------------------------------------------------------------ */

@@ -1,0 +1,177 @@
+/* ssd_full: the scan's forward pass for heads that fill their tiles.
+ *
+ * A block walks the tiles of one (sequence, head). Of each, one warpgroup makes the outputs, and the other the state
+ * behind it and the rotations of the tile after the next; both make B and C of the next. All that a tile's products
+ * read is there twice, so that one barrier a tile is enough. The state stays in float registers; its rounded form goes
+ * to shared memory, where the next tile's product with C finds it, and to tape.states.
+ *
+ * Why no split of the sequence: the published preset has 256 (sequence, head) pairs, two blocks on each of 132 SMs, so
+ * the chip is full, and splitting would read x a second time and write and read the states to have them first (403 MB,
+ * 94 us). With fewer sequences than that the chip is not full; nothing of the published preset runs so.
+ *
+ * Published preset, a call: 34 GFLOP (43 us); x read, y and states written: 403 MB, the rest 40 MB (103 us); 0.14 MB
+ * through shared memory a tile, 128 bytes a cycle an SM (76 us). Limit 103 us. */
+#include "kernels/cuda/ssd_full.cuh"
+
+static constexpr unsigned WARP_ANGLES = ANGLES / BANDS; /* of which one warp makes the rotations */
+
+struct forward_squares {
+    square b[2], c[2], x[2], state[2];
+    turn_table turn[2];
+    tile_weights weights[2];
+};
+
+/* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; `d` joins the diagonal. */
+__device__ static inline void weigh_before(float (&g)[4], const tile_weights &w, float2 l_to, int from) {
+    float2 l = two_at(w.l, from), kappa = two_at(w.kappa, from);
+    g[0] *= fast_exp2(l_to.x - l.x) * kappa.x, g[1] *= fast_exp2(l_to.x - l.y) * kappa.y;
+    g[2] *= fast_exp2(l_to.y - l.x) * kappa.x, g[3] *= fast_exp2(l_to.y - l.y) * kappa.y;
+}
+__device__ static inline void weigh_diagonal(float (&g)[4], const tile_weights &w, int upper, int from, float d) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int to = upper + i / 2 * 8, at = from + i % 2;
+        g[i] = g[i] * token_weight(w, to, at) + (to == at ? d : 0);
+    }
+}
+
+/* y of tile i: diag(r) C H'^T + (G o weights + D) x; spends c. */
+__device__ static inline void tile_outputs(bf16 *to, unsigned stride, forward_squares *m, unsigned here, float d,
+                                           const group_place &place) {
+    const tile_weights &w = m->weights[here];
+    uint32_t left[STEPS][4], weighed[STEPS][4];
+    float acc[FRAGMENTS][4];
+    load_left(left, m->c, here, place);
+    clear_rows(acc);
+    products_begin();
+    multiply_all<BY_ROWS>(acc, left, &m->b[here], false);
+    products_commit();
+    float2 l = {w.l[place.upper], w.l[place.upper + 8]};
+    products_wait<0>(acc);
+#pragma unroll
+    for (int i = 0; i < FRAGMENTS; i++) {
+        int from = (int)pair_column(place.lane, i);
+        if ((unsigned)i / 2 < place.band)
+            weigh_before(acc[i], w, l, from);
+        else if ((unsigned)i / 2 == place.band)
+            weigh_diagonal(acc[i], w, (int)place.upper, from, d);
+        else
+            acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) pack_left(weighed[k], acc, k);
+    products_begin();
+    multiply_all<BY_ROWS>(acc, left, &m->state[here], false);
+    products_commit();
+    products_wait<0>(acc);
+    scale_rows(acc, w.r[place.upper], w.r[place.upper + 8]);
+    products_begin();
+    multiply_all<BY_COLUMNS>(acc, weighed, &m->x[here], true);
+    products_commit();
+    products_wait<0>(acc);
+    store_band(to + place.row * stride, stride, m->c, here, acc, place);
+}
+
+/* What both warpgroups do between tiles: waits until all of tile i is there, and begins the copy of the next x. */
+__device__ static inline void next_tile(forward_squares *m, const head_view &v, int i, const group_place &place) {
+    copy_wait<0>();
+    shared_written();
+    __syncthreads(); /* all of this tile is there; nobody reads the tile before any more */
+    if (i + 1 < v.tiles)
+        load_square(m->x, (unsigned)(i + 1) % 2, v.x + (size_t)(i + 1) * TILE * v.width, (unsigned)v.width, place);
+    copy_commit();
+}
+/* And at the end of tile i: B and C of the next. */
+__device__ static inline void next_vectors(forward_squares *m, own_vectors &vectors, int i, int tiles,
+                                           const group_place &place) {
+    vectors.make(m->b, m->c, m->turn, (unsigned)(i + 1) % 2, place);
+    vectors.next_tile();
+    if (i + 2 < tiles) vectors.fetch();
+}
+
+__device__ static inline void walk_outputs(forward_squares *m, const head_view &v, own_vectors &vectors, bf16 *y,
+                                           unsigned stride, float d, const group_place &own) {
+    weight_steps steps;
+    if (own.band == 0 && v.tiles > 1) steps.fetch(v, 1, own.lane);
+#pragma unroll 1
+    for (int i = 0; i < v.tiles; i++, y += TILE * stride) {
+        group_place place = afresh(own);
+        next_tile(m, v, i, place);
+        tile_outputs(y, stride, m, (unsigned)i % 2, d, place);
+        if (i + 1 == v.tiles) break;
+        if (place.band == 0) steps.make(&m->weights[(i + 1) % 2]);
+        next_vectors(m, vectors, i, v.tiles, place);
+        if (place.band == 0 && i + 2 < v.tiles) steps.fetch(v, i + 2, place.lane);
+    }
+}
+
+__device__ static inline void walk_states(forward_squares *m, const head_view &v, own_vectors &vectors, bf16 *states,
+                                          const group_place &own) {
+    float carried[FRAGMENTS][4];
+    angle_steps<WARP_ANGLES> angles;
+    unsigned angle = own.band * WARP_ANGLES;
+    clear_rows(carried);
+    store_band(states, TILE, m->state, 0, carried, own);
+    if (v.tiles > 2) angles.fetch_rates(v, 2, angle, own.lane), angles.fetch(v, 2, angle, own.lane);
+#pragma unroll 1
+    for (int i = 0; i < v.tiles; i++) {
+        group_place place = afresh(own);
+        unsigned here = (unsigned)i % 2;
+        next_tile(m, v, i, place);
+        if (i + 1 == v.tiles) break;
+        const tile_weights &w = m->weights[here];
+        uint32_t left[STEPS][4];
+        load_left_across(left, m->x, here, place);
+        scale_steps(left, w.fall, place.lane);
+        scale_rows(carried, w.whole, w.whole);
+        products_begin();
+        multiply_all<BY_COLUMNS>(carried, left, &m->b[here], true);
+        products_commit();
+        if (i + 2 < v.tiles) angles.make(m->turn, here, angle, place.lane);
+        products_wait<0>(carried);
+        states += TILE * TILE;
+        store_band(states, TILE, m->state, 1 - here, carried, place);
+        next_vectors(m, vectors, i, v.tiles, place);
+        if (i + 3 < v.tiles) angles.fetch_rates(v, i + 3, angle, place.lane), angles.fetch(v, i + 3, angle, place.lane);
+    }
+}
+
+/* Grid: sequences x heads. tape.states: (batch, heads, chunks, head_dim, state). */
+__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_outputs(bf16 *y, scan_tensors a) {
+    auto *m = shared_memory<forward_squares>();
+    const mamba_shape &s = a.s;
+    group_place place = place_in_group();
+    unsigned heads = (unsigned)s.heads, batch = blockIdx.x / heads, head = blockIdx.x % heads, stride = heads * TILE;
+    head_view v =
+        view_head<full_head>(a, batch, head, head / (heads / (unsigned)s.groups), (unsigned)s.time / (unsigned)TILE);
+    y += batch * s.time * stride + head * TILE;
+    bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * (TILE * TILE) + place.row * TILE;
+    own_vectors vectors(v, a.weights, 0, place);
+    vectors.fetch_bias(v, place);
+
+    load_square(m->x, 0, v.x, (unsigned)v.width, place);
+    copy_commit();
+    vectors.fetch();
+    if ((int)place.group < v.tiles) {
+        unsigned angle = place.band * WARP_ANGLES;
+        angle_steps<WARP_ANGLES> angles;
+        angles.fetch_rates(v, (int)place.group, angle, place.lane);
+        angles.fetch(v, (int)place.group, angle, place.lane);
+        angles.make(m->turn, place.group, angle, place.lane);
+    }
+    if (place.group == 0 && place.band == 0) {
+        weight_steps steps;
+        steps.fetch(v, 0, place.lane);
+        steps.make(&m->weights[0]);
+    }
+    __syncthreads();
+    next_vectors(m, vectors, -1, v.tiles, place);
+    if (place.group == 0)
+        walk_outputs(m, v, vectors, y, stride, a.weights.d[head], place);
+    else
+        walk_states(m, v, vectors, states, place);
+}
+
+void ssd_full_forward(bf16 *y, const scan_tensors &a) {
+    LAUNCH(ssd_full_outputs, (unsigned)(a.s.batch * a.s.heads), SSD_THREADS, sizeof(forward_squares), y, a);
+}

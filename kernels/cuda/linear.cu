@@ -4,9 +4,8 @@
  *
  * At the published preset (R 65,536) in_proj, 512 to 2240, is 150 GFLOP each way: 0.19 ms at 790 TFLOP/s, against
  * 0.08 ms for its 361 MB; fc and proj, 512 to 1536 and back, 103 GFLOP: 0.13 ms against 0.06 ms; out_proj, 1024 to
- * 512, 69 GFLOP: 0.09 ms against 0.05 ms. head_forward, 512 to
- * 1024 in blocks of 8192 rows: 8.6 GFLOP a block, 11 us, against 10 us for its 42 MB, 34 MB of them the logits in
- * float; of a micro-shard 69 GFLOP, 0.087 ms against 0.078 ms. */
+ * 512, 69 GFLOP: 0.09 ms against 0.05 ms. head_forward, 512 to 1024 in blocks of 8192 rows: 8.6 GFLOP a block, 11 us,
+ * against 10 us for its 42 MB, 34 MB of them the logits in float; of a micro-shard 69 GFLOP, 0.087 ms against 0.078. */
 #include "kernels/cuda/linear_epilogue.cuh"
 #include "kernels/cuda/product.cuh"
 

@@ -256,11 +256,7 @@ struct own_vectors {
         for (unsigned i = 0; i < ROWS; i++) {
             uint32_t pairs[4] = {raw[i].x, raw[i].y, raw[i].z, raw[i].w};
             float value[8];
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                value[2 * k] = low_half(pairs[k]) * inv[i] * norm[2 * k] + bias[2 * k];
-                value[2 * k + 1] = high_half(pairs[k]) * inv[i] * norm[2 * k + 1] + bias[2 * k + 1];
-            }
+            norm_eight(value, pairs, inv[i], norm, bias);
             if (place.rotated)
 #pragma unroll
                 for (int k = 0; k < 4; k += 2) {

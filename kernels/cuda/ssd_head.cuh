@@ -223,6 +223,16 @@ __device__ static inline void load_parameters(vector_parameters<N> *to, const fl
     }
 }
 
+/* Eight neighbours of a row of B or C, normed: raw inv norm + bias. */
+__device__ static inline void norm_eight(float (&value)[8], const uint32_t (&raw)[4], float inv, const float (&norm)[8],
+                                         const float (&bias)[8]) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        value[2 * k] = low_half(raw[k]) * inv * norm[2 * k] + bias[2 * k];
+        value[2 * k + 1] = high_half(raw[k]) * inv * norm[2 * k + 1] + bias[2 * k + 1];
+    }
+}
+
 /* A warp's part of tile = rotated (tile inv norm + bias), the rows that it does not have zero: eight columns of all
  * rows, a lane having every 32nd row, so that warps agree on what is rotated, and banks on who is next. What it reads
  * it reads at once, before anybody's stores: a load behind a store would wait for it. */
@@ -251,11 +261,7 @@ template <class F> struct vector_part {
             int row = (int)threadIdx.x % WARP + i * WARP;
             uint32_t pairs[4] = {raw[i].x, raw[i].y, raw[i].z, raw[i].w};
             float value[8];
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                value[2 * k] = low_half(pairs[k]) * inv[i] * norm[2 * k] + bias[2 * k];
-                value[2 * k + 1] = high_half(pairs[k]) * inv[i] * norm[2 * k + 1] + bias[2 * k + 1];
-            }
+            norm_eight(value, pairs, inv[i], norm, bias);
             if (rotated > 0)
 #pragma unroll
                 for (int k = 0; k < 4; k++)

@@ -173,7 +173,7 @@ static void print_device(const struct prepared *prepared) {
         text_append(line, sizeof line, "%s are free%s", format_bytes((double)prepared->room.bytes_free, available),
                     prepared->room.devices > 1 ? " on each of the devices" : "");
     print_labelled("device", line);
-    status refused = *prepared->device_problem ? NULL : prepared_check_device(prepared, prepared->estimate.jobs);
+    status refused = *prepared->device_problem ? NULL : prepared_check_device(prepared);
     if (refused) print_warning(status_text(refused));
     status_free(refused);
 }
@@ -280,7 +280,7 @@ static json_t *device_json(const struct prepared *prepared) {
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)prepared->estimate.memory.device));
     json_object_set_new(object, "free_bytes", json_integer((json_int_t)prepared->room.bytes_free));
     json_object_set_new(object, "devices", json_integer(prepared->room.devices));
-    status refused = prepared_check_device(prepared, prepared->estimate.jobs);
+    status refused = prepared_check_device(prepared);
     json_object_set_new(object, "fits", json_boolean(!refused));
     status_free(refused);
     json_object_set_new(object, "problem",

@@ -27,10 +27,11 @@
                 "hinge merge folds into another. At a declared look a part ends unless its database has the runs "   \
                 "of all parts: merge them all into one, that into each part's, and repeat; hinge submit does so"     \
     }
-#define FLAG_ROW_JOBS                                                                                              \
-    {                                                                                                              \
-        .name = "jobs", .letter = 'j', .type = FLAG_INT, .value_name = "N", .initial = "1", .low = 1, .high = 256, \
-        .help = "runs at a time, each with its share of the cores"                                                 \
+#define FLAG_ROW_JOBS                                                                                             \
+    {                                                                                                             \
+        .name = "jobs", .letter = 'j', .type = FLAG_INT, .value_name = "N", .low = 1, .high = 256,                \
+        .help = "runs at a time, each with its share of the cores; unless given: one, and on GPUs one for each, " \
+                "or several where the models are too small to fill it"                                            \
     }
 
 void plan_print(const struct prepared *prepared, bool each_run); /* else a line for each variant */

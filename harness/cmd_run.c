@@ -61,7 +61,7 @@ static void print_summary(const struct invocation *in, const struct prepared *pr
 }
 
 static status run_plan(const struct invocation *in, const struct prepared *prepared, struct runner_summary *summary) {
-    int jobs = (int)cli_int(in, "jobs");
+    int jobs = prepared->estimate.jobs;
     struct progress_line *line = progress_line_new(jobs);
     if (!line) return status_new(STATUS_SYSTEM, "out of memory");
     const struct runner_request request = {
@@ -96,7 +96,7 @@ static status run_prepared(const struct invocation *in, struct prepared *prepare
         return NULL;
     }
     struct runner_summary summary = {0};
-    TRY(prepared_check_device(prepared, (int)cli_int(in, "jobs")));
+    TRY(prepared_check_device(prepared));
     TRY(reopen_for_writing(in, prepared));
     announce(prepared);
     TRY(run_plan(in, prepared, &summary));

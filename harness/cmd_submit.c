@@ -86,7 +86,7 @@ static void add_run(const struct submission_plan *p, const char *suite, const ch
     if (cli_text(p->in, "scale")) words_add(words, "--scale=%s", cli_text(p->in, "scale"));
     for (int i = 0; i < count; i++) words_add(words, "--set=%s", settings[i]);
     if (!suite_simulated(&p->prepared->suite)) words_add(words, "--device=%s", p->prepared->plan.ops->name);
-    words_add(words, "--jobs=%s", cli_text(p->in, "jobs"));
+    if (cli_text(p->in, "jobs")) words_add(words, "--jobs=%s", cli_text(p->in, "jobs"));
     words_add(words, "--checkpoint=%s", cli_text(p->in, "checkpoint"));
     if (cli_switch(p->in, "retry")) words_add(words, "--retry");
     if (cli_switch(p->in, "mix-builds")) words_add(words, "--mix-builds");

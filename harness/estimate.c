@@ -329,11 +329,20 @@ static status estimate(struct plan *plan, struct store *store, const struct shar
     for (int v = 0; v < plan->suite->variant_count; v++) {
         const struct dataset *dataset = datasets_find(plan->datasets, plan->suite->variants[v].config.data_name);
         TRY(count_variant(plan, v, dataset, &works[v]));
-        TRY(memory_of_stages(&plan->suite->variants[v].config, plan->ops, dataset, &e->memory));
     }
+    TRY(plan_memory(plan, &e->memory));
     TRY(predict(plan, store, share, works));
     TRY(measure_missing(plan, share, works, e));
     e->memory.process = memory_of_process(plan->ops);
+    return NULL;
+}
+
+status plan_memory(const struct plan *plan, struct memory_use *out) {
+    *out = (struct memory_use){0};
+    for (int v = 0; v < plan->suite->variant_count; v++) {
+        const struct config *config = &plan->suite->variants[v].config;
+        TRY(memory_of_stages(config, plan->ops, datasets_find(plan->datasets, config->data_name), out));
+    }
     return NULL;
 }
 

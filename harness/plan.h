@@ -117,3 +117,6 @@ struct plan_estimate {
  * done, no stored rates). Only when some stage has no stored like, a short slice of every phase of the baseline's model
  * is run and timed (measure.h), once for a plan. Jobs share the cores of a CPU, or are spread over `devices`. */
 status plan_estimate(struct plan *plan, struct store *store, int jobs, int devices, struct plan_estimate *estimate);
+
+/* What a job comes to hold at the most, its process aside; of a suite that trains. */
+status plan_memory(const struct plan *plan, struct memory_use *out);

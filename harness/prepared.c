@@ -6,9 +6,11 @@
 
 #include "harness/cmd_common.h"
 #include "harness/device.h"
+#include "harness/results.h"
 #include "harness/simulated.h"
 #include "harness/terminal.h"
 #include "harness/units.h"
+#include "kernels/comm/comm.h"
 #include "model/network_shapes.h"
 #include "model/trainer.h"
 
@@ -35,7 +37,8 @@ static void advise_on_memory(const struct prepared *p, size_t bytes, int togethe
                  together > 1 ? ", or fewer --jobs," : "");
 }
 
-status prepared_check_device(const struct prepared *p, int jobs) {
+status prepared_check_device(const struct prepared *p) {
+    int jobs = p->estimate.jobs;
     char advice[128], needs[UNITS_CAPACITY], available[UNITS_CAPACITY];
     if (!p->plan.ops->device_memory) return NULL;
     if (*p->device_problem) return status_new(STATUS_SYSTEM, "%s", p->device_problem);
@@ -73,11 +76,58 @@ static status check_declaration(const struct invocation *in, const struct prepar
     return refused;
 }
 
+/* Whether trainings may share a device: a step's tokens do not fill it, and nothing depends on the time it takes. */
+static bool may_share(const struct prepared *p) {
+    const struct metric_row *metric = metric_find(p->suite.metric);
+    for (int v = 0; v < p->suite.variant_count; v++) {
+        const struct config *c = &p->suite.variants[v].config;
+        if ((size_t)c->train_batch_tokens >= p->plan.ops->filling_tokens || c->train_seconds > 0) return false;
+    }
+    return !metric || !metric->timed;
+}
+
+static int runs_left(const struct plan *plan) {
+    int left = 0;
+    for (int r = 0; r < plan->run_count; r++)
+        for (int part = 0; part < PART_COUNT; part++)
+            if (plan->stages[plan->runs[r].stages[part]].state != STAGE_DONE) {
+                left++;
+                break;
+            }
+    return left;
+}
+
+static int least(size_t a, size_t b) { return (int)(a < b ? a : b); }
+
+/* One for each device. Small trainings leave it idle while an artifact is compressed, on one core: then as many as the
+ * cores and the device's memory allow, up to eight. */
+static status jobs_of_devices(const struct prepared *p, int *jobs) {
+    enum { MOST_ON_A_DEVICE = 8 };
+    const size_t context = (size_t)512 << 20; /* what a driver keeps there for a process */
+    struct memory_use memory;
+    TRY(plan_memory(&p->plan, &memory));
+    size_t devices = (size_t)p->room.devices, cores = (size_t)backend_find("cpu")->lane_count(), each = 1;
+    if (may_share(p)) each = least(MOST_ON_A_DEVICE, p->room.bytes_free / (memory.device + context));
+    int most = least(each * devices, cores);
+    *jobs = least(most > (int)devices ? (size_t)most : devices, (size_t)runs_left(&p->plan));
+    if (*jobs < 1) *jobs = 1;
+    return NULL;
+}
+
+static status choose_jobs(const struct invocation *in, const struct prepared *p, int *jobs) {
+    *jobs = 1;
+    if (cli_given(in, "jobs")) *jobs = (int)cli_int(in, "jobs");
+    bool open = !cli_given(in, "jobs") && p->plan.ops->device_memory && !*p->device_problem && !comm_launched();
+    return open && !suite_simulated(&p->suite) ? jobs_of_devices(p, jobs) : NULL;
+}
+
 /* Phases without a stored like are timed, which may take seconds. */
 static status estimate_visibly(const struct invocation *in, struct prepared *p) {
     bool shown = terminal_is(stderr);
+    int jobs;
+    TRY(choose_jobs(in, p, &jobs));
     if (shown) fputs("timing a little of each phase on this machine", stderr);
-    status s = plan_estimate(&p->plan, p->store, (int)cli_int(in, "jobs"), p->room.devices, &p->estimate);
+    status s = plan_estimate(&p->plan, p->store, jobs, p->room.devices, &p->estimate);
     if (shown) fputs("\r\033[K", stderr);
     return s;
 }

@@ -26,8 +26,8 @@ status prepare(const struct invocation *in, struct prepared *prepared);
 status prepare_plan(const struct invocation *in, struct prepared *prepared);
 void prepared_free(struct prepared *prepared);
 
-/* Where the suite runs on a device: an error unless it works and has the memory for so many jobs. */
-status prepared_check_device(const struct prepared *prepared, int jobs);
+/* Where the suite runs on a device: an error unless it works and has the memory for the estimate's jobs. */
+status prepared_check_device(const struct prepared *prepared);
 
 /* A sentence on what cannot come out significant; returns false, with text "", when all is well. */
 bool significance_warning(const struct prepared *prepared, char text[512]);

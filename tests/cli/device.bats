@@ -111,6 +111,23 @@ prints() {
     [[ $output != *warning* ]]
 }
 
+# jobs_planned ARGUMENT...
+jobs_planned() { hinge plan "$suite" "$@" --db "$db" --data "$shared/data" --json | json "d['estimate']['jobs']"; }
+
+@test "small trainings share the devices, as cores and memory allow; --jobs, a CPU and a timed metric decide otherwise" {
+    has_cuda || skip "this build has no CUDA"
+    works || skip "no device works here"
+    EMULATOR_DEVICES=3 hinge doctor --db "$db" --data "$shared/data" | grep -q " 3 devices work" ||
+        skip "a machine's own devices are not known here"
+    [ "$(EMULATOR_DEVICES=1 jobs_planned --device cuda)" -eq "$(($(nproc) < 4 ? $(nproc) : 4))" ]
+    [ "$(EMULATOR_DEVICES=3 EMULATOR_MEMORY=800000000 jobs_planned --device cuda)" -eq 3 ]
+    [ "$(EMULATOR_DEVICES=9 jobs_planned --device cuda)" -eq 4 ] # two variants, two seeds
+    [ "$(EMULATOR_DEVICES=3 jobs_planned --device cuda --jobs 1)" -eq 1 ]
+    sed -i 's/^metric: .*/metric: train_seconds/' "$suite"
+    [ "$(EMULATOR_DEVICES=1 jobs_planned --device cuda)" -eq 1 ]
+    [ "$(jobs_planned --device cpu)" -eq 1 ]
+}
+
 @test "a suite that was declared on the CPU stays there" {
     hinge run "$suite" --device cpu --db "$db" --data "$shared/data" 2>/dev/null >&2
     succeeds hinge plan "$suite" --db "$db" --data "$shared/data" --json

@@ -235,7 +235,7 @@ YAML
 
 @test "--dry-run prints the words of sbatch and the scripts, which hold no name, and makes nothing" {
     succeeds submit --dry-run --tasks 2 --set train.steps=7 -- --partition=gpu --gpus=1
-    [[ ${lines[0]} == "sbatch --job-name=hinge --output=/dev/null --partition=gpu --gpus=1 --parsable --array=1,2 $db.parts/"*"/task.sh $HINGE $db.parts/"*" 2 $folder/little.yaml --data=$folder/data --set=train.steps=7 --device=cpu --jobs=1 --checkpoint=30" ]]
+    [[ ${lines[0]} == "sbatch --job-name=hinge --output=/dev/null --partition=gpu --gpus=1 --parsable --array=1,2 $db.parts/"*"/task.sh $HINGE $db.parts/"*" 2 $folder/little.yaml --data=$folder/data --set=train.steps=7 --device=cpu --checkpoint=30" ]]
     [[ ${lines[1]} == *"--dependency=afterany:JOB $db.parts/"*"/merge.sh $HINGE $db.parts/"*" --db=$db "*"/1-of-2/hinge.db "*"/2-of-2/hinge.db" ]]
     local scripts=${output#*task.sh:}
     scripts=${scripts#*task.sh:}

@@ -292,6 +292,17 @@ static status finish_time(const struct plan *plan, int jobs, bool with_done, dou
     return failed;
 }
 
+int plan_runs_done(const struct plan *plan) {
+    int runs = 0;
+    for (int r = 0; r < plan->run_count; r++) {
+        int done = 0;
+        for (int part = 0; part < PART_COUNT; part++)
+            done += plan->stages[plan->runs[r].stages[part]].state == STAGE_DONE;
+        runs += done == PART_COUNT;
+    }
+    return runs;
+}
+
 static void count_stages(const struct plan *plan, struct plan_estimate *e) {
     for (int i = 0; i < plan->stage_count; i++) {
         const struct plan_stage *stage = &plan->stages[i];
@@ -299,12 +310,7 @@ static void count_stages(const struct plan *plan, struct plan_estimate *e) {
         e->done[stage->kind] += stage->state == STAGE_DONE;
     }
     e->runs = plan->run_count;
-    for (int r = 0; r < plan->run_count; r++) {
-        int done = 0;
-        for (int part = 0; part < PART_COUNT; part++)
-            done += plan->stages[plan->runs[r].stages[part]].state == STAGE_DONE;
-        e->runs_done += done == PART_COUNT;
-    }
+    e->runs_done = plan_runs_done(plan);
 }
 
 /* What the design could show at best, whatever the numbers turn out to be. */

@@ -96,6 +96,8 @@ struct store;
 /* Reads the state and measured seconds of every stage from the store. */
 status plan_refresh(struct plan *plan, struct store *store);
 
+int plan_runs_done(const struct plan *plan); /* all of whose stages the last plan_refresh found done */
+
 struct plan_estimate {
     int runs, runs_done;
     int stages[STAGE_KINDS], done[STAGE_KINDS]; /* by kind, each shared stage counted once */

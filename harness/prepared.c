@@ -86,17 +86,6 @@ static bool may_share(const struct prepared *p) {
     return !metric || !metric->timed;
 }
 
-static int runs_left(const struct plan *plan) {
-    int left = 0;
-    for (int r = 0; r < plan->run_count; r++)
-        for (int part = 0; part < PART_COUNT; part++)
-            if (plan->stages[plan->runs[r].stages[part]].state != STAGE_DONE) {
-                left++;
-                break;
-            }
-    return left;
-}
-
 static int least(size_t a, size_t b) { return (int)(a < b ? a : b); }
 
 /* One for each device. Small trainings leave it idle while an artifact is compressed, on one core: then as many as the
@@ -109,7 +98,7 @@ static status jobs_of_devices(const struct prepared *p, int *jobs) {
     size_t devices = (size_t)p->room.devices, cores = (size_t)backend_find("cpu")->lane_count(), each = 1;
     if (may_share(p)) each = least(MOST_ON_A_DEVICE, p->room.bytes_free / (memory.device + context));
     int most = least(each * devices, cores);
-    *jobs = least(most > (int)devices ? (size_t)most : devices, (size_t)runs_left(&p->plan));
+    *jobs = least(most > (int)devices ? (size_t)most : devices, (size_t)(p->plan.run_count - plan_runs_done(&p->plan)));
     if (*jobs < 1) *jobs = 1;
     return NULL;
 }

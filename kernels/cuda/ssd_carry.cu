@@ -1,10 +1,9 @@
 /* ssd_carry: the gradient K of the state behind every tile, for ssd_backward; the mathematics is in kernels/cpu/ssd.c.
+ * Here for heads, states and chunks of any size; those that fill their tiles are in ssd_full_carry.cu.
  *
  * One block walks the tiles of one (sequence, head) from last to first with K in float, K' = r_L K + (diag(r) dy)^T C,
- * and leaves its rounded form for every tile: with that, tiles no longer depend on each other.
- *
- * Published preset, a call: 9 GFLOP; dy read, K written: 268 MB, the rest 30 MB: limit 69 us. */
-#include "kernels/cuda/ssd_head.cuh"
+ * and leaves its rounded form for every tile: with that, tiles no longer depend on each other. */
+#include "kernels/cuda/ssd_full.cuh"
 
 /* Behind this lie the rotations and the steps. */
 template <class F> struct carry_tiles : tile_walk<F> {
@@ -30,8 +29,8 @@ template <class F>
 __device__ static inline void fetch(carry_tiles<F> *m, const head_view &v, const carried_rows &rows, int tile) {
     size_t first = (size_t)tile * (size_t)v.tile;
     int length = tile_length<F>(v, tile), buffer = tile % carry_tiles<F>::BUFFERS;
-    load_tile<TILE, F::N, F::WHOLE>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
-    load_tile<TILE, F::P, F::WHOLE>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
+    load_tile<TILE, F::N, false>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
+    load_tile<TILE, F::P, false>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
 }
 
 /* Grid: sequences x heads, slices of P channels. gradients: (batch, heads, chunks, head_dim, state). */
@@ -44,7 +43,7 @@ __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS)
     warp_place place = place_of_warp();
     size_t batch = blockIdx.x / s.heads, head = blockIdx.x % s.heads, slice = blockIdx.y * (size_t)F::P;
     size_t stride = s.heads * s.head_dim, state_size = s.head_dim * s.state;
-    int channels = F::WHOLE || s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice);
+    int channels = s.head_dim - slice >= F::P ? F::P : (int)(s.head_dim - slice);
     head_view v = view_head<F>(a, batch, head);
     carried_rows rows = {dy + batch * s.time * stride + head * s.head_dim + slice, stride, channels};
     gradients += blockIdx.x * (size_t)v.tiles * state_size + slice * s.state;
@@ -99,7 +98,7 @@ template <class F> static void launch_carry(bf16 *gradients, const scan_tensors 
 
 void ssd_carry(bf16 *gradients, const scan_tensors &a, const bf16 *dy) {
     if (fills_tiles(a))
-        launch_carry<scan_form<64, 64, true>>(gradients, a, dy);
+        ssd_full_carry(gradients, a, dy);
     else
         SSD_DISPATCH(&a.s, launch_carry, gradients, a, dy);
 }

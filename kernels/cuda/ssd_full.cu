@@ -13,8 +13,6 @@
  * through shared memory a tile, 128 bytes a cycle an SM (76 us). Limit 103 us. */
 #include "kernels/cuda/ssd_full.cuh"
 
-static constexpr unsigned WARP_ANGLES = ANGLES / BANDS; /* of which one warp makes the rotations */
-
 struct forward_squares {
     square b[2], c[2], x[2], state[2];
     turn_table turn[2];
@@ -82,14 +80,13 @@ __device__ static inline void next_tile(forward_squares *m, const head_view &v, 
     copy_commit();
 }
 /* And at the end of tile i: B and C of the next. */
-__device__ static inline void next_vectors(forward_squares *m, own_vectors &vectors, int i, int tiles,
+__device__ static inline void next_vectors(forward_squares *m, own_vectors<true> &vectors, int i, int tiles,
                                            const group_place &place) {
     vectors.make(m->b, m->c, m->turn, (unsigned)(i + 1) % 2, place);
-    vectors.next_tile();
-    if (i + 2 < tiles) vectors.fetch();
+    if (i + 2 < tiles) vectors.move(1), vectors.fetch();
 }
 
-__device__ static inline void walk_outputs(forward_squares *m, const head_view &v, own_vectors &vectors, bf16 *y,
+__device__ static inline void walk_outputs(forward_squares *m, const head_view &v, own_vectors<true> &vectors, bf16 *y,
                                            unsigned stride, float d, const group_place &own) {
     weight_steps steps;
     if (own.band == 0 && v.tiles > 1) steps.fetch(v, 1, own.lane);
@@ -105,11 +102,11 @@ __device__ static inline void walk_outputs(forward_squares *m, const head_view &
     }
 }
 
-__device__ static inline void walk_states(forward_squares *m, const head_view &v, own_vectors &vectors, bf16 *states,
-                                          const group_place &own) {
+__device__ static inline void walk_states(forward_squares *m, const head_view &v, own_vectors<true> &vectors,
+                                          bf16 *states, const group_place &own) {
     float carried[FRAGMENTS][4];
-    angle_steps<WARP_ANGLES> angles;
-    unsigned angle = own.band * WARP_ANGLES;
+    angle_steps<BAND_ANGLES> angles;
+    unsigned angle = own.band * BAND_ANGLES;
     clear_rows(carried);
     store_band(states, TILE, m->state, 0, carried, own);
     if (v.tiles > 2) angles.fetch_rates(v, 2, angle, own.lane), angles.fetch(v, 2, angle, own.lane);
@@ -146,15 +143,15 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_outputs(bf16 *y, scan
         view_head<full_head>(a, batch, head, head / (heads / (unsigned)s.groups), (unsigned)s.time / (unsigned)TILE);
     y += batch * s.time * stride + head * TILE;
     bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * (TILE * TILE) + place.row * TILE;
-    own_vectors vectors(v, a.weights, 0, place);
-    vectors.fetch_bias(v, place);
+    own_vectors<true> vectors(v, 0, place);
+    vectors.fetch_parameters(v, a.weights, place);
 
     load_square(m->x, 0, v.x, (unsigned)v.width, place);
     copy_commit();
     vectors.fetch();
     if ((int)place.group < v.tiles) {
-        unsigned angle = place.band * WARP_ANGLES;
-        angle_steps<WARP_ANGLES> angles;
+        unsigned angle = place.band * BAND_ANGLES;
+        angle_steps<BAND_ANGLES> angles;
         angles.fetch_rates(v, (int)place.group, angle, place.lane);
         angles.fetch(v, (int)place.group, angle, place.lane);
         angles.make(m->turn, place.group, angle, place.lane);

@@ -8,6 +8,7 @@
 #pragma once
 #include "kernels/cuda/mamba.cuh"
 #include "kernels/cuda/ssd.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 struct scan_tensors {
     mamba_shape s;
@@ -28,8 +29,9 @@ struct head_view {
 /* Whether scan_form<64, 64, true> fits: dy, y and the states have no padding, and the others are columns of proj. */
 static inline bool fills_tiles(const scan_tensors &a) {
     const mamba_shape &s = a.s;
-    return s.state == 64 && s.head_dim == 64 && s.angles == 16 && a.columns.width % 8 == 0 && s.chunk == TILE &&
-           s.time % TILE == 0;
+    const mamba_weights &w = a.weights;
+    return aligned(w.b_norm, w.c_norm, w.b_bias, w.c_bias) && s.state == 64 && s.head_dim == 64 && s.angles == 16 &&
+           a.columns.width % 8 == 0 && s.chunk == TILE && s.time % TILE == 0;
 }
 
 /* Of one of the group's heads; no divisions, because a block asks for each of its heads. */

@@ -26,9 +26,9 @@ template <class F>
 __device__ static inline void fetch(forward_tiles<F> *m, const head_view &v, int tile, int channels) {
     size_t first = (size_t)tile * (size_t)v.tile * v.width;
     int length = tile_length<F>(v, tile), buffer = tile % forward_tiles<F>::BUFFERS;
-    load_tile<TILE, F::N, false>(m->b[buffer], v.b + first, v.width, length, v.state);
-    load_tile<TILE, F::N, false>(m->c[buffer], v.c + first, v.width, length, v.state);
-    load_tile<TILE, F::P, false>(m->x[buffer], v.x + first, v.width, length, channels);
+    load_tile<TILE, F::N>(m->b[buffer], v.b + first, v.width, length, v.state);
+    load_tile<TILE, F::N>(m->c[buffer], v.c + first, v.width, length, v.state);
+    load_tile<TILE, F::P>(m->x[buffer], v.x + first, v.width, length, channels);
 }
 
 /* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; before: all come before. */

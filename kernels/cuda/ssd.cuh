@@ -7,8 +7,7 @@
  * columns in turn: work that a triangle or the rotated columns bring to one side is then shared.
  *
  * What binds these kernels is shared memory and the number of instructions, not bytes or products: see README.md. Hence
- * two warps for a band, to overlap them, and a form for heads that fill their tiles, whose bounds are known when it is
- * compiled. */
+ * two warps for a band, to overlap them. Heads that fill their tiles have kernels of their own: ssd_full.cuh. */
 #pragma once
 #include "kernels/cuda/tensor_core.cuh"
 
@@ -22,16 +21,13 @@ template <int WIDTH> struct alignas(16) tile_row {
     __device__ const bf16 &operator[](int column) const { return at[column]; }
 };
 
-/* A slice of P channels of a head with up to N states. WHOLE: it has all of both, half of its columns rotate, tiles
- * have all their tokens, and every row of 8 elements or 4 floats begins at 16 bytes. */
-template <int CHANNELS, int STATE, bool ALL> struct scan_form {
+/* A slice of P channels of a head with up to N states. */
+template <int CHANNELS, int STATE> struct scan_form {
     static constexpr int P = CHANNELS, N = STATE;
-    static constexpr bool WHOLE = ALL;
     static constexpr int BLOCKS = N <= 64 ? 2 : 1; /* on an SM */
-    __device__ static int state(size_t state) { return ALL ? N : (int)state; }
-    __device__ static int head_dim(size_t head_dim) { return ALL ? P : (int)head_dim; }
-    __device__ static int angles(size_t angles) { return ALL ? N / 4 : (int)angles; }
-    __device__ static int tokens(size_t tokens) { return ALL ? TILE : (int)tokens; }
+    __device__ static int state(size_t state) { return (int)state; }
+    __device__ static int angles(size_t angles) { return (int)angles; }
+    __device__ static int tokens(size_t tokens) { return (int)tokens; }
 };
 
 /* Where this warp works: rows row .. row+15, blocks part, part + PARTS, .. of 16 columns. */
@@ -72,17 +68,17 @@ __device__ static inline bool sixteen_bytes(const bf16 *rows, size_t stride, int
 
 /* Begins the copy of `rows` rows of `columns` elements, the rest of the tile zero; done after copy_wait and a barrier.
  * A thread's rows have one column. */
-template <int ROWS, int COLUMNS, bool WHOLE>
+template <int ROWS, int COLUMNS>
 __device__ static inline void load_tile(tile_row<COLUMNS> *tile, const bf16 *from, size_t stride, int rows,
                                         int columns) {
     constexpr int PIECES = COLUMNS / 8, STEP = SSD_THREADS / PIECES;
-    if (WHOLE || sixteen_bytes(from, stride, columns)) {
+    if (sixteen_bytes(from, stride, columns)) {
         int first = (int)threadIdx.x / PIECES, column = (int)threadIdx.x % PIECES * 8;
         from += (unsigned)first * (unsigned)stride + (unsigned)column;
 #pragma unroll
         for (int i = 0; i < ROWS; i += STEP)
             copy_16(&tile[first + i][column], from + (unsigned)i * (unsigned)stride,
-                    first + i < rows && (WHOLE || column < columns));
+                    first + i < rows && column < columns);
     } else {
 #pragma unroll 1
         for (int i = (int)threadIdx.x; i < ROWS * COLUMNS; i += SSD_THREADS) {
@@ -234,7 +230,9 @@ struct alignas(16) tile_weights {
     float r[TILE], kappa[TILE], gamma[TILE]; /* r = exp(l) */
     float fall[TILE];                        /* kappa f: what is left of the token's share at the tile's end */
     float f[TILE];
-    float whole; /* r of the last token */
+    float
+        since[TILE]; /* l less log2 kappa: 2^(l_t - since_s) is what s weighs in a later t; infinite where kappa is 0 */
+    float whole;     /* r of the last token */
 };
 
 /* Two neighbours of a line of floats, the first at an even place. */
@@ -300,7 +298,7 @@ template <class F> struct state_part {
                          FRAGMENTS = N / 8 / COLUMN_WARPS;
     float value[FRAGMENTS][4];
     int row;
-    column_blocks<F::WHOLE, COLUMN_WARPS * 16> columns; /* this warp's, of the first `state` */
+    column_blocks<false, COLUMN_WARPS * 16> columns; /* this warp's, of the first `state` */
 
     __device__ state_part(warp_place place, int state) {
         row = place.warp % ROW_WARPS * 16;
@@ -314,7 +312,7 @@ template <class F> struct state_part {
         scale_rows(value, factor, factor);
 #pragma unroll
         for (int k = 0; k < TILE; k += 16) {
-            if (!F::WHOLE && k >= length) break;
+            if (k >= length) break;
             uint32_t a[4];
             load_a_across(a, rows, row, k);
             const float *w = weight + k + lane % 4 * 2;
@@ -328,7 +326,7 @@ template <class F> struct state_part {
     }
     /* Rounded, into a tile (P, N), and from there to global memory, which has `rows` rows of `state`. */
     __device__ void write(tile_row<N> *tile, bf16 *to, int rows) const {
-        size_t state = (size_t)(F::WHOLE ? N : columns.to);
+        size_t state = (size_t)columns.to;
         write_rows(tile, row, value, columns);
         store_rows<FRAGMENTS>(to + (size_t)row * state, state, tile, row, rows - row, columns);
     }
@@ -337,12 +335,12 @@ template <class F> struct state_part {
 /* --- launches: N is at most 256; a block handles a slice of P of the head's channels ------------------------------ */
 
 /* Calls launch<form>() with the form that fits the shape and 160 KB of shared memory. */
-#define SSD_DISPATCH(shape, launch, ...)                    \
-    do {                                                    \
-        if ((shape)->state <= 64)                           \
-            launch<scan_form<64, 64, false>>(__VA_ARGS__);  \
-        else if ((shape)->state <= 128)                     \
-            launch<scan_form<64, 128, false>>(__VA_ARGS__); \
-        else                                                \
-            launch<scan_form<32, 256, false>>(__VA_ARGS__); \
+#define SSD_DISPATCH(shape, launch, ...)             \
+    do {                                             \
+        if ((shape)->state <= 64)                    \
+            launch<scan_form<64, 64>>(__VA_ARGS__);  \
+        else if ((shape)->state <= 128)              \
+            launch<scan_form<64, 128>>(__VA_ARGS__); \
+        else                                         \
+            launch<scan_form<32, 256>>(__VA_ARGS__); \
     } while (0)

@@ -1,14 +1,11 @@
-/* ssd_backward: gradients of the scan and of the vectors that it makes; see ssd_backward.cuh.
+/* ssd_backward: gradients of the scan and of the vectors that it makes; see ssd_backward.cuh. Here for heads, states
+ * and chunks of any size; those that fill their tiles are in ssd_full_backward.cu.
  *
  * After ssd_carry, which leaves the gradient of the state behind every tile, a block has one tile of one group and
  * walks the group's heads, fetching each one's operands while it ends the one before. The gradients of B and C, summed
  * over the heads, never leave the registers (a state of more than 64: the lane's scratch) before the norm's backward
  * pass has made them those of proj's columns. At last ssd_join gives each tile's first token what the tile before found
- * for it, and sums the weights' gradients over tiles.
- *
- * Published preset, a call: ssd_carry 69 us. The tiles: 52 GFLOP without the blocks above the diagonals (66 us); x, dy,
- * H', K read, dx written: 671 MB, the rest 60 MB (170 us); 0.35 MB through shared memory a head and tile, 128 bytes a
- * cycle an SM (200 us). The sums: 9 MB written and read. Limit 275 us. */
+ * for it, and sums the weights' gradients over tiles. */
 #include "kernels/cuda/ssd_backward.cuh"
 
 #include <stdio.h>
@@ -53,9 +50,9 @@ __device__ static inline void unrotate(float (&acc)[OWN<F::N>][4], const tile_ro
     int upper = place.row + (int)threadIdx.x % WARP / 4;
 #pragma unroll
     for (int i = 0; i < OWN<F::N>; i++) {
-        if (F::WHOLE ? i / 2 * PARTS * 16 >= F::N / 2 : columns.at(i / 2) >= 2 * angles) break;
+        if (columns.at(i / 2) >= 2 * angles) break;
         int j = columns.pair(i) / 2;
-        if (!F::WHOLE && j >= angles) continue;
+        if (j >= angles) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int t = upper + 8 * half;
@@ -241,8 +238,8 @@ __device__ static inline void gradient_steps(const backward_tiles<F> *m, const b
 template <class F>
 __device__ static inline void load_raw(backward_tiles<F> *m, const head_view &v, const backward_place &at) {
     size_t row = at.tile * (size_t)v.tile * v.width;
-    load_tile<TILE, F::N, F::WHOLE>(m->b, v.b + row, v.width, at.length, at.n);
-    load_tile<TILE, F::N, F::WHOLE>(m->c, v.c + row, v.width, at.length, at.n);
+    load_tile<TILE, F::N>(m->b, v.b + row, v.width, at.length, at.n);
+    load_tile<TILE, F::N>(m->c, v.c + row, v.width, at.length, at.n);
 }
 
 /* Begins the copy of a head's steps. */
@@ -311,7 +308,7 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
     sum_phases(l.dphi, a.dtape.phase + matrix_of(a, at) * (unsigned)angles, angles, place.warp);
     unsigned heads = (unsigned)s.heads, state = (unsigned)at.n;
     store_sums<F::N>(a.biases + (size_t)(at.index * 2 * heads + at.head) * state, heads * state, m->bias, at.n);
-    if (AHEAD && more) make_rotations<F>(l.turn, next_steps, angles, place.warp);
+    if (AHEAD && more) make_rotations(l.turn, next_steps, angles, place.warp);
     __syncthreads(); /* all tiles are free, but not the sums */
     if (AHEAD && more) fetch_head(m, a, next);
     gradient_steps(m, a, l, steps, at, i == 0);
@@ -321,7 +318,7 @@ __device__ static inline void backward_head(backward_tiles<F> *m, const backward
     fetch_head(m, a, next);
     copy_wait<2>();
     __syncthreads();
-    make_rotations<F>(l.turn, steps, angles, place.warp);
+    make_rotations(l.turn, steps, angles, place.warp);
 }
 
 /* Where the tile's first token has the group's dtheta; angles are `time` apart. */
@@ -374,8 +371,8 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
     size_t angles = (size_t)F::angles(s.angles);
     float *lines = reinterpret_cast<float *>(m + 1), *all_steps = lines + turn_floats(angles);
     float *dphi = all_steps + backward_tiles<F>::STEPS * step_floats(angles);
-    backward_place at = {index / tiles,           index % tiles,    group * per_group, group, index, tiles, 0,
-                         F::head_dim(s.head_dim), F::state(s.state)};
+    backward_place at = {index / tiles,   index % tiles,    group * per_group, group, index, tiles, 0,
+                         (int)s.head_dim, F::state(s.state)};
     size_t left = s.time - at.tile * s.chunk;
     at.length = F::tokens(left < s.chunk ? left : s.chunk);
     backward_lines l = {reinterpret_cast<rotation *>(lines), all_steps, dphi, dphi + angles * PHASES, PHASES};
@@ -387,7 +384,7 @@ template <class F> __global__ void __launch_bounds__(SSD_THREADS, F::BLOCKS) ssd
     fetch_head(m, a, at);
     copy_wait<2>();
     __syncthreads();
-    make_rotations<F>(l.turn, steps, (int)angles, place.warp);
+    make_rotations(l.turn, steps, (int)angles, place.warp);
     for (unsigned i = 0; i < per_group; i++, at.head++)
         backward_head(m, l, a, at, sum_b, sum_c, i, i + 1 < per_group, place);
     backward_group(m, l, a, at, sum_b, sum_c, place);
@@ -447,9 +444,10 @@ extern "C" void cuda_ssd_backward(struct lane *lane, act *dproj, const struct ma
     lay_out_scratch(&a, &states, lane->scratch, shape);
     a.gradients = states;
     ssd_carry(states, a.t, a.dy);
-    if (fills_tiles(a.t))
-        launch_backward<scan_form<64, 64, true>>(a);
-    else
+    if (fills_tiles(a.t)) {
+        if (has_shared_memory(shape, ssd_full_backward_bytes())) ssd_full_backward(a);
+    } else {
         SSD_DISPATCH(shape, launch_backward, a);
+    }
     ssd_join(a, *gradients);
 }

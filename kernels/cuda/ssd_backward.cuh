@@ -28,6 +28,9 @@ struct backward_arguments {
     float *dd;     /* (batch, tiles, heads) each tile's part of dD */
 };
 
+/* ssd_full_backward.cu: all tiles, of heads that fill them; the shared memory of a block. */
+void ssd_full_backward(const backward_arguments &a);
+size_t ssd_full_backward_bytes();
 /* ssd_backward_sums.cu: what joins tiles, and the weights' gradients from the tiles' parts. */
 void ssd_join(const backward_arguments &a, const mamba_gradients &gradients);
 
@@ -92,7 +95,7 @@ template <class F> __device__ static inline size_t first_row(const backward_argu
 }
 template <class F>
 __device__ static inline size_t state_offset(const backward_arguments &a, const backward_place &at, int slice) {
-    unsigned state = (unsigned)F::state(a.t.s.state), size = (unsigned)F::head_dim(a.t.s.head_dim) * state;
+    unsigned state = (unsigned)F::state(a.t.s.state), size = (unsigned)a.t.s.head_dim * state;
     return matrix_of(a, at) * size + (unsigned)slice * state;
 }
 
@@ -100,29 +103,28 @@ __device__ static inline size_t state_offset(const backward_arguments &a, const 
 template <class F>
 __device__ static inline void load_x(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                      int slice) {
-    int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
-    size_t width = a.t.columns.width,
-           column = a.t.columns.x + at.head * (unsigned)F::head_dim(a.t.s.head_dim) + (unsigned)slice;
-    load_tile<TILE, F::P, F::WHOLE>(m->x, a.t.proj + first_row<F>(a, at) * width + column, width, at.length, channels);
-    load_tile<F::P, F::N, F::WHOLE>(m->gradient, a.gradients + state_offset<F>(a, at, slice), F::state(a.t.s.state),
-                                    channels, at.n);
+    int left = at.head_dim - slice, channels = left >= F::P ? F::P : left;
+    size_t width = a.t.columns.width, column = a.t.columns.x + at.head * (unsigned)a.t.s.head_dim + (unsigned)slice;
+    load_tile<TILE, F::P>(m->x, a.t.proj + first_row<F>(a, at) * width + column, width, at.length, channels);
+    load_tile<F::P, F::N>(m->gradient, a.gradients + state_offset<F>(a, at, slice), F::state(a.t.s.state), channels,
+                          at.n);
 }
 template <class F>
 __device__ static inline void load_dy(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                       int slice) {
-    int left = at.head_dim - slice, channels = F::WHOLE || left >= F::P ? F::P : left;
-    unsigned head_dim = (unsigned)F::head_dim(a.t.s.head_dim);
+    int left = at.head_dim - slice, channels = left >= F::P ? F::P : left;
+    unsigned head_dim = (unsigned)a.t.s.head_dim;
     size_t inner = (unsigned)a.t.s.heads * head_dim, column = at.head * head_dim + (unsigned)slice;
-    load_tile<TILE, F::P, F::WHOLE>(m->dy, a.dy + first_row<F>(a, at) * inner + column, inner, at.length, channels);
-    load_tile<F::P, F::N, F::WHOLE>(m->state, acts(a.t.tape.states) + state_offset<F>(a, at, slice),
-                                    F::state(a.t.s.state), channels, at.n);
+    load_tile<TILE, F::P>(m->dy, a.dy + first_row<F>(a, at) * inner + column, inner, at.length, channels);
+    load_tile<F::P, F::N>(m->state, acts(a.t.tape.states) + state_offset<F>(a, at, slice), F::state(a.t.s.state),
+                          channels, at.n);
 }
 
 /* Fetches a slice, if it is not the one that is there: only heads of more than P channels have several. */
 template <class F>
 __device__ static inline void fetch_slice(backward_tiles<F> *m, const backward_arguments &a, const backward_place &at,
                                           int slice, int *here) {
-    if (F::WHOLE || slice == *here) return;
+    if (slice == *here) return;
     __syncthreads();
     load_x(m, a, at, slice);
     load_dy(m, a, at, slice);
@@ -137,7 +139,7 @@ template <class F>
 __device__ static inline void multiply_pairs(float (&f)[OWN<TILE>][4], float (&g)[OWN<TILE>][4], backward_tiles<F> *m,
                                              const backward_arguments &a, const backward_place &at, warp_place place,
                                              int *here) {
-    column_blocks<false> later = columns_between(place, place.row, F::WHOLE ? TILE : at.length);
+    column_blocks<false> later = columns_between(place, place.row, at.length);
     clear_rows(f);
     clear_rows(g);
     for (int slice = 0; slice < at.head_dim; slice += F::P) {
@@ -235,7 +237,7 @@ template <class F>
 __device__ static inline void multiply_channels(float (&acc)[OWN<F::N>][4], backward_tiles<F> *m,
                                                 const backward_arguments &a, const backward_place &at,
                                                 const tile_row<F::P> *rows, const tile_row<F::N> *states, int row,
-                                                column_blocks<F::WHOLE> columns, int *here) {
+                                                column_blocks<false> columns, int *here) {
     clear_rows(acc);
     for (int slice = 0; slice < at.head_dim; slice += F::P) {
         fetch_slice(m, a, at, slice, here);
@@ -254,7 +256,7 @@ template <class F>
 __device__ static inline void gradient_b(float (&db)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
                                          const backward_place &at, warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
+    column_blocks<false> columns = columns_to<false>(place, at.n);
     multiply_channels(db, m, a, at, m->x, m->gradient, row, columns, here);
     two_rows dot = dot_rows(db, m->b, row, columns);
     if (threadIdx.x % 4 == 0) {
@@ -289,7 +291,7 @@ template <class F>
 __device__ static inline void gradient_c(float (&dc)[OWN<F::N>][4], backward_tiles<F> *m, const backward_arguments &a,
                                          const backward_place &at, warp_place place, int *here) {
     int row = place.row, upper = row + (int)threadIdx.x % WARP / 4, lower = upper + 8;
-    column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, at.n);
+    column_blocks<false> columns = columns_to<false>(place, at.n);
     multiply_channels(dc, m, a, at, m->dy, m->state, row, columns, here);
     two_rows dot = dot_rows(dc, m->c, row, columns);
     if (threadIdx.x % 4 == 0) {
@@ -318,7 +320,7 @@ __device__ static inline void gradient_x(backward_tiles<F> *m, const backward_ar
         fetch_slice(m, a, at, slice, here);
         through += dot_states(m);
         int left_over = at.head_dim - slice;
-        column_blocks<F::WHOLE> columns = columns_to<F::WHOLE>(place, left_over < F::P ? left_over : F::P);
+        column_blocks<false> columns = columns_to<false>(place, left_over < F::P ? left_over : F::P);
         float dx[OWN<F::P>][4];
         clear_rows(dx);
 #pragma unroll

@@ -29,8 +29,8 @@ template <class F>
 __device__ static inline void fetch(carry_tiles<F> *m, const head_view &v, const carried_rows &rows, int tile) {
     size_t first = (size_t)tile * (size_t)v.tile;
     int length = tile_length<F>(v, tile), buffer = tile % carry_tiles<F>::BUFFERS;
-    load_tile<TILE, F::N, false>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
-    load_tile<TILE, F::P, false>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
+    load_tile<TILE, F::N>(m->c[buffer], v.c + first * v.width, v.width, length, v.state);
+    load_tile<TILE, F::P>(m->dy[buffer], rows.dy + first * rows.stride, rows.stride, length, rows.channels);
 }
 
 /* Grid: sequences x heads, slices of P channels. gradients: (batch, heads, chunks, head_dim, state). */

@@ -7,7 +7,13 @@
 #include "kernels/cuda/ssd_head.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
-using full_head = scan_form<64, 64, true>;
+/* As scan_form, with all known when it is compiled. */
+struct full_head {
+    static constexpr int P = 64, N = 64;
+    __device__ static int state(size_t) { return N; }
+    __device__ static int angles(size_t) { return N / 4; }
+    __device__ static int tokens(size_t) { return TILE; }
+};
 using square = panels<TILE, TILE>;                                /* tokens or channels by channels or states */
 static constexpr unsigned BAND_ANGLES = full_head::N / 4 / BANDS; /* of which a warp makes the rotations, of four */
 static constexpr int ANGLES = full_head::N / 4, FRAGMENTS = TILE / 8, STEPS = TILE / 16;
@@ -32,6 +38,16 @@ __device__ static inline unsigned afresh(unsigned x) {
 __device__ static inline group_place afresh(const group_place &place) {
     unsigned lane = afresh(place.lane);
     return {place.group, place.band, lane, place.row, place.row + lane / 4};
+}
+/* Likewise: sums are made here, and not where they are next used, up to which all their terms would be held. */
+__device__ static inline void sum_now(float (&acc)[FRAGMENTS][4]) {
+#ifndef HINGE_CUDA_EMULATOR
+#pragma unroll
+    for (int i = 0; i < FRAGMENTS; i++)
+        asm volatile("" : "+f"(acc[i][0]), "+f"(acc[i][1]), "+f"(acc[i][2]), "+f"(acc[i][3]));
+#else
+    (void)acc;
+#endif
 }
 /* Of a lane's pair in the fragment i. */
 __device__ static inline unsigned pair_column(unsigned lane, int i) { return (unsigned)i * 8 + lane % 4 * 2; }
@@ -107,7 +123,12 @@ __device__ static inline void scale_steps(uint32_t (&a)[STEPS][4], const float *
         }
 }
 
-/* All four steps of a product. */
+/* All four steps of a product, the left operand in registers or the group's rows of a tile. */
+template <operand_order B>
+__device__ static inline void multiply_all(float (&d)[FRAGMENTS][4], const square *a, const square *b, bool more) {
+#pragma unroll
+    for (int k = 0; k < TILE; k += 16) multiply<BY_ROWS, B>(d, a, 0, b, 0, k, more || k > 0);
+}
 template <operand_order B>
 __device__ static inline void multiply_all(float (&d)[FRAGMENTS][4], const uint32_t (&a)[STEPS][4], const square *b,
                                            bool more) {

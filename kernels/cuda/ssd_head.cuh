@@ -26,7 +26,7 @@ struct head_view {
     int tile, tiles, angles, state;
 };
 
-/* Whether scan_form<64, 64, true> fits: dy, y and the states have no padding, and the others are columns of proj. */
+/* Whether full_head (ssd_full.cuh) fits: dy, y and the states have no padding, and the others are columns of proj. */
 static inline bool fills_tiles(const scan_tensors &a) {
     const mamba_shape &s = a.s;
     const mamba_weights &w = a.weights;
@@ -94,11 +94,11 @@ __device__ static inline step_lines lay_out_steps(float *room, int angles) {
 }
 
 /* By a warp: begins the copy of a line whose first `left` floats exist. */
-template <bool WHOLE> __device__ static inline void load_line(float *line, const float *from, int left) {
+__device__ static inline void load_line(float *line, const float *from, int left) {
     int at = (int)threadIdx.x % WARP * 4;
     if (at >= LINE) return;
-    if (WHOLE || (at + 4 <= left && reinterpret_cast<size_t>(from) % 16 == 0))
-        copy_16(line + at, from + at, at < left);
+    if (at + 4 <= left && reinterpret_cast<size_t>(from) % 16 == 0)
+        copy_16(line + at, from + at, true);
     else
         for (int k = at; k < at + 4; k++) line[k] = k < left ? from[k] : 0;
 }
@@ -113,19 +113,15 @@ template <class F> __device__ static inline void load_steps(const step_lines &to
                             : warp == 2 ? v.gamma
                             : warp == 3 ? v.inv_b
                                         : v.inv_c;
-        load_line<F::WHOLE>(to.delta + warp * LINE, from + start, left);
+        load_line(to.delta + warp * LINE, from + start, left);
     }
 #pragma unroll 2
     for (int j = warp; j < v.angles; j += SSD_WARPS)
-        load_line<F::WHOLE>(to.rate + j * LINE, v.rate + (size_t)j * v.time + start, left);
+        load_line(to.rate + j * LINE, v.rate + (size_t)j * v.time + start, left);
     const float *phase = v.phase + (size_t)i * (size_t)v.angles;
     int thread = (int)threadIdx.x;
-    if (F::WHOLE) {
-        if (thread < v.angles / 4) copy_16(to.phase + 4 * thread, phase + 4 * thread, true);
-    } else {
 #pragma unroll 1
-        for (int j = thread; j < v.angles; j += SSD_THREADS) to.phase[j] = phase[j];
-    }
+    for (int j = thread; j < v.angles; j += SSD_THREADS) to.phase[j] = phase[j];
 }
 
 /* What two neighbouring tokens' weights are made of, in the lane that has them. */
@@ -157,6 +153,7 @@ __device__ static inline void make_weights(tile_weights *w, const two_steps &ste
         w->f[t] = fast_exp2(whole - l);
         w->kappa[t] = kappa;
         w->gamma[t] = gamma;
+        w->since[t] = l - __log2f(kappa);
         w->fall[t] = kappa * w->f[t];
     }
 }
@@ -178,38 +175,22 @@ __device__ static inline void make_weights(tile_weights *w, const step_lines &st
 static constexpr int TURNS = TILE + 4;
 __host__ __device__ static inline size_t turn_floats(size_t angles) { return angles * TURNS * 2; }
 
-/* The rotations of the tile's tokens. A warp scans one angle at a time; of a WHOLE head all of its own together, since
- * each step of a scan waits for the one before. */
-template <class F>
+/* The rotations of the tile's tokens. A warp scans one angle at a time. */
 __device__ static inline void make_rotations(rotation *turn, const step_lines &steps, int angles, int warp) {
-    constexpr int TOGETHER = F::WHOLE ? F::N / 4 / SSD_WARPS : 1;
     int lane = (int)threadIdx.x % WARP;
     float2 delta = two_at(steps.delta, 2 * lane);
 #pragma unroll 1
-    for (int from = warp; from < angles; from += TOGETHER * SSD_WARPS) {
-        float first[TOGETHER], both[TOGETHER], sum[TOGETHER], phase[TOGETHER];
+    for (int j = warp; j < angles; j += SSD_WARPS) {
+        float2 rate = two_at(steps.rate + j * LINE, 2 * lane);
+        float first = wrap_turns(rate.x * delta.x), both = first + wrap_turns(rate.y * delta.y), sum = both;
 #pragma unroll
-        for (int i = 0; i < TOGETHER; i++) {
-            int j = from + i * SSD_WARPS;
-            float2 rate = two_at(steps.rate + j * LINE, 2 * lane);
-            first[i] = wrap_turns(rate.x * delta.x);
-            sum[i] = both[i] = first[i] + wrap_turns(rate.y * delta.y);
-            phase[i] = steps.phase[j];
+        for (int offset = 1; offset < WARP; offset *= 2) {
+            float before = __shfl_up_sync(0xffffffffu, sum, offset);
+            if (lane >= offset) sum += before;
         }
-#pragma unroll
-        for (int offset = 1; offset < WARP; offset *= 2)
-#pragma unroll
-            for (int i = 0; i < TOGETHER; i++) {
-                float before = __shfl_up_sync(0xffffffffu, sum[i], offset);
-                if (lane >= offset) sum[i] += before;
-            }
-#pragma unroll
-        for (int i = 0; i < TOGETHER; i++) {
-            float start = phase[i] + (sum[i] - both[i]);
-            rotation one = rotation_of(wrap_turns(start + first[i])), two = rotation_of(wrap_turns(start + both[i]));
-            *reinterpret_cast<float4 *>(&turn[(from + i * SSD_WARPS) * TURNS + 2 * lane]) = {one.cosine, one.sine,
-                                                                                             two.cosine, two.sine};
-        }
+        float start = steps.phase[j] + (sum - both);
+        rotation one = rotation_of(wrap_turns(start + first)), two = rotation_of(wrap_turns(start + both));
+        *reinterpret_cast<float4 *>(&turn[j * TURNS + 2 * lane]) = {one.cosine, one.sine, two.cosine, two.sine};
     }
 }
 
@@ -267,8 +248,7 @@ template <class F> struct vector_part {
             if (rotated > 0)
 #pragma unroll
                 for (int k = 0; k < 4; k++)
-                    if (F::WHOLE || k < rotated)
-                        rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
+                    if (k < rotated) rotate(value[2 * k], value[2 * k + 1], turn[(column / 2 + k) * TURNS + row]);
 #pragma unroll
             for (int k = 0; k < 4; k++) pairs[k] = row < length ? pack_bf16(value[2 * k], value[2 * k + 1]) : 0;
             *reinterpret_cast<uint4 *>(&tile[row][column]) = {pairs[0], pairs[1], pairs[2], pairs[3]};
@@ -332,7 +312,7 @@ template <class F> __device__ static inline step_lines steps_of(const tile_lines
 template <class F, class TILES>
 __device__ static inline void begin_tile(TILES *m, const tile_lines &l, const head_view &v, int tile, int warp) {
     step_lines steps = steps_of<F>(l, tile);
-    make_rotations<F>(l.turn, steps, v.angles, warp);
+    make_rotations(l.turn, steps, v.angles, warp);
     if (warp == 0) make_weights(&m->weights[tile % TILES::BUFFERS], steps, tile_length<F>(v, tile));
 }
 

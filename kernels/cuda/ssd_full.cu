@@ -19,17 +19,32 @@ struct forward_squares {
     tile_weights weights[2];
 };
 
-/* The fragment g of tokens `to` (upper, lower) by from, from + 1, times what those weigh; `d` joins the diagonal. */
-__device__ static inline void weigh_before(float (&g)[4], const tile_weights &w, float2 l_to, int from) {
-    float2 l = two_at(w.l, from), kappa = two_at(w.kappa, from);
-    g[0] *= fast_exp2(l_to.x - l.x) * kappa.x, g[1] *= fast_exp2(l_to.x - l.y) * kappa.y;
-    g[2] *= fast_exp2(l_to.y - l.x) * kappa.x, g[3] *= fast_exp2(l_to.y - l.y) * kappa.y;
-}
-__device__ static inline void weigh_diagonal(float (&g)[4], const tile_weights &w, int upper, int from, float d) {
+/* The warp's rows of G, tokens by those that weigh in them, times what those weigh; `d` joins the diagonal. */
+__device__ static inline void weigh_columns(float (&g)[FRAGMENTS][4], const tile_weights &w, float d,
+                                            const group_place &place) {
+    float l[2] = {w.l[place.upper], w.l[place.upper + 8]}, gamma[2] = {w.gamma[place.upper], w.gamma[place.upper + 8]};
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int to = upper + i / 2 * 8, at = from + i % 2;
-        g[i] = g[i] * token_weight(w, to, at) + (to == at ? d : 0);
+    for (int i = 0; i < FRAGMENTS; i++) {
+        int first = (int)pair_column(place.lane, i);
+        if ((unsigned)i / 2 > place.band) {
+            g[i][0] = g[i][1] = g[i][2] = g[i][3] = 0;
+            continue;
+        }
+        float2 since = two_at(w.since, first);
+        float weight[4] = {fast_exp2(l[0] - since.x), fast_exp2(l[0] - since.y), fast_exp2(l[1] - since.x),
+                           fast_exp2(l[1] - since.y)};
+        if ((unsigned)i / 2 == place.band)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                int to = (int)place.upper + k / 2 * 8, from = first + k % 2;
+                weight[k] = from < to ? weight[k] : from == to ? gamma[k / 2] : 0;
+            }
+#pragma unroll
+        for (int k = 0; k < 4; k++) g[i][k] *= weight[k];
+        if ((unsigned)i / 2 == place.band)
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (first + k % 2 == (int)place.upper + k / 2 * 8) g[i][k] += d;
     }
 }
 
@@ -44,18 +59,8 @@ __device__ static inline void tile_outputs(bf16 *to, unsigned stride, forward_sq
     products_begin();
     multiply_all<BY_ROWS>(acc, left, &m->b[here], false);
     products_commit();
-    float2 l = {w.l[place.upper], w.l[place.upper + 8]};
     products_wait<0>(acc);
-#pragma unroll
-    for (int i = 0; i < FRAGMENTS; i++) {
-        int from = (int)pair_column(place.lane, i);
-        if ((unsigned)i / 2 < place.band)
-            weigh_before(acc[i], w, l, from);
-        else if ((unsigned)i / 2 == place.band)
-            weigh_diagonal(acc[i], w, (int)place.upper, from, d);
-        else
-            acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
-    }
+    weigh_columns(acc, w, d, place);
 #pragma unroll
     for (int k = 0; k < STEPS; k++) pack_left(weighed[k], acc, k);
     products_begin();

@@ -15,8 +15,9 @@
 /* Raised whenever a change of the code changes the numbers of a run: old results are then never taken for new. 2: the
  * scan's phases and split sums of products on a device; chunks of test-time training beside a kept tail. 3: the order
  * in which a device sums the norm that optim.clip compares. 4: rounding in a device's scan. 5: rounding in a
- * device's attention and scan, and in products with an epilogue. */
-#define NUMERICS_REVISION 5
+ * device's attention and scan, and in products with an epilogue. 6: a branch's scale is in the weights that end it;
+ * rounding in a device's scan. */
+#define NUMERICS_REVISION 6
 
 /* The parts of a run, in the order in which they are done. */
 enum run_part { PART_TRAIN, PART_RAW, PART_AVERAGE, PART_AVERAGED, PART_QUANTISE, PART_ARTIFACT, PART_COUNT };

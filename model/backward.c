@@ -1,7 +1,8 @@
 /* backward: the model's backward pass over one slice, from the last op to the first.
  *
- * dx is the gradient of the residual stream. A branch reads the stream through a norm and adds to it, so dx stays
- * what it is and the branch's own gradient is added to it. */
+ * dx is the gradient of the residual stream. A branch reads the stream through a norm and adds to it, so dx is also
+ * that of what the branch adds, and the branch's own gradient is added to it. The gradients of the weights that end a
+ * branch are those of diag(scale) w, until network_master_gradients parts them. */
 #include "model/tape.h"
 
 static real *gradient(const struct walk *walk, int layer, enum tensor_role role) {
@@ -29,7 +30,7 @@ static void clear(const struct walk *walk, act *x) {
     walk->ops->clear(walk->lane, x, walk->extent.rows * walk->extent.dim * walk->ops->act_bytes);
 }
 
-/* The logits' gradients, block by block; dbranch becomes that of what the head reads. */
+/* The logits' gradients, block by block; dinput becomes that of what the head reads. */
 static void head(const struct walk *walk, double scale) {
     const struct backend *ops = walk->ops;
     struct workspace *ws = walk->ws;
@@ -46,19 +47,18 @@ static void head(const struct walk *walk, double scale) {
                                     count, vocab, walk->net->config.model_softcap);
         ops->linear_backward_weight(walk->lane, walk->gradients + table->offset, dlogits,
                                     act_at(ops, ws->last, first * dim), count, vocab, dim);
-        ops->linear_backward_input(walk->lane, act_at(ops, ws->dbranch, first * dim), dlogits, acts_of(walk, table),
+        ops->linear_backward_input(walk->lane, act_at(ops, ws->dinput, first * dim), dlogits, acts_of(walk, table),
                                    count, vocab, dim, false);
     }
     clear(walk, ws->dx);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dbranch, ws->last, ws->inv_last, rows, dim);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, ws->last, ws->inv_last, rows, dim);
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     struct workspace *ws = walk->ws;
     act *dhidden = ws->gradients.hidden;
-    const struct tensor *proj =
-        linear_weight(walk, ws->dbranch, layer->activated, at->physical, proj_role(walk->net, at));
-    walk->ops->linear_leaky_relu_squared_backward(walk->lane, dhidden, ws->dbranch, acts_of(walk, proj), layer->fc,
+    const struct tensor *proj = linear_weight(walk, ws->dx, layer->activated, at->physical, proj_role(walk->net, at));
+    walk->ops->linear_leaky_relu_squared_backward(walk->lane, dhidden, ws->dx, acts_of(walk, proj), layer->fc,
                                                   walk->extent.rows, proj->shape[0], proj->shape[1]);
     linear(walk, ws->dinput, false, dhidden, layer->v, at->physical, fc_role(walk->net, at));
 }
@@ -81,8 +81,8 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     struct mamba_gradients gradients = mamba_gradients_at(walk, physical);
     struct mamba_columns columns = mamba_columns(shape);
     act *dy = ws->gradients.mixed, *dproj = ws->gradients.projected;
-    const struct tensor *out = linear_weight(walk, ws->dbranch, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
-    ops->linear_silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), ws->dbranch, acts_of(walk, out), m->y,
+    const struct tensor *out = linear_weight(walk, ws->dx, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+    ops->linear_silu_gate_backward(walk->lane, dy, act_at(ops, dproj, columns.z), ws->dx, acts_of(walk, out), m->y,
                                    act_at(ops, m->proj, columns.z), columns.width, walk->extent.rows, out->shape[0],
                                    out->shape[1]);
     ops->ssd_backward(walk->lane, dproj, &gradients, &ws->gradients.mamba, dy, &m->tape, m->proj, &weights, shape);
@@ -108,7 +108,7 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     act *dout = ws->gradients.mixed, *dq = ws->gradients.projected;
     act *dk = act_at(ops, dq, rows * shape->heads * shape->head_dim);
     act *dv = act_at(ops, dk, rows * shape->kv_heads * shape->head_dim);
-    linear(walk, dout, false, ws->dbranch, a->out, physical, ROLE_ATTN_PROJ);
+    linear(walk, dout, false, ws->dx, a->out, physical, ROLE_ATTN_PROJ);
     ops->attention_backward(walk->lane, dq, dk, dv, dout, a->out, &a->tape, shape);
     tap_gain(walk, a, dq, physical);
     ops->attention_prepare_backward(walk->lane, dq, dk, dv, gradient(walk, physical, ROLE_ATTN_Q_GAIN), &a->tape, a->v,
@@ -139,12 +139,8 @@ static void block(const struct walk *walk, int position) {
     struct layer_tape *layer = &walk->layers[position];
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
     if (layer->skip_gradient) ops->add_into(walk->lane, ws->dx, layer->skip_gradient, rows * dim);
-    ops->scaled_add_backward(walk->lane, ws->dbranch, gradient(walk, at->physical, ROLE_MLP_SCALE), ws->dx,
-                             weight_of(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows, dim);
     mlp(walk, layer, at);
-    ops->scaled_add_norm_backward(walk->lane, ws->dx, ws->dbranch, gradient(walk, at->physical, ROLE_MIXER_SCALE),
-                                  ws->dinput, layer->v, layer->inv_v, weight_of(walk, at->physical, ROLE_MIXER_SCALE),
-                                  layer->mixed, rows, dim);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->v, layer->inv_v, rows, dim);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else

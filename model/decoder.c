@@ -30,7 +30,7 @@ struct decoder {
     act *bigram;                   /* (sequences, bigram_dim) */
     act *embedded, *smeared;       /* (2, sequences, D) of the token before, and of this one */
     real *gates;                   /* (sequences, D) the smear's gate, once for each sequence */
-    act *x0, *stream, *u, *branch; /* (sequences, D) */
+    act *x0, *stream, *u;          /* (sequences, D) */
     real *inv;                     /* (sequences) */
     act *fc, *activated, *projected, *mixed; /* the layers' own rows */
     real *logits;                            /* (sequences, V) */
@@ -86,7 +86,6 @@ static void lay_out(struct decoder *d, struct arena *arena) {
     d->x0 = arena_acts(arena, wide);
     d->stream = arena_acts(arena, wide);
     d->u = arena_acts(arena, wide);
-    d->branch = arena_acts(arena, wide);
     d->inv = arena_reals(arena, rows);
     d->fc = arena_acts(arena, rows * d->extent.hidden);
     d->activated = arena_acts(arena, rows * d->extent.hidden);
@@ -186,12 +185,19 @@ static void linear(const struct step *step, act *y, const act *x, int layer, enu
                               step->d->sequences, w->shape[0], w->shape[1]);
 }
 
+/* y = stream + x w^T; the weights that end a branch of a block have its scale. */
+static void linear_add(const struct step *step, act *y, const act *x, int layer, enum tensor_role role) {
+    struct decoder *d = step->d;
+    const struct tensor *w = parameters_get(&d->net->parameters, layer, role);
+    step->ops->linear_add_forward(&d->lane, y, d->stream, x, network_weight_acts(d->net, step->weights, w),
+                                  d->sequences, w->shape[0], w->shape[1]);
+}
+
 static void add_bigram(const struct step *step) {
     struct decoder *d = step->d;
     step->ops->embedding_forward(&d->lane, d->bigram, d->buckets, weight(step, -1, ROLE_BIGRAM_TABLE), d->sequences,
                                  (size_t)d->net->config.model_bigram_dim);
-    linear(step, d->branch, d->bigram, -1, ROLE_BIGRAM_PROJ);
-    step->ops->add_into(&d->lane, d->stream, d->branch, d->sequences * d->extent.dim);
+    linear_add(step, d->stream, d->bigram, -1, ROLE_BIGRAM_PROJ);
 }
 
 static void spread_gates(const struct step *step) {
@@ -227,7 +233,7 @@ static void mamba(const struct step *step, struct layer_state *layer, int physic
     struct mamba_weights weights = mamba_weights_at(d->net, step->weights, physical);
     linear(step, d->projected, d->u, physical, ROLE_MAMBA_IN_PROJ);
     step->ops->mamba_decode(&d->lane, d->mixed, &layer->mamba, d->projected, &weights, &d->extent.mamba);
-    linear(step, d->branch, d->mixed, physical, ROLE_MAMBA_OUT_PROJ);
+    linear_add(step, d->stream, d->mixed, physical, ROLE_MAMBA_OUT_PROJ);
 }
 
 static void attention(const struct step *step, struct layer_state *layer, int physical) {
@@ -241,14 +247,14 @@ static void attention(const struct step *step, struct layer_state *layer, int ph
     step->ops->attention_decode(&d->lane, d->mixed, layer->cache.k, layer->cache.v, q, k, v,
                                 weight(step, physical, ROLE_ATTN_Q_GAIN), d->rope_cosine, d->rope_sine, d->length,
                                 d->capacity, shape);
-    linear(step, d->branch, d->mixed, physical, ROLE_ATTN_PROJ);
+    linear_add(step, d->stream, d->mixed, physical, ROLE_ATTN_PROJ);
 }
 
-static void mlp(const struct step *step, const struct virtual_layer *at) {
+static void mlp(const struct step *step, struct layer_state *layer, const struct virtual_layer *at) {
     struct decoder *d = step->d;
     linear(step, d->fc, d->u, at->physical, fc_role(d->net, at));
     step->ops->leaky_relu_squared_forward(&d->lane, d->activated, d->fc, d->sequences * d->extent.hidden);
-    linear(step, d->branch, d->activated, at->physical, proj_role(d->net, at));
+    linear_add(step, layer->out, d->activated, at->physical, proj_role(d->net, at));
 }
 
 /* x is where the layer's input stands: the stream, x0 or an output that was kept. */
@@ -267,12 +273,8 @@ static void block(const struct step *step, struct layer_state *layer, const stru
         attention(step, layer, at->physical);
     else
         mamba(step, layer, at->physical);
-    ops->scaled_add_forward(&d->lane, d->stream, d->stream, weight(step, at->physical, ROLE_MIXER_SCALE), d->branch,
-                            rows, dim);
     ops->rms_norm_forward(&d->lane, d->u, d->inv, d->stream, rows, dim);
-    mlp(step, at);
-    ops->scaled_add_forward(&d->lane, layer->out, d->stream, weight(step, at->physical, ROLE_MLP_SCALE), d->branch,
-                            rows, dim);
+    mlp(step, layer, at);
 }
 
 /* Of the tokens in d->ids. */

@@ -27,6 +27,14 @@ static void linear(const struct walk *walk, act *y, const act *x, int layer, enu
     walk->ops->linear_forward(walk->lane, y, x, acts_of(walk, w), walk->extent.rows, w->shape[0], w->shape[1]);
 }
 
+/* y = before + x w^T; the weights that end a branch of a block have its scale. */
+static void linear_add(const struct walk *walk, act *y, const act *before, const act *x, int layer,
+                       enum tensor_role role) {
+    const struct tensor *w = linear_at(walk, x, layer, role);
+    walk->ops->linear_add_forward(walk->lane, y, before, x, acts_of(walk, w), walk->extent.rows, w->shape[0],
+                                  w->shape[1]);
+}
+
 static void embed(const struct walk *walk) {
     const struct backend *ops = walk->ops;
     const struct forward_request *request = walk->request;
@@ -40,8 +48,7 @@ static void embed(const struct walk *walk) {
                         (size_t)config->model_bigram_buckets);
         ops->embedding_forward(walk->lane, ws->bigram, ws->buckets, weight_of(walk, -1, ROLE_BIGRAM_TABLE), rows,
                                (size_t)config->model_bigram_dim);
-        linear(walk, ws->stream, ws->bigram, -1, ROLE_BIGRAM_PROJ);
-        ops->add_into(walk->lane, ws->embedded, ws->stream, rows * dim);
+        linear_add(walk, ws->embedded, ws->embedded, ws->bigram, -1, ROLE_BIGRAM_PROJ);
     }
     if (config->model_smear) {
         ops->smear_forward(walk->lane, ws->stream, ws->embedded, weight_of(walk, -1, ROLE_SMEAR_GATE),
@@ -62,7 +69,7 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, &weights, shape);
     ops->silu_gate_forward(walk->lane, m->gated, m->y, act_at(ops, m->proj, columns.z), columns.width,
                            walk->extent.rows, walk->extent.inner);
-    linear(walk, layer->mixed, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+    linear_add(walk, walk->ws->stream, walk->ws->stream, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
 }
 
 static void attention(const struct walk *walk, struct layer_tape *layer, int physical) {
@@ -75,14 +82,14 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight_of(walk, physical, ROLE_ATTN_Q_GAIN),
                                    walk->ws->rope_cosine, walk->ws->rope_sine, shape);
     ops->attention_forward(walk->lane, a->out, &a->tape, shape);
-    linear(walk, layer->mixed, a->out, physical, ROLE_ATTN_PROJ);
+    linear_add(walk, walk->ws->stream, walk->ws->stream, a->out, physical, ROLE_ATTN_PROJ);
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct tensor *fc = linear_at(walk, layer->v, at->physical, fc_role(walk->net, at));
     walk->ops->linear_leaky_relu_squared_forward(walk->lane, layer->fc, layer->activated, layer->v, acts_of(walk, fc),
                                                  walk->extent.rows, fc->shape[0], fc->shape[1]);
-    linear(walk, layer->mlp, layer->activated, at->physical, proj_role(walk->net, at));
+    linear_add(walk, layer->out, walk->ws->stream, layer->activated, at->physical, proj_role(walk->net, at));
 }
 
 struct residual_inputs block_inputs(const struct walk *walk, const struct layer_tape *layer,
@@ -104,11 +111,8 @@ static void block(const struct walk *walk, struct layer_tape *layer, const struc
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    ops->scaled_add_norm_forward(lane, stream, layer->v, layer->inv_v, stream,
-                                 weight_of(walk, at->physical, ROLE_MIXER_SCALE), layer->mixed, rows, dim);
+    ops->rms_norm_forward(lane, layer->v, layer->inv_v, stream, rows, dim);
     mlp(walk, layer, at);
-    ops->scaled_add_forward(lane, layer->out, stream, weight_of(walk, at->physical, ROLE_MLP_SCALE), layer->mlp, rows,
-                            dim);
 }
 
 void head_logits(const struct walk *walk, real *logits, size_t first, size_t count) {

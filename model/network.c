@@ -129,21 +129,51 @@ void network_effective(const struct network *net, struct lane *lanes, int lane_c
     network_round(net, lanes, effective);
 }
 
-static bool rounds(const struct network *net) { return net->ops->act_bytes != sizeof(real); }
-
 size_t network_weight_reals(const struct network *net) {
     size_t total = net->parameters.total;
-    return total + (rounds(net) ? (total * net->ops->act_bytes + sizeof(real) - 1) / sizeof(real) : 0);
+    return total + (total * net->ops->act_bytes + sizeof(real) - 1) / sizeof(real);
 }
 
+static act *acts_behind(const struct network *net, const real *effective) {
+    return (act *)(effective + net->parameters.total);
+}
+
+/* The projections that end a branch of a block, and the scale of the branch. */
+static const struct branch_end {
+    enum tensor_role projection, scale;
+} branch_ends[] = {{ROLE_MAMBA_OUT_PROJ, ROLE_MIXER_SCALE},
+                   {ROLE_ATTN_PROJ, ROLE_MIXER_SCALE},
+                   {ROLE_MLP_PROJ, ROLE_MLP_SCALE},
+                   {ROLE_MLP_REPEAT_PROJ, ROLE_MLP_SCALE}};
+enum { BRANCH_ENDS = sizeof branch_ends / sizeof *branch_ends };
+
 void network_round(const struct network *net, struct lane *lane, real *effective) {
-    size_t total = net->parameters.total;
-    if (rounds(net)) net->ops->round_to_acts(lane, (act *)(effective + total), effective, total);
+    act *acts = acts_behind(net, effective);
+    net->ops->round_to_acts(lane, acts, effective, net->parameters.total);
+    for (int layer = 0; layer < (int)net->config.model_layers; layer++)
+        for (int i = 0; i < BRANCH_ENDS; i++) {
+            const struct tensor *w = parameters_get(&net->parameters, layer, branch_ends[i].projection);
+            if (w)
+                net->ops->scale_rows(lane, act_at(net->ops, acts, w->offset), effective + w->offset,
+                                     effective + offset_of(net, layer, branch_ends[i].scale), w->shape[0], w->shape[1]);
+        }
 }
 
 const act *network_weight_acts(const struct network *net, const real *effective, const struct tensor *tensor) {
-    const real *first = rounds(net) ? effective + net->parameters.total : effective;
-    return act_at(net->ops, (const act *)first, tensor->offset);
+    return act_at(net->ops, acts_behind(net, effective), tensor->offset);
+}
+
+/* From the gradients of diag(scale) w to those of w and of the scale, which two projections of a layer may share. */
+static void part_gradients(void *context, int layer, struct lane *lane) {
+    const struct view_job *job = context;
+    const struct network *net = job->net;
+    for (int i = 0; i < BRANCH_ENDS; i++) {
+        const struct tensor *w = parameters_get(&net->parameters, layer, branch_ends[i].projection);
+        if (!w) continue;
+        size_t scale = offset_of(net, layer, branch_ends[i].scale);
+        net->ops->scale_rows_backward(lane, job->written + w->offset, job->written + scale, job->effective + w->offset,
+                                      job->effective + scale, w->shape[0], w->shape[1]);
+    }
 }
 
 static void gradient_piece(void *context, int piece, struct lane *lane) {
@@ -157,7 +187,8 @@ static void gradient_piece(void *context, int piece, struct lane *lane) {
 /* Fake quantisation is straight-through: its gradients are already the master weights'. */
 void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
                               const real *master, const real *effective) {
-    if (net->config.model_linear != LINEAR_TERNARY) return;
     struct view_job job = {.net = net, .master = master, .effective = effective, .written = gradients};
-    net->ops->for_each(lanes, lane_count, net->parameters.count, gradient_piece, &job);
+    net->ops->for_each(lanes, lane_count, (int)net->config.model_layers, part_gradients, &job);
+    if (net->config.model_linear == LINEAR_TERNARY)
+        net->ops->for_each(lanes, lane_count, net->parameters.count, gradient_piece, &job);
 }

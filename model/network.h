@@ -2,7 +2,7 @@
  *
  * A slice is `sequences` x `time` tokens on one lane. The network owns no weights: it reads *effective* weights (the
  * master weights, or their ternary or fake-quantised image, made once a step by network_effective) and adds
- * gradients of the effective weights, which network_master_gradients turns into those of the master weights.
+ * gradients of what the linear layers read, which network_master_gradients turns into those of the master weights.
  *
  * Weights, gradients, ids, targets, nll and logits are all in the backend's memory (kernels.h). A network itself has
  * none of it, so that its sizes are known without a device. */
@@ -68,17 +68,19 @@ void network_backward(const struct network *net, struct workspace *ws, const str
 
 enum weight_view { VIEW_MASTER, VIEW_QAT }; /* ternary is a property of the config, in both */
 
-/* effective = the weights as the forward pass sees them; runs over tensors through for_each. The lanes are those of
- * workspaces, or have as much scratch (network_view_scratch). */
+/* effective = the weights as the forward pass sees them, before the scale of a branch; runs over tensors through
+ * for_each. The lanes are those of workspaces, or have as much scratch (network_view_scratch). */
 void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,
                        const real *master, enum weight_view view);
+/* In place: from the gradients that network_backward left, or the sum of many. */
 void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
                               const real *master, const real *effective);
 
 size_t network_view_scratch(const struct network *net);
 
-/* A buffer of effective weights has so many reals: the tensors, and where an act is no real the same behind them as
- * acts, which the linear layers read. network_effective writes these too, network_round only them. */
+/* A buffer of effective weights has so many reals: the tensors, and behind them the same as acts, which the linear
+ * layers read. Of the projections that end a branch the acts are diag(scale) w, with the branch's scale, so that
+ * x + scale (w h) is one product. network_effective writes the acts too, network_round only them. */
 size_t network_weight_reals(const struct network *net);
 void network_round(const struct network *net, struct lane *lane, real *effective);
 const act *network_weight_acts(const struct network *net, const real *effective, const struct tensor *tensor);

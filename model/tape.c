@@ -116,12 +116,10 @@ static void lay_out_layer(struct layer_tape *layer, const struct network *net, i
         lay_out_attention(&layer->attention, e, arena);
     else
         lay_out_mamba(&layer->mamba, net->ops->scan_makes_vectors, e, arena);
-    layer->mixed = arena_acts(arena, wide);
     layer->v = arena_acts(arena, wide);
     layer->inv_v = arena_reals(arena, e->rows);
     layer->fc = arena_acts(arena, e->rows * e->hidden);
     layer->activated = arena_acts(arena, e->rows * e->hidden);
-    layer->mlp = arena_acts(arena, wide);
 }
 
 /* The residual stream through the layers: training keeps every stage of it, evaluation only what a skip needs. */
@@ -198,7 +196,6 @@ static void lay_out_gradients(struct workspace *ws, const struct network *net, c
     struct layer_gradients *g = &ws->gradients;
     ws->dx = arena_acts(arena, wide);
     ws->dx0 = arena_acts(arena, wide);
-    ws->dbranch = arena_acts(arena, wide);
     ws->dinput = arena_acts(arena, wide);
     if (net->config.model_bigram_buckets)
         ws->dbigram = arena_acts(arena, e->rows * (size_t)net->config.model_bigram_dim);

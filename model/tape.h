@@ -39,9 +39,7 @@ struct layer_tape {
     const act *x, *skip; /* (R,D) what enters the layer; skip is NULL without one */
     act *u, *v;          /* (R,D) what the mixer and the MLP read */
     real *inv_u, *inv_v; /* (R) */
-    act *mixed;          /* (R,D) what the mixer gives */
     act *fc, *activated; /* (R,hidden) before and after the activation */
-    act *mlp;            /* (R,D) what the MLP gives */
     act *out;            /* (R,D) */
     act *skip_gradient;  /* (R,D) of out, from the layer that pops it; NULL when none does */
     union {
@@ -79,8 +77,8 @@ struct workspace {
     real *log_sum;                 /* (R) */
     struct layer_tape *layers[2];  /* of net->plain and net->repeated */
 
-    act *dx, *dx0, *dbranch, *dinput; /* (R,D) gradients of the stream, x0, a branch's output and its input */
-    act *dbigram;                     /* (R, bigram_dim) */
+    act *dx, *dx0, *dinput; /* (R,D) gradients of the stream, x0, and what a branch or the head reads */
+    act *dbigram;           /* (R, bigram_dim) */
     struct layer_gradients gradients;
 };
 

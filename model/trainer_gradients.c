@@ -70,8 +70,7 @@ static void clip(const struct trainer *t) {
 static void finish_gradients(void *context) {
     const struct pass *pass = context;
     struct trainer *t = pass->trainer;
-    if (weights_seen(pass) != t->weights)
-        network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, t->effective);
+    network_master_gradients(&t->net, t->lanes, t->lane_count, t->gradients[0], t->weights, weights_seen(pass));
     clip(t);
 }
 

@@ -10,6 +10,12 @@ void cpu_linear_forward(struct lane *lane, act *y, const act *x, const act *w, s
     gemm_nt(rows, out, in, 1, x, in, w, in, 0, y, out);
 }
 
+void cpu_linear_add_forward(struct lane *lane, act *y, const act *before, const act *x, const act *w, size_t rows,
+                            size_t out, size_t in) {
+    if (y != before) cpu_copy(lane, y, before, rows * out * sizeof *y);
+    gemm_nt(rows, out, in, 1, x, in, w, in, 1, y, out);
+}
+
 void cpu_linear_backward_input(struct lane *lane, act *dx, const act *dy, const act *w, size_t rows, size_t out,
                                size_t in, bool accumulate) {
     (void)lane;

@@ -1,7 +1,7 @@
 /* residual: what carries activations from block to block.
  *
  *   residual_mix  y = mix_0 x + mix_1 x0          the block's entry, x0 being the embedding
- *   scaled_add    y = x + scale branch            the block's exits and the U-Net skips
+ *   scaled_add    y = x + scale branch            the U-Net skips
  *
  * x, y (R,D), mix (2,D), scale (D). Parameter gradients are summed over rows in order. */
 #include "kernels/kernels.h"

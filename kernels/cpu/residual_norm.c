@@ -1,4 +1,4 @@
-/* residual_norm: what enters a block or leaves its mixer, and its norm, in one pass.
+/* residual_norm: what enters a block, and its norm, in one pass.
  *
  * Row by row the ops of residual.c and norm.c, so that a row is still in cache when the next of them reads it. */
 #include "kernels/kernels.h"
@@ -32,24 +32,5 @@ void cpu_residual_mix_norm_backward(struct lane *lane, real *dx, real *dx0, real
         cpu_residual_mix_backward(lane, dx + at, dx0 + at, dmix, dx + at, x, in->x0 + at, in->mix, 1, dim);
         if (in->skip)
             cpu_scaled_add_backward(lane, dskip + at, dskip_scale, dx + at, in->skip_scale, in->skip + at, 1, dim);
-    }
-}
-
-void cpu_scaled_add_norm_forward(struct lane *lane, real *y, real *normed, real *inv, const real *x, const real *scale,
-                                 const real *branch, size_t rows, size_t dim) {
-    for (size_t r = 0; r < rows; r++) {
-        size_t at = r * dim;
-        cpu_scaled_add_forward(lane, y + at, x + at, scale, branch + at, 1, dim);
-        cpu_rms_norm_forward(lane, normed + at, inv + r, y + at, 1, dim);
-    }
-}
-
-void cpu_scaled_add_norm_backward(struct lane *lane, real *dx, real *dbranch, real *dscale, const real *dnormed,
-                                  const real *normed, const real *inv, const real *scale, const real *branch,
-                                  size_t rows, size_t dim) {
-    for (size_t r = 0; r < rows; r++) {
-        size_t at = r * dim;
-        cpu_rms_norm_backward(lane, dx + at, dnormed + at, normed + at, inv + r, 1, dim);
-        cpu_scaled_add_backward(lane, dbranch + at, dscale, dx + at, scale, branch + at, 1, dim);
     }
 }

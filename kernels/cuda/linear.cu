@@ -41,6 +41,13 @@ extern "C" void cuda_linear_forward(struct lane *lane, act *y, const act *x, con
     product_run(&p);
 }
 
+extern "C" void cuda_linear_add_forward(struct lane *lane, act *y, const act *before, const act *x, const act *w,
+                                        size_t rows, size_t out, size_t in) {
+    struct product p = forward_product("linear_add_forward", lane, y, x, w, rows, out, in);
+    p.c = before, p.beta = 1;
+    product_run(&p);
+}
+
 extern "C" void cuda_head_forward(struct lane *lane, real *logits, const act *x, const act *table, size_t rows,
                                   size_t vocab, size_t dim) {
     struct product p = forward_product("head_forward", lane, logits, x, table, rows, vocab, dim);

@@ -1,12 +1,11 @@
-/* residual_norm: what enters a block or leaves its mixer, and its norm, in one pass; see kernels/cpu/residual_norm.c.
+/* residual_norm: what enters a block, and its norm, in one pass; see kernels/cpu/residual_norm.c.
  *
  * A warp has a row; its parameters come from the cache. Backward, a warp walks down the rows of a group and keeps the
  * sums over rows in registers, as in columns.cuh. Rows that a lane cannot keep take the single ops instead.
  *
  * At the published preset (R 65,536, D 512) a tensor is 67 MB, 0.0156 ms at 4.3 TB/s:
  *   residual_mix_norm_forward  4 tensors, 0.062 ms, 5 with a skip    _backward  8 tensors, 0.125 ms, 10 with a skip
- *   scaled_add_norm_forward    4 tensors, 0.062 ms                   _backward  6 tensors, 0.094 ms
- * The single ops move 5 (8 with a skip), 10 (13), 5 and 7. */
+ * The single ops move 5 (8 with a skip) and 10 (13). */
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -40,21 +39,6 @@ template <bool SKIP> struct mixed_sum {
         pack<ACTS> sum = entering(p, c), start = unpack(p.x0);
         pack<ACTS> mix0 = load<ACTS>(mix + c), mix1 = load<ACTS>(mix + dim + c);
         for (int i = 0; i < ACTS; i++) sum.at[i] = mix0.at[i] * sum.at[i] + mix1.at[i] * start.at[i];
-        return sum;
-    }
-};
-
-/* x + scale branch */
-struct branch_sum {
-    const bf16 *x, *branch;
-    const float *scale;
-    struct parts {
-        uint4 x, branch;
-    };
-    __device__ parts read(size_t at) const { return parts{fetch(x + at), fetch(branch + at)}; }
-    __device__ pack<ACTS> value(const parts &p, size_t c) const {
-        pack<ACTS> sum = unpack(p.x), other = unpack(p.branch), by = load<ACTS>(scale + c);
-        for (int i = 0; i < ACTS; i++) sum.at[i] += by.at[i] * other.at[i];
         return sum;
     }
 };
@@ -123,16 +107,6 @@ extern "C" void cuda_residual_mix_norm_forward(struct lane *lane, act *y, act *n
     cuda_rms_norm_forward(lane, normed, inv, y, rows, dim);
 }
 
-extern "C" void cuda_scaled_add_norm_forward(struct lane *lane, act *y, act *normed, real *inv, const act *x,
-                                             const real *scale, const act *branch, size_t rows, size_t dim) {
-    int packs = packs_kept(dim, aligned(y, normed, x, branch) && aligned(scale));
-    if (packs)
-        return launch_sum_norm("scaled_add_norm_forward", packs, branch_sum{acts(x), acts(branch), scale}, y, normed,
-                               inv, rows, dim);
-    cuda_scaled_add_forward(lane, y, x, scale, branch, rows, dim);
-    cuda_rms_norm_forward(lane, normed, inv, y, rows, dim);
-}
-
 /* --- backward ----------------------------------------------------------------------------------------------------- */
 
 /* What is behind the norm, backwards: pass_on gets the gradient of the normed sum and gives that of x. */
@@ -165,27 +139,6 @@ template <bool SKIP> struct mixed_slope {
             store<ACTS>(dskip + at, scale);
         }
         return dx;
-    }
-};
-
-struct branch_slope {
-    enum { SUMS = 1 };
-    bf16 *dbranch;
-    const bf16 *branch;
-    const float *scale;
-    struct parts {
-        uint4 branch;
-    };
-    __device__ parts read(size_t at) const { return parts{fetch(branch + at)}; }
-    __device__ pack<ACTS> pass_on(const pack<ACTS> &dy, const parts &p, pack<ACTS> (&total)[SUMS], size_t at,
-                                  size_t c) const {
-        pack<ACTS> other = unpack(p.branch), d = load<ACTS>(scale + c);
-        for (int i = 0; i < ACTS; i++) {
-            total[0].at[i] += dy.at[i] * other.at[i];
-            d.at[i] *= dy.at[i];
-        }
-        store<ACTS>(dbranch + at, d);
-        return dy;
     }
 };
 
@@ -296,18 +249,4 @@ extern "C" void cuda_residual_mix_norm_backward(struct lane *lane, act *dx, act 
         launch_norm_slope(name, packs, lane, work, dx, dnormed, normed, inv, rows, dim);
     }
     add_partial_sums(name, dmix, partial, groups, 2 * dim, pitch);
-}
-
-extern "C" void cuda_scaled_add_norm_backward(struct lane *lane, act *dx, act *dbranch, real *dscale,
-                                              const act *dnormed, const act *normed, const real *inv, const real *scale,
-                                              const act *branch, size_t rows, size_t dim) {
-    const char *name = "scaled_add_norm_backward";
-    int packs = packs_kept(dim, aligned(dx, dbranch, dnormed, normed, branch) && aligned(scale));
-    if (!packs) {
-        cuda_rms_norm_backward(lane, dx, dnormed, normed, inv, rows, dim);
-        return cuda_scaled_add_backward(lane, dbranch, dscale, dx, scale, branch, rows, dim);
-    }
-    branch_slope work = {acts(dbranch), acts(branch), scale};
-    launch_norm_slope(name, packs, lane, work, dx, dnormed, normed, inv, rows, dim);
-    add_partial_sums(name, dscale, static_cast<float *>(lane->scratch), row_groups(rows), dim, dim);
 }

@@ -20,7 +20,7 @@ struct job {
     int lane_count, partials;
     double **partial; /* (partials, slots) */
     double **sums;    /* (partials) room for one slot's, where the backend's memory is not the host's; else NULL */
-    real *effective;  /* what the model calculates with, where that is not the weights themselves; else NULL */
+    real *effective;  /* what the model calculates with */
     const real *weights;
     int32_t *tokens, *ids; /* (sequences, time) the host's and the backend's */
     size_t time, slice_sequences, slices;
@@ -113,16 +113,11 @@ static void lay_out_lanes(struct job *job, struct arena *arena) {
     for (int i = 0; i < job->lane_count; i++) job->lanes[i] = (struct lane){i, arena_take(arena, bytes), bytes};
 }
 
-/* Of a ternary model, and on a device, whose linear layers read acts. */
-static bool has_image(const struct job *job) {
-    return job->net.config.model_linear == LINEAR_TERNARY || on_device(job);
-}
-
 /* After lay_out_host. */
 static void lay_out(struct job *job, struct arena *arena) {
     struct calibration *c = job->calibration;
     job->ids = arena_take(arena, c->sequences * job->time * sizeof *job->ids);
-    job->effective = has_image(job) ? arena_reals(arena, network_weight_reals(&job->net)) : NULL;
+    job->effective = arena_reals(arena, network_weight_reals(&job->net));
     for (int i = 0; i < job->partials * c->slot_count; i++) {
         size_t cols = c->slot_cols[i % c->slot_count];
         double *h = arena_take(arena, cols * cols * sizeof *h);
@@ -159,9 +154,8 @@ static status prepare(struct job *job, const struct network *net) {
     TRY(arena_create_for(&c->arena, net->ops, bytes, "calibration"));
     lay_out(job, &c->arena);
     for (int i = 0; i < job->lane_count; i++) TRY(workspace_create(&job->workspaces[i], &job->net, false, i));
-    if (job->effective)
-        network_effective(&job->net, workspace_lane(job->workspaces[0]), 1, job->effective, job->weights, VIEW_MASTER);
-    if (job->effective) job->weights = job->effective;
+    network_effective(&job->net, workspace_lane(job->workspaces[0]), 1, job->effective, job->weights, VIEW_MASTER);
+    job->weights = job->effective;
     return NULL;
 }
 

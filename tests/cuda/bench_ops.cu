@@ -199,10 +199,6 @@ static void norm_rows() {
         [&] { ops->residual_mix_norm_backward(&lane, dx, d0, NULL, dmix, NULL, y, z, inv, &alone, R, D); });
     row("residual_mix_norm_backward, skip", 20 * N + inv_bytes, 0,
         [&] { ops->residual_mix_norm_backward(&lane, dx, d0, dskip, dmix, dscale, y, z, inv, &skipping, R, D); });
-    row("scaled_add_norm_forward", 8 * N + inv_bytes, 0,
-        [&] { ops->scaled_add_norm_forward(&lane, y, dskip, inv, x, scale, z, R, D); });
-    row("scaled_add_norm_backward", 12 * N + inv_bytes, 0,
-        [&] { ops->scaled_add_norm_backward(&lane, dx, dskip, dscale, y, z, inv, scale, x, R, D); });
     row("add_into", 6 * N, 0, [&] { ops->add_into(&lane, dx, x, n); });
     row("clear", 2 * N, 0, [&] { ops->clear(&lane, dx, n * 2); });
     row("copy", 4 * N, 0, [&] { ops->copy(&lane, dx, x, n * 2); });
@@ -226,6 +222,11 @@ static void linear_rows() {
         real *dw = reals(s.out * s.in);
         snprintf(name, sizeof name, "linear_forward, %s", s.name);
         row(name, bytes, flops, [&] { ops->linear_forward(&lane, y, x, w, R, s.out, s.in); });
+        act *z = activations(R * s.out);
+        snprintf(name, sizeof name, "linear_add_forward, %s", s.name);
+        if (s.out == p.dim)
+            row(name, bytes + 2.0 * (double)(R * s.out), flops,
+                [&] { ops->linear_add_forward(&lane, z, y, x, w, R, s.out, s.in); });
         snprintf(name, sizeof name, "linear_b._input, %s", s.name);
         row(name, bytes, flops, [&] { ops->linear_backward_input(&lane, x, y, w, R, s.out, s.in, false); });
         snprintf(name, sizeof name, "linear_b._weight, %s", s.name);
@@ -386,6 +387,7 @@ static void optimiser_rows() {
     double schulz = 5 * (2 * small * small * large + 2 * small * small * small + 2 * small * small * large);
     take_scratch(std::max(ops->tensor_scratch(n), ops->newton_schulz_scratch(MATRICES, rows, cols)));
     real *parts[MATRICES], *w = reals(n), *g = reals(n), *m = reals(n), *v = zeros<real>(n);
+    real *scale = reals(rows), *dscale = reals(rows);
     for (real *&part : parts) part = reals(n);
     int32_t *finite = zeros<int32_t>(1);
     adam_settings *adam = uploaded(adam_settings_at(1e-3, 0.9, 0.95, 1e-8, 10));
@@ -402,6 +404,9 @@ static void optimiser_rows() {
     row("moving_average", 3 * bytes, 0, [&] { ops->moving_average(&lane, m, w, n, 0.99); });
     row("ternarize", 2 * bytes, 0, [&] { ops->ternarize(&lane, m, w, n); });
     row("ternarize_backward", 4 * bytes, 0, [&] { ops->ternarize_backward(&lane, g, w, m, n); });
+    row("scale_rows", 1.5 * bytes, 0,
+        [&] { ops->scale_rows(&lane, reinterpret_cast<act *>(m), w, scale, rows, cols); });
+    row("scale_rows_backward", 3 * bytes, 0, [&] { ops->scale_rows_backward(&lane, g, dscale, w, scale, rows, cols); });
     row("fake_quantize_rows", 2 * bytes, 0, [&] { ops->fake_quantize_rows(&lane, m, w, rows, cols, 15, true); });
     free_all();
 }

@@ -58,6 +58,21 @@ static void check_forward(struct linear_case *c) {
     free(want);
 }
 
+/* In place, as in a block, and from elsewhere. */
+static void check_add(struct linear_case *c) {
+    struct linear_shape s = c->s;
+    size_t count = s.rows * s.out;
+    real *before = random_acts("before", count, 1), *want = malloc(count * sizeof *want);
+    act *stream = device_acts(&c->device, before, count), *y = device_poisoned_acts(&c->device, count);
+    cpu_linear_add_forward(&host_lane, want, before, c->x, c->w, s.rows, s.out, s.in);
+    cuda_linear_add_forward(&c->device.lane, y, stream, c->device_x, c->device_w, s.rows, s.out, s.in);
+    cuda_linear_add_forward(&c->device.lane, stream, stream, c->device_x, c->device_w, s.rows, s.out, s.in);
+    real *got = host_acts(&c->device, y, count);
+    assert_same("in place", host_acts(&c->device, stream, count), got, count * sizeof *got);
+    assert_close("y, added to", got, want, count, ADDED_TOLERANCE);
+    free(before), free(want);
+}
+
 static void check_backward_input(struct linear_case *c, bool accumulate) {
     struct linear_shape s = c->s;
     real *want = random_acts("dx", s.rows * s.in, 1);
@@ -111,6 +126,7 @@ static void linear_agrees_with_the_cpu(void **state) {
         struct linear_case c;
         linear_begin(&c, shapes[i]);
         check_forward(&c);
+        check_add(&c);
         check_backward_input(&c, false);
         check_backward_input(&c, true);
         check_backward_weight(&c);

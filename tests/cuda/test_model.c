@@ -124,12 +124,12 @@ static real *decoded(const struct network *net, const real *weights, size_t sequ
     return logits;
 }
 
-/* On the device, with their acts. */
+/* In the backend's memory, with their acts. */
 static real *effective_weights(const struct network *net, const real *host) {
     struct lane lane = {0};
     void *weights;
-    assert_good(cuda()->memory_new(&weights, network_weight_reals(net) * sizeof(real), "a test"));
-    cuda()->upload(&lane, weights, host, net->parameters.total * sizeof(real));
+    assert_good(net->ops->memory_new(&weights, network_weight_reals(net) * sizeof(real), "a test"));
+    net->ops->upload(&lane, weights, host, net->parameters.total * sizeof(real));
     network_round(net, &lane, weights);
     return weights;
 }
@@ -142,14 +142,15 @@ static void decoding_gives_the_logits_of_the_cpu(void **state) {
     assert_good(network_create(&host, &config, toy_backend(1), 1, TIME));
     assert_good(network_create(&device, &config, cuda(), 1, TIME));
     size_t count = SEQUENCES * TIME * TOY_VOCAB;
-    real *weights = effective_weights(&device, trained(0));
-    real *expected = decoded(&host, trained(0), SEQUENCES, TIME), *got = decoded(&device, weights, SEQUENCES, TIME);
+    real *weights = effective_weights(&device, trained(0)), *on_host = effective_weights(&host, trained(0));
+    real *expected = decoded(&host, on_host, SEQUENCES, TIME), *got = decoded(&device, weights, SEQUENCES, TIME);
     real *zeros = calloc(count, sizeof *zeros);
     assert_true(distance(got, expected, count) <= 2e-2 * distance(expected, zeros, count));
     free(zeros);
     free(expected);
     free(got);
     cuda()->memory_free(weights);
+    host.ops->memory_free(on_host);
     network_destroy(&host);
     network_destroy(&device);
 }

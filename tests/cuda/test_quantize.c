@@ -41,6 +41,34 @@ static void ternary_weights_are_the_cpus(void **state) {
     check_ternary(64, 1e-7); /* the least scale */
 }
 
+/* The same single products of floats on both sides; the sums over a row differ in their order. */
+static void check_scale_rows(size_t rows, size_t cols) {
+    struct device_case c;
+    case_begin(&c, 0);
+    size_t count = rows * cols, bytes = count * sizeof(real);
+    real *w = random_reals("w", count, 1), *scale = random_reals("scale", rows, 1), *want = malloc(bytes);
+    real *dw = random_reals("dw", count, 1), *dscale = random_reals("dscale", rows, 1);
+    real *device_w = device_reals(&c, w, count), *device_scale = device_reals(&c, scale, rows);
+    real *device_dw = device_reals(&c, dw, count), *device_dscale = device_reals(&c, dscale, rows);
+    act *to = device_poisoned_acts(&c, count);
+    cpu_scale_rows(&host_lane, want, w, scale, rows, cols);
+    cuda_scale_rows(&c.lane, to, device_w, device_scale, rows, cols);
+    assert_rounded("diag(scale) w", host_acts(&c, to, count), want, count);
+    cpu_scale_rows_backward(&host_lane, dw, dscale, w, scale, rows, cols);
+    cuda_scale_rows_backward(&c.lane, device_dw, device_dscale, device_w, device_scale, rows, cols);
+    assert_close("diag(scale) G", host_reals(&c, device_dw, count), dw, count, FLOAT_TOLERANCE);
+    assert_close("dscale", host_reals(&c, device_dscale, rows), dscale, rows, FLOAT_TOLERANCE);
+    free(w), free(scale), free(want), free(dw), free(dscale);
+    case_end(&c);
+}
+
+static void scaled_rows_are_the_cpus(void **state) {
+    (void)state;
+    check_scale_rows(7, 13);
+    check_scale_rows(9, 264);
+    check_scale_rows(33, 1536);
+}
+
 static void check_fake(size_t rows, size_t cols, int qmax, bool floor_scale) {
     struct device_case c;
     case_begin(&c, 0);
@@ -193,6 +221,7 @@ static void ropes_angles_are_the_cpus(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ternary_weights_are_the_cpus),
+        cmocka_unit_test(scaled_rows_are_the_cpus),
         cmocka_unit_test(fake_quantised_rows_are_the_cpus),
         cmocka_unit_test(integer_rows_and_their_scales_are_the_cpus),
         cmocka_unit_test(hessians_agree_with_the_cpu),

@@ -142,7 +142,7 @@ static void scaled_add_backward(struct op_run *run) {
                             s->n[1]);
 }
 
-/* --- residual_mix_norm: size = rows, dim, with a skip; scaled_add_norm: size = rows, dim. y's gradient comes in dx. --
+/* --- residual_mix_norm: size = rows, dim, with a skip. y's gradient comes in dx. -----------------------------------
  */
 static struct residual_inputs residual_inputs(const struct op_run *run) {
     const struct sizes *s = run->state;
@@ -176,29 +176,6 @@ static void residual_mix_norm_backward(struct op_run *run) {
     cpu_residual_mix_norm_backward(&run->lane, din(run, 0), din(run, 1), s->n[2] ? din(run, 3) : NULL, din(run, 2),
                                    s->n[2] ? din(run, 4) : NULL, dout(run, 1), out(run, 1), s->kept, &inputs, s->n[0],
                                    s->n[1]);
-}
-
-static void scaled_add_norm_setup(struct op_run *run, const struct op_case *row) {
-    struct sizes *s = keep_sizes(run, row);
-    size_t count = s->n[0] * s->n[1];
-    op_input(run, "x", count, 1);
-    op_input(run, "branch", count, 1);
-    op_parameter(run, "scale", s->n[1], 1);
-    op_output(run, "y", count);
-    op_output(run, "normed", count);
-    s->kept = op_memory(run, s->n[0] * sizeof *s->kept);
-    count_work(run, 5.0 * (double)count, 4.0 * (double)count, 9.0 * (double)count, 6.0 * (double)count);
-}
-static void scaled_add_norm_forward(struct op_run *run) {
-    const struct sizes *s = run->state;
-    cpu_scaled_add_norm_forward(&run->lane, out(run, 0), out(run, 1), s->kept, in(run, 0), in(run, 2), in(run, 1),
-                                s->n[0], s->n[1]);
-}
-static void scaled_add_norm_backward(struct op_run *run) {
-    const struct sizes *s = run->state;
-    if (!s->bench) memcpy(din(run, 0), dout(run, 0), run->inputs[0].count * sizeof(real));
-    cpu_scaled_add_norm_backward(&run->lane, din(run, 0), din(run, 1), din(run, 2), dout(run, 1), out(run, 1), s->kept,
-                                 in(run, 2), in(run, 1), s->n[0], s->n[1]);
 }
 
 /* --- add_into: size = count. Its backward is the identity for both. ----------------------------------------------- */
@@ -236,6 +213,27 @@ static void linear_backward(struct op_run *run) {
     const struct sizes *s = run->state;
     cpu_linear_backward_input(&run->lane, din(run, 0), dout(run, 0), in(run, 1), s->n[0], s->n[1], s->n[2], s->n[3]);
     cpu_linear_backward_weight(&run->lane, din(run, 1), dout(run, 0), in(run, 0), s->n[0], s->n[1], s->n[2]);
+}
+
+/* --- linear_add: size = rows, out, in ----------------------------------------------------------------------------- */
+static void linear_add_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    double x = (double)(s->n[0] * s->n[2]), y = (double)(s->n[0] * s->n[1]), w = (double)(s->n[1] * s->n[2]);
+    op_input(run, "x", s->n[0] * s->n[2], 1);
+    op_parameter(run, "w", s->n[1] * s->n[2], 1);
+    op_input(run, "before", s->n[0] * s->n[1], 1);
+    op_output(run, "y", s->n[0] * s->n[1]);
+    double flops = 2.0 * (double)s->n[0] * w;
+    count_work(run, flops, x + 2 * y + w, 2 * flops, 2 * y + 2 * x + 3 * w);
+}
+static void linear_add_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_linear_add_forward(&run->lane, out(run, 0), in(run, 2), in(run, 0), in(run, 1), s->n[0], s->n[1], s->n[2]);
+}
+static void linear_add_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    linear_backward(run);
+    if (!s->bench) memcpy(din(run, 2), dout(run, 0), run->inputs[2].count * sizeof(real));
 }
 
 /* --- head: size = rows, vocabulary, dim; its backward is linear's. ----------------------------------------------- */
@@ -406,11 +404,10 @@ static void softcap_forward(struct op_run *run) {
 #define RESIDUAL_MIX_NORM                                                                        \
     "residual_mix_norm", .setup = residual_mix_norm_setup, .forward = residual_mix_norm_forward, \
                          .backward = residual_mix_norm_backward
-#define SCALED_ADD_NORM                                                                    \
-    "scaled_add_norm", .setup = scaled_add_norm_setup, .forward = scaled_add_norm_forward, \
-                       .backward = scaled_add_norm_backward
 #define ADD_INTO "add_into", .setup = add_into_setup, .forward = add_into_forward
 #define LINEAR "linear", .setup = linear_setup, .forward = linear_forward, .backward = linear_backward
+#define LINEAR_ADD \
+    "linear_add", .setup = linear_add_setup, .forward = linear_add_forward, .backward = linear_add_backward
 #define HEAD "head", .setup = linear_setup, .forward = head_forward, .backward = linear_backward
 #define CLEAR "clear", .setup = one_to_one_setup, .forward = clear_forward
 #define COPY "copy", .setup = one_to_one_setup, .forward = copy_forward
@@ -440,10 +437,10 @@ const struct op_case pointwise_cases[] = {
     {SCALED_ADD, .shape = "R5 D13", .size = {5, 13}},
     {RESIDUAL_MIX_NORM, .shape = "R5 D13", .size = {5, 13}},
     {RESIDUAL_MIX_NORM, .shape = "R5 D13 with a skip", .size = {5, 13, 1}},
-    {SCALED_ADD_NORM, .shape = "R5 D13", .size = {5, 13}},
     {ADD_INTO, .shape = "37", .size = {37}, .backward = add_into_backward},
     {LINEAR, .shape = "R9 out 7 in 5", .size = {9, 7, 5}},
     {LINEAR, .shape = "R9 out 7 in 5, dx accumulated", .size = {9, 7, 5, 1}},
+    {LINEAR_ADD, .shape = "R9 out 7 in 5", .size = {9, 7, 5}},
     {HEAD, .shape = "R9 V7 D5", .size = {9, 7, 5}},
     {CLEAR, .shape = "37", .size = {37}},
     {COPY, .shape = "37", .size = {37}},
@@ -465,11 +462,11 @@ const struct op_case pointwise_cases[] = {
     {RESIDUAL_MIX, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {SCALED_ADD, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {RESIDUAL_MIX_NORM, .shape = "R16384 D512 with a skip", .bench = 1, .size = {16384, 512, 1}},
-    {SCALED_ADD_NORM, .shape = "R16384 D512", .bench = 1, .size = {16384, 512}},
     {ADD_INTO, .shape = "8M", .bench = 1, .size = {8 << 20}},
     {LINEAR, .shape = "R2048 768x256", .bench = 1, .size = {2048, 768, 256}},
     {LINEAR, .shape = "R4096 1536x512", .bench = 1, .size = {4096, 1536, 512}},
     {LINEAR, .shape = "R4096 512x1536", .bench = 1, .size = {4096, 512, 1536}},
+    {LINEAR_ADD, .shape = "R4096 512x1536", .bench = 1, .size = {4096, 512, 1536}},
     {LEAKY, .shape = "8M", .bench = 1, .size = {8 << 20}},
     {CROSS_ENTROPY, .shape = "R8192 V1024", .bench = 1, .size = {8192, 1024, 30}},
     {SOFTCAP, .shape = "8M", .bench = 1, .size = {8 << 20, 30}},

@@ -33,6 +33,26 @@ static void ternarize_backward_forward(struct op_run *run) {
     cpu_ternarize_backward(&run->lane, out(run, 0), in(run, 1), s->kept, s->n[0] * s->n[1]);
 }
 
+/* --- scale_rows: size = rows, cols. The gradient of what it writes comes in dw. ------------------------------------
+ */
+static void scale_rows_setup(struct op_run *run, const struct op_case *row) {
+    struct sizes *s = keep_sizes(run, row);
+    size_t count = s->n[0] * s->n[1];
+    op_input(run, "w", count, 1);
+    op_parameter(run, "scale", s->n[0], 1);
+    op_output(run, "to", count);
+    count_work(run, (double)count, 2.0 * (double)count, 3.0 * (double)count, 3.0 * (double)count);
+}
+static void scale_rows_forward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    cpu_scale_rows(&run->lane, out(run, 0), in(run, 0), in(run, 1), s->n[0], s->n[1]);
+}
+static void scale_rows_backward(struct op_run *run) {
+    const struct sizes *s = run->state;
+    if (!s->bench) memcpy(din(run, 0), dout(run, 0), run->inputs[0].count * sizeof(real));
+    cpu_scale_rows_backward(&run->lane, din(run, 0), din(run, 1), in(run, 0), in(run, 1), s->n[0], s->n[1]);
+}
+
 /* --- optimisers: size = rows, cols (count is their product), steps ------------------------------------------------ */
 static void adam_setup(struct op_run *run, const struct op_case *row) {
     struct sizes *s = keep_sizes(run, row);
@@ -180,6 +200,8 @@ static void gptq_forward(struct op_run *run) {
 #define TERNARIZE "ternarize", .setup = weights_setup, .forward = ternarize_forward
 #define TERNARIZE_BACKWARD \
     "ternarize_backward", .setup = ternarize_backward_setup, .forward = ternarize_backward_forward
+#define SCALE_ROWS \
+    "scale_rows", .setup = scale_rows_setup, .forward = scale_rows_forward, .backward = scale_rows_backward
 #define FAKE_QUANTIZE "fake_quantize_rows", .setup = weights_setup, .forward = fake_quantize_forward
 #define ADAM "adam_step", .setup = adam_setup, .forward = adam_forward
 #define MUON_MOMENTUM "muon_momentum", .setup = muon_momentum_setup, .forward = muon_momentum_forward
@@ -194,6 +216,7 @@ static void gptq_forward(struct op_run *run) {
 const struct op_case weight_cases[] = {
     {TERNARIZE, .shape = "7x13", .size = {7, 13}},
     {TERNARIZE_BACKWARD, .shape = "7x13", .size = {7, 13}},
+    {SCALE_ROWS, .shape = "7x13", .size = {7, 13}},
     {FAKE_QUANTIZE, .shape = "7x13 int6", .size = {7, 13, 31}},
     {ADAM, .shape = "91", .size = {7, 13}},
     {MUON_MOMENTUM, .shape = "91", .size = {7, 13}},
@@ -210,6 +233,7 @@ const struct op_case weight_cases[] = {
 
     {TERNARIZE, .shape = "8M", .bench = 1, .size = {8192, 1024}},
     {TERNARIZE_BACKWARD, .shape = "8M", .bench = 1, .size = {8192, 1024}},
+    {SCALE_ROWS, .shape = "16384x512", .bench = 1, .size = {16384, 512}},
     {FAKE_QUANTIZE, .shape = "16384x512", .bench = 1, .size = {16384, 512, 31}},
     {ADAM, .shape = "8M", .bench = 1, .size = {8192, 1024}},
     {MUON_MOMENTUM, .shape = "8M", .bench = 1, .size = {8192, 1024}},

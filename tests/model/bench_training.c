@@ -117,10 +117,11 @@ static status bench_sampling(const struct bench_row *row, const struct backend *
     struct network net;
     size_t time = (size_t)config.train_sequence < 512 ? (size_t)config.train_sequence : 512;
     TRY(network_create(&net, &config, ops, 1, time));
-    real *weights = calloc(net.parameters.total, sizeof *weights);
+    real *weights = calloc(network_weight_reals(&net), sizeof *weights);
     double early = 0, whole = 0;
     status s =
         weights ? parameters_initialise(&net.parameters, weights, 1) : status_new(STATUS_SYSTEM, "out of memory");
+    if (!s) network_round(&net, &(struct lane){0}, weights);
     if (!s) s = sampling_cost(&net, weights, time / 4, &early);
     if (!s) s = sampling_cost(&net, weights, time, &whole);
     if (!s)

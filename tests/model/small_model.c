@@ -63,7 +63,7 @@ struct small_model *small_model_new(const char *settings, size_t sequences, size
     must(network_create(&m->net, &config, backend_find("cpu"), sequences, time));
     must(workspace_create(&m->ws, &m->net, true, 0));
     m->sequences = sequences, m->time = time;
-    m->weights = calloc(m->net.parameters.total, sizeof *m->weights);
+    m->weights = calloc(network_weight_reals(&m->net), sizeof *m->weights);
     m->gradients = calloc(m->net.parameters.total, sizeof *m->gradients);
     m->ids = malloc(rows * sizeof *m->ids);
     m->targets = malloc(rows * sizeof *m->targets);
@@ -74,6 +74,7 @@ struct small_model *small_model_new(const char *settings, size_t sequences, size
         m->ids[i] = (int32_t)random_below(random_stream(1, "ids"), i, vocab);
         m->targets[i] = (int32_t)random_below(random_stream(1, "targets"), i, vocab);
     }
+    network_round(&m->net, workspace_lane(m->ws), m->weights);
     return m;
 }
 
@@ -86,6 +87,7 @@ void small_model_free(struct small_model *m) {
 }
 
 struct forward_request small_request(const struct small_model *m) {
+    network_round(&m->net, workspace_lane(m->ws), m->weights);
     return (struct forward_request){.weights = m->weights,
                                     .ids = m->ids,
                                     .targets = m->targets,
@@ -104,11 +106,16 @@ double small_loss(struct small_model *m) {
     return sum;
 }
 
-void small_gradients(struct small_model *m) {
+void small_gradients_of_acts(struct small_model *m) {
     struct forward_request request = small_request(m);
     memset(m->gradients, 0, m->net.parameters.total * sizeof *m->gradients);
     network_forward(&m->net, m->ws, &request);
     network_backward(&m->net, m->ws, &request, m->gradients, 1.0);
+}
+
+void small_gradients(struct small_model *m) {
+    small_gradients_of_acts(m);
+    network_master_gradients(&m->net, workspace_lane(m->ws), 1, m->gradients, m->weights, m->weights);
 }
 
 double relative_distance(const real *a, const real *b, size_t count) {

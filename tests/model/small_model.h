@@ -5,7 +5,7 @@
 struct small_model {
     struct network net;
     struct workspace *ws;   /* with a tape */
-    real *weights;          /* effective; every tensor random, so that no gradient is zero by design */
+    real *weights;          /* effective, with acts; every tensor random, so that no gradient is zero by design */
     real *gradients;        /* zeros */
     int32_t *ids, *targets; /* (sequences, time) random */
     double *nll;            /* (sequences, time) */
@@ -20,14 +20,15 @@ void small_model_free(struct small_model *m);
 /* The config alone. */
 struct config small_config(const char *settings);
 
-/* A request over the whole batch, with targets and no logits. */
+/* A request over the whole batch, with targets and no logits; makes the weights' acts. */
 struct forward_request small_request(const struct small_model *m);
 
 /* Forward with that request; the sum of nll. */
 double small_loss(struct small_model *m);
 
-/* Forward and backward with scale 1; gradients are cleared first. */
+/* Forward and backward with scale 1; gradients are cleared first. Of the weights, or of what the linear layers read. */
 void small_gradients(struct small_model *m);
+void small_gradients_of_acts(struct small_model *m);
 
 /* |a - b| / |b| in the Euclidean norm. */
 double relative_distance(const real *a, const real *b, size_t count);

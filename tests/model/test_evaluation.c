@@ -15,8 +15,10 @@ static void window_losses(const struct network *net, struct workspace *ws, size_
         ids[t] = tokens[start + t];
         targets[t] = tokens[start + t + 1];
     }
+    real *seen = calloc(network_weight_reals(net), sizeof *seen);
+    network_effective(net, workspace_lane(ws), 1, seen, weights, VIEW_MASTER);
     network_forward(net, ws,
-                    &(struct forward_request){.weights = weights,
+                    &(struct forward_request){.weights = seen,
                                               .ids = ids,
                                               .targets = targets,
                                               .sequences = 1,
@@ -24,6 +26,7 @@ static void window_losses(const struct network *net, struct workspace *ws, size_
                                               .repeats_on = true,
                                               .temperature = config.eval_temperature,
                                               .nll = nll});
+    free(seen);
 }
 
 /* The loss of every target in a window of its own: the context that the mode promises, worked out by hand. */
@@ -123,7 +126,7 @@ static void a_ternary_model_is_scored_with_its_ternary_weights(void **state) {
     struct workspace *ws;
     expect_good(network_create(&net, &config, backend_find("cpu"), 1, TIME));
     expect_good(workspace_create(&ws, &net, false, 0));
-    real *masters = weights, *ternary = calloc(weight_count, sizeof *ternary);
+    real *masters = weights, *ternary = calloc(network_weight_reals(&net), sizeof *ternary);
     network_effective(&net, workspace_lane(ws), 1, ternary, masters, VIEW_MASTER);
     workspace_destroy(ws);
     network_destroy(&net);

@@ -87,7 +87,7 @@ static void gradients_of_two_sequences_are_the_sum_of_each_alone(void **state) {
         struct small_model *m = small_model_new(variants[v].settings, 2, variants[v].time);
         size_t total = m->net.parameters.total;
         real *both = malloc(total * sizeof *both);
-        small_gradients(m);
+        small_gradients_of_acts(m);
         memcpy(both, m->gradients, total * sizeof *both);
         memset(m->gradients, 0, total * sizeof *both);
         for (size_t s = 0; s < 2; s++) {
@@ -207,7 +207,7 @@ static void gradients_are_added_to_what_is_there_and_scaled(void **state) {
     struct small_model *m = small_model_new("", 1, 9);
     size_t total = m->net.parameters.total;
     real *once = malloc(total * sizeof *once);
-    small_gradients(m);
+    small_gradients_of_acts(m);
     memcpy(once, m->gradients, total * sizeof *once);
     struct forward_request request = small_request(m);
     network_forward(&m->net, m->ws, &request);
@@ -272,7 +272,7 @@ static void the_tap_sees_the_input_of_every_linear_layer_on_every_pass(void **st
 static void ternary_weights_take_three_values_and_other_tensors_are_copied(void **state) {
     (void)state;
     struct small_model *m = small_model_new("model.linear=ternary", 1, 4);
-    real *effective = calloc(m->net.parameters.total, sizeof *effective);
+    real *effective = calloc(network_weight_reals(&m->net), sizeof *effective);
     network_effective(&m->net, workspace_lane(m->ws), 1, effective, m->weights, VIEW_QAT);
     for (int i = 0; i < m->net.parameters.count; i++) {
         const struct tensor *t = &m->net.parameters.tensors[i];
@@ -291,18 +291,36 @@ static void ternary_weights_take_three_values_and_other_tensors_are_copied(void 
     small_model_free(m);
 }
 
-static void only_ternary_linear_layers_change_their_gradients(void **state) {
+/* Of a branch's scale: row by row what the projection's weights and their gradient, of diag(scale) w, give. */
+static void check_scale_gradient(const struct small_model *m, const struct tensor *scale, const real *before) {
+    enum tensor_role role = scale->role == ROLE_MLP_SCALE         ? ROLE_MLP_PROJ
+                            : is_attention(&m->net, scale->layer) ? ROLE_ATTN_PROJ
+                                                                  : ROLE_MAMBA_OUT_PROJ;
+    const struct tensor *w = parameters_get(&m->net.parameters, scale->layer, role);
+    for (size_t r = 0; r < w->shape[0]; r++) {
+        double sum = 0;
+        for (size_t i = r * w->shape[1]; i < (r + 1) * w->shape[1]; i++)
+            sum += (double)m->weights[w->offset + i] * (double)before[w->offset + i];
+        assert_true(fabs((double)m->gradients[scale->offset + r] - sum) < 1e-4 * (1 + fabs(sum)));
+    }
+}
+
+static void only_ternary_linear_layers_and_scales_change_their_gradients(void **state) {
     (void)state;
     struct small_model *m = small_model_new("model.linear=ternary", 1, 4);
     size_t total = m->net.parameters.total;
     real *master = malloc(total * sizeof *master), *before = malloc(total * sizeof *before);
     memcpy(master, m->weights, total * sizeof *master);
     network_effective(&m->net, workspace_lane(m->ws), 1, m->weights, master, VIEW_MASTER);
-    small_gradients(m);
+    small_gradients_of_acts(m);
     memcpy(before, m->gradients, total * sizeof *before);
     network_master_gradients(&m->net, workspace_lane(m->ws), 1, m->gradients, master, m->weights);
     for (int i = 0; i < m->net.parameters.count; i++) {
         const struct tensor *t = &m->net.parameters.tensors[i];
+        if (t->role == ROLE_MIXER_SCALE || t->role == ROLE_MLP_SCALE) {
+            check_scale_gradient(m, t, before);
+            continue;
+        }
         double distance = relative_distance(m->gradients + t->offset, before + t->offset, t->count);
         if (t->linear ? !(distance > 1e-7) : distance != 0) fail_msg("%s: changed by %g", t->name, distance);
     }
@@ -315,7 +333,7 @@ static void late_qat_rounds_large_linear_weights_alone(void **state) {
     (void)state;
     struct small_model *m =
         small_model_new("model.dim=256 model.layers=2 attention.layers=1 train.qat_bits=3 model.bigram_dim=300", 1, 2);
-    real *effective = calloc(m->net.parameters.total, sizeof *effective);
+    real *effective = calloc(network_weight_reals(&m->net), sizeof *effective);
     network_effective(&m->net, workspace_lane(m->ws), 1, effective, m->weights, VIEW_QAT);
     int rounded = 0;
     for (int i = 0; i < m->net.parameters.count; i++) {
@@ -362,7 +380,7 @@ int main(void) {
         cmocka_unit_test(nll_and_logits_agree_at_any_temperature),
         cmocka_unit_test(the_tap_sees_the_input_of_every_linear_layer_on_every_pass),
         cmocka_unit_test(ternary_weights_take_three_values_and_other_tensors_are_copied),
-        cmocka_unit_test(only_ternary_linear_layers_change_their_gradients),
+        cmocka_unit_test(only_ternary_linear_layers_and_scales_change_their_gradients),
         cmocka_unit_test(late_qat_rounds_large_linear_weights_alone),
         cmocka_unit_test(flops_are_those_counted_by_hand),
     };

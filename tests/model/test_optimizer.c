@@ -41,8 +41,9 @@ static double *whole_gradient(const struct trainer *t, int64_t step, bool repeat
     static int32_t ids[SEQUENCES * TIME], targets[SEQUENCES * TIME];
     static double nll[SEQUENCES * TIME];
     size_t total = t->net.parameters.total;
-    real *gradients = calloc(total, sizeof *gradients), *effective = calloc(total, sizeof *effective);
     assert_good(network_create(&net, &t->config, t->ops, SEQUENCES, TIME));
+    real *gradients = calloc(total, sizeof *gradients),
+         *effective = calloc(network_weight_reals(&net), sizeof *effective);
     assert_good(workspace_create(&ws, &net, true, 0));
     assert_good(batch_plan_create(&plan, &toy_dataset()->train, TIME, SEQUENCES, t->config.data_order, 42));
     batch_fill(&plan, step, ids, targets);

@@ -176,7 +176,7 @@ static void trits_decode_to_exactly_what_a_ternary_model_calculates_with(void **
     (void)state;
     struct quantised_toy toy;
     quantised_toy_make(&toy, "model.linear=ternary quant.strategy=ternary", toy_backend(2));
-    real *weights = decoded(&toy), *image = calloc(toy.net.parameters.total, sizeof *image);
+    real *weights = decoded(&toy), *image = calloc(network_weight_reals(&toy.net), sizeof *image);
     struct lane lane = {0};
     network_effective(&toy.net, &lane, 1, image, quantised_toy_weights(), VIEW_MASTER);
     int linears = 0;
@@ -296,8 +296,10 @@ static void the_hessian_is_the_sum_over_all_inputs_and_passes(void **state) {
     batch_fill(&plan, 0, ids, targets);
     struct workspace *ws;
     assert_good(workspace_create(&ws, &net, false, 0));
+    real *seen = calloc(network_weight_reals(&net), sizeof *seen);
+    network_effective(&net, workspace_lane(ws), 1, seen, quantised_toy_weights(), VIEW_MASTER);
     for (size_t i = 0; i < 12; i++) {
-        struct forward_request request = {.weights = quantised_toy_weights(),
+        struct forward_request request = {.weights = seen,
                                           .ids = ids + 32 * i,
                                           .sequences = 1,
                                           .time = 32,
@@ -312,6 +314,7 @@ static void the_hessian_is_the_sum_over_all_inputs_and_passes(void **state) {
         for (size_t j = i; j < cols; j++)
             assert_true(fabs(h[i * cols + j] - naive.h[i * cols + j] / 12) < 1e-3 * naive.h[0] / 12);
     workspace_destroy(ws);
+    free(seen);
     batch_plan_destroy(&plan);
     free(naive.h);
     calibration_free(&calibration);

@@ -102,7 +102,7 @@ static double expected_after_sgd(double rate, double decay) {
     double nll[CHUNK], sum = 0;
     expect_good(network_create(&net, &config, backend_find("cpu"), 3, TIME));
     expect_good(workspace_create(&ws, &net, true, 0));
-    real *w = malloc(weight_count * sizeof *w), *g = calloc(weight_count, sizeof *g);
+    real *w = calloc(network_weight_reals(&net), sizeof *w), *g = calloc(weight_count, sizeof *g);
     memcpy(w, weights, weight_count * sizeof *w);
     for (size_t i = 0; i < 2 * CHUNK; i++) ids[i] = tokens[i], targets[i] = tokens[i + 1];
     for (int chunk = 0; chunk < 2; chunk++) {
@@ -114,9 +114,11 @@ static double expected_after_sgd(double rate, double decay) {
                                           .repeats_on = true,
                                           .temperature = 1,
                                           .nll = nll};
+        network_round(&net, workspace_lane(ws), w);
         network_forward(&net, ws, &request);
         for (size_t i = 0; i < CHUNK; i++) sum += nll[i];
         network_backward(&net, ws, &request, g, 1.0 / CHUNK);
+        network_master_gradients(&net, workspace_lane(ws), 1, g, w, w);
         for (size_t i = 0; i < weight_count; i++)
             w[i] = (real)((double)w[i] * (1 - rate * decay) - rate * (double)g[i]);
     }

@@ -227,10 +227,11 @@ static void the_announced_memory_is_what_is_taken(void **state) {
     }
 }
 
-static void overflow_a_scale(struct lane *lane, real *dbranch, real *dscale, const real *dy, const real *scale,
-                             const real *branch, size_t rows, size_t dim) {
-    cpu_scaled_add_backward(lane, dbranch, dscale, dy, scale, branch, rows, dim);
-    dscale[dim - 1] = (real)INFINITY;
+static void overflow_a_mix(struct lane *lane, real *dx, real *dx0, real *dskip, real *dmix, real *dskip_scale,
+                           const real *dnormed, const real *normed, const real *inv, const struct residual_inputs *in,
+                           size_t rows, size_t dim) {
+    cpu_residual_mix_norm_backward(lane, dx, dx0, dskip, dmix, dskip_scale, dnormed, normed, inv, in, rows, dim);
+    dmix[dim - 1] = (real)INFINITY;
 }
 
 static void a_gradient_that_is_not_finite_stops_before_the_weights_change(void **state) {
@@ -240,11 +241,11 @@ static void a_gradient_that_is_not_finite_stops_before_the_weights_change(void *
     struct step_record record;
     char before[65], after[65];
     run(trainer, 2);
-    overflowing.scaled_add_backward = overflow_a_scale;
+    overflowing.residual_mix_norm_backward = overflow_a_mix;
     trainer->net.ops = &overflowing;
     parameters_sha256(&trainer->net.parameters, trainer->weights, before);
     assert_failure(trainer_step(trainer, &record), STATUS_DIVERGED,
-                   "step 2: the gradient of blocks.0.mlp_scale is not finite");
+                   "step 2: the gradient of blocks.0.resid_mix is not finite");
     parameters_sha256(&trainer->net.parameters, trainer->weights, after);
     assert_string_equal(before, after);
     assert_int_equal(trainer_steps_done(trainer), 2);

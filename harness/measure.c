@@ -69,8 +69,7 @@ static void pass_training(void *context, int piece, struct lane *lane) {
     struct probe *p = context;
     struct forward_request request = request_of(p, lane->index);
     (void)piece;
-    network_forward(&p->net, p->workspaces[lane->index], &request);
-    network_backward(&p->net, p->workspaces[lane->index], &request, p->gradients[lane->index], 1);
+    network_train(&p->net, p->workspaces[lane->index], &request, p->gradients[lane->index], 1);
 }
 
 static void one_newton_schulz(void *context, int piece, struct lane *lane) {

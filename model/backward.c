@@ -1,4 +1,4 @@
-/* backward: the model's backward pass over one slice, from the last op to the first.
+/* backward: the model's forward and backward pass over one slice, the latter from the last op to the first.
  *
  * dx is the gradient of the residual stream. A branch reads the stream through a norm and adds to it, so dx is also
  * that of what the branch adds, and the branch's own gradient is added to it. The gradients of the weights that end a
@@ -30,21 +30,22 @@ static void clear(const struct walk *walk, act *x) {
     walk->ops->clear(walk->lane, x, walk->extent.rows * walk->extent.dim * walk->ops->act_bytes);
 }
 
-/* The logits' gradients, block by block; dinput becomes that of what the head reads. */
+/* Loss and gradients of the logits, block by block; dinput becomes the gradient of what the head reads. */
 static void head(const struct walk *walk, double scale) {
     const struct backend *ops = walk->ops;
     struct workspace *ws = walk->ws;
     const struct forward_request *request = walk->request;
     size_t rows = walk->extent.rows, dim = walk->extent.dim, vocab = (size_t)walk->net->config.model_vocab_size;
     const struct tensor *table = parameters_get(&walk->net->parameters, -1, ROLE_EMBEDDING);
-    bool kept = !request->logits && ws->head_rows >= rows;
+    double cap = walk->net->config.model_softcap;
     for (size_t first = 0; first < rows; first += ws->head_block) {
         size_t count = rows - first < ws->head_block ? rows - first : ws->head_block;
-        real *logits = head_block(walk, first);
-        act *dlogits = ws->dlogits ? ws->dlogits : (act *)logits;
-        if (!kept) head_logits(walk, logits, first, count);
-        ops->cross_entropy_backward(walk->lane, dlogits, logits, ws->log_sum + first, request->targets + first, scale,
-                                    count, vocab, walk->net->config.model_softcap);
+        act *dlogits = ws->dlogits ? ws->dlogits : (act *)ws->logits;
+        head_logits(walk, ws->logits, first, count);
+        ops->cross_entropy_forward(walk->lane, request->nll + first, ws->log_sum, ws->logits, request->targets + first,
+                                   count, vocab, cap, 1);
+        ops->cross_entropy_backward(walk->lane, dlogits, ws->logits, ws->log_sum, request->targets + first, scale,
+                                    count, vocab, cap);
         ops->linear_backward_weight(walk->lane, walk->gradients + table->offset, dlogits,
                                     act_at(ops, ws->last, first * dim), count, vocab, dim);
         ops->linear_backward_input(walk->lane, act_at(ops, ws->dinput, first * dim), dlogits, acts_of(walk, table),
@@ -174,10 +175,11 @@ static void embed(const struct walk *walk) {
                             (size_t)config->model_vocab_size);
 }
 
-void network_backward(const struct network *net, struct workspace *ws, const struct forward_request *request,
-                      real *gradients, double scale) {
+void network_train(const struct network *net, struct workspace *ws, const struct forward_request *request,
+                   real *gradients, double scale) {
     struct walk walk = walk_begin(net, ws, request);
     walk.gradients = gradients;
+    walk_forward(&walk);
     head(&walk, scale);
     clear(&walk, ws->dx0);
     for (int i = walk.schedule->count - 1; i >= 0; i--) block(&walk, i);

@@ -129,20 +129,26 @@ static void head(const struct walk *walk) {
     double cap = walk->net->config.model_softcap;
     for (size_t first = 0; first < rows; first += ws->head_block) {
         size_t count = rows - first < ws->head_block ? rows - first : ws->head_block;
-        real *logits = request->logits ? request->logits + first * vocab : head_block(walk, first);
+        real *logits = request->logits ? request->logits + first * vocab : ws->logits;
         head_logits(walk, logits, first, count);
         if (request->targets)
-            walk->ops->cross_entropy_forward(walk->lane, request->nll + first, ws->log_sum + first, logits,
+            walk->ops->cross_entropy_forward(walk->lane, request->nll + first, ws->log_sum, logits,
                                              request->targets + first, count, vocab, cap, request->temperature);
         if (request->logits) walk->ops->softcap(walk->lane, logits, logits, count * vocab, cap);
     }
 }
 
+void walk_forward(const struct walk *walk) {
+    struct workspace *ws = walk->ws;
+    int count = walk->schedule->count;
+    embed(walk);
+    for (int i = 0; i < count; i++) block(walk, &walk->layers[i], &walk->schedule->layers[i]);
+    walk->ops->rms_norm_forward(walk->lane, ws->last, ws->inv_last, walk->layers[count - 1].out, walk->extent.rows,
+                                walk->extent.dim);
+}
+
 void network_forward(const struct network *net, struct workspace *ws, const struct forward_request *request) {
     struct walk walk = walk_begin(net, ws, request);
-    embed(&walk);
-    for (int i = 0; i < walk.schedule->count; i++) block(&walk, &walk.layers[i], &walk.schedule->layers[i]);
-    net->ops->rms_norm_forward(walk.lane, ws->last, ws->inv_last, walk.layers[walk.schedule->count - 1].out,
-                               walk.extent.rows, walk.extent.dim);
+    walk_forward(&walk);
     if (request->targets || request->logits) head(&walk);
 }

@@ -250,7 +250,8 @@ static status run_model(struct golden *g) {
     upload_inputs(g, lane);
     network_effective(&g->net, lane, 1, g->at.effective, g->at.master, VIEW_MASTER);
     network_forward(&g->net, g->ws, &request);
-    network_backward(&g->net, g->ws, &request, g->at.gradients, 1.0 / (double)g->rows);
+    request.logits = NULL;
+    network_train(&g->net, g->ws, &request, g->at.gradients, 1.0 / (double)g->rows);
     network_master_gradients(&g->net, lane, 1, g->at.gradients, g->at.master, g->at.effective);
     download_outputs(g, lane);
     status s = g->net.ops->finish(lane);

@@ -56,15 +56,16 @@ struct forward_request {
     double *nll;                /* (sequences*time) out, when targets are given */
     real *logits;               /* (sequences*time, V) out after the softcap, or NULL */
     tap_function tap;           /* or NULL */
-    gain_tap_function gain_tap; /* or NULL */
+    gain_tap_function gain_tap; /* or NULL; network_train */
     void *tap_context;
 };
 
 void network_forward(const struct network *net, struct workspace *ws, const struct forward_request *request);
 
-/* After network_forward with targets on a training workspace: gradients += scale * d(sum of nll)/d(weights). */
-void network_backward(const struct network *net, struct workspace *ws, const struct forward_request *request,
-                      real *gradients, double scale);
+/* Forward and backward, with targets and no logits at temperature 1 on a training workspace: gradients += scale *
+ * d(sum of nll)/d(weights). The head goes both ways block by block, so that logits are made once and never kept. */
+void network_train(const struct network *net, struct workspace *ws, const struct forward_request *request,
+                   real *gradients, double scale);
 
 enum weight_view { VIEW_MASTER, VIEW_QAT }; /* ternary is a property of the config, in both */
 
@@ -72,7 +73,7 @@ enum weight_view { VIEW_MASTER, VIEW_QAT }; /* ternary is a property of the conf
  * for_each. The lanes are those of workspaces, or have as much scratch (network_view_scratch). */
 void network_effective(const struct network *net, struct lane *lanes, int lane_count, real *effective,
                        const real *master, enum weight_view view);
-/* In place: from the gradients that network_backward left, or the sum of many. */
+/* In place: from the gradients that network_train left, or the sum of many. */
 void network_master_gradients(const struct network *net, struct lane *lanes, int lane_count, real *gradients,
                               const real *master, const real *effective);
 

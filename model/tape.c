@@ -169,13 +169,11 @@ static void lay_out_whole(struct workspace *ws, const struct network *net, const
     ws->stream = arena_acts(arena, wide);
     ws->last = arena_acts(arena, wide);
     ws->inv_last = arena_reals(arena, e->rows);
-    bool keep = ws->training && e->rows * vocab <= HEAD_KEPT_REALS;
     ws->head_block = head_block_rows(net, e->rows);
-    ws->head_rows = keep ? e->rows : ws->head_block;
-    ws->logits = arena_reals(arena, ws->head_rows * vocab);
+    ws->logits = arena_reals(arena, ws->head_block * vocab);
     bool own = ws->training && net->ops->act_bytes != sizeof(real);
     ws->dlogits = own ? arena_acts(arena, ws->head_block * vocab) : NULL;
-    ws->log_sum = arena_reals(arena, e->rows);
+    ws->log_sum = arena_reals(arena, ws->head_block);
 }
 
 static void lay_out_vector_gradients(struct mamba_tape_gradients *g, bool made_by_scan, const struct extent *e,

@@ -56,9 +56,8 @@ struct layer_gradients {
     struct mamba_tape_gradients mamba;
 };
 
-/* Rows of logits in one product, on a device as many as its cache takes, and the most logits that are kept for backward
- * instead of being made again. */
-enum { HEAD_ROWS = 256, HEAD_ROWS_OF_DEVICE = 8192, HEAD_KEPT_REALS = 1 << 22 };
+/* Rows of logits in one product, on a device as many as its cache takes. */
+enum { HEAD_ROWS = 256, HEAD_ROWS_OF_DEVICE = 8192 };
 
 struct workspace {
     struct arena arena;
@@ -71,10 +70,9 @@ struct workspace {
     act *x0, *stream, *last;       /* (R,D) the first residual, the stream inside a layer, what the head reads */
     real *inv_x0, *inv_last;       /* (R) */
     size_t head_block;             /* rows of logits in one product */
-    size_t head_rows;              /* rows of logits that there is room for: all, or a block */
-    real *logits;                  /* (head_rows, V) before the cap */
+    real *logits;                  /* (head_block, V) before the cap */
     act *dlogits;                  /* (head_block, V); NULL where logits serve */
-    real *log_sum;                 /* (R) */
+    real *log_sum;                 /* (head_block) */
     struct layer_tape *layers[2];  /* of net->plain and net->repeated */
 
     act *dx, *dx0, *dinput; /* (R,D) gradients of the stream, x0, and what a branch or the head reads */
@@ -120,7 +118,7 @@ static inline struct mamba_weights mamba_weights_at(const struct network *net, c
                                   .d = w + offset_of(net, layer, ROLE_MAMBA_D)};
 }
 
-/* One call of network_forward or network_backward, as its parts see it. */
+/* One call of network_forward or network_train, as its parts see it. */
 struct walk {
     const struct network *net;
     const struct backend *ops;
@@ -145,15 +143,12 @@ static inline const act *acts_of(const struct walk *walk, const struct tensor *w
 
 struct walk walk_begin(const struct network *net, struct workspace *ws, const struct forward_request *request);
 
+/* All of the forward pass but the head. */
+void walk_forward(const struct walk *walk);
+
 /* What enters a layer, for residual_mix_norm_*. */
 struct residual_inputs block_inputs(const struct walk *walk, const struct layer_tape *layer,
                                     const struct virtual_layer *at);
-
-/* Where the logits of a block of rows from `first` stand in the workspace. */
-static inline real *head_block(const struct walk *walk, size_t first) {
-    bool whole = walk->ws->head_rows >= walk->extent.rows;
-    return walk->ws->logits + (whole ? first * (size_t)walk->net->config.model_vocab_size : 0);
-}
 
 /* Logits before the cap of `count` rows from `first`. */
 void head_logits(const struct walk *walk, real *logits, size_t first, size_t count);

@@ -45,8 +45,7 @@ static void add_gradients_of_parcels(void *context, int partial, struct lane *la
         e->net.ops->upload(lane, e->ids + place, e->tokens + place, 2 * parcel_tokens(e) * sizeof *e->ids);
         struct forward_request request = parcel_request(e, parcel, lane->index);
         request.temperature = 1;
-        network_forward(&e->net, e->workspaces[lane->index], &request);
-        network_backward(&e->net, e->workspaces[lane->index], &request, gradients, lesson->scale);
+        network_train(&e->net, e->workspaces[lane->index], &request, gradients, lesson->scale);
     }
 }
 

@@ -29,8 +29,7 @@ static void run_slice(const struct pass *pass, int shard, size_t first, size_t s
                                       .repeats_on = pass->repeats_on,
                                       .temperature = 1,
                                       .nll = t->nll[lane->index]};
-    network_forward(&t->net, ws, &request);
-    network_backward(&t->net, ws, &request, t->gradients[shard], 1.0 / (double)batch_tokens(t));
+    network_train(&t->net, ws, &request, t->gradients[shard], 1.0 / (double)batch_tokens(t));
     t->ops->sum_in_order(lane, t->verdict.loss + shard, request.nll, sequences * time);
 }
 

@@ -109,8 +109,7 @@ double small_loss(struct small_model *m) {
 void small_gradients_of_acts(struct small_model *m) {
     struct forward_request request = small_request(m);
     memset(m->gradients, 0, m->net.parameters.total * sizeof *m->gradients);
-    network_forward(&m->net, m->ws, &request);
-    network_backward(&m->net, m->ws, &request, m->gradients, 1.0);
+    network_train(&m->net, m->ws, &request, m->gradients, 1.0);
 }
 
 void small_gradients(struct small_model *m) {

@@ -95,8 +95,7 @@ static void gradients_of_two_sequences_are_the_sum_of_each_alone(void **state) {
             request.sequences = 1;
             request.ids += s * m->time;
             request.targets += s * m->time;
-            network_forward(&m->net, m->ws, &request);
-            network_backward(&m->net, m->ws, &request, m->gradients, 1.0);
+            network_train(&m->net, m->ws, &request, m->gradients, 1.0);
         }
         double error = relative_distance(both, m->gradients, total);
         if (!(error < (wide() ? 1e-12 : 1e-4))) fail_msg("%s: %g apart", variants[v].settings, error);
@@ -176,29 +175,27 @@ static void repeats_change_the_loss_only_while_they_are_on(void **state) {
     small_model_free(none);
 }
 
-static void logits_made_again_give_the_same_gradients_as_logits_kept(void **state) {
-    (void)state;
-    struct small_model *m = small_model_new("", 2, 150);
-    size_t total = m->net.parameters.total;
-    real *kept = malloc(total * sizeof *kept);
-    assert_true(m->ws->head_rows == 300);
-    small_gradients(m);
-    memcpy(kept, m->gradients, total * sizeof *kept);
-    m->ws->head_rows = HEAD_ROWS;
-    small_gradients(m);
-    assert_memory_equal(kept, m->gradients, total * sizeof *kept);
-    free(kept);
-    small_model_free(m);
-}
-
 static void a_large_vocabulary_does_not_enlarge_the_logits(void **state) {
     (void)state;
     struct small_model *m = small_model_new("model.vocab_size=20000", 1, 300);
-    assert_int_equal(m->ws->head_rows, HEAD_ROWS);
+    assert_int_equal(m->ws->head_block, HEAD_ROWS);
     small_gradients(m);
     real norm = 0;
     for (size_t i = 0; i < m->net.parameters.total; i++) norm += m->gradients[i] * m->gradients[i];
     assert_true(isfinite(norm) && norm > 0);
+    small_model_free(m);
+}
+
+static void training_gives_the_losses_of_the_forward_pass(void **state) {
+    (void)state;
+    enum { TIME = HEAD_ROWS + 44 };
+    struct small_model *m = small_model_new("", 1, TIME);
+    double before[TIME];
+    small_loss(m);
+    memcpy(before, m->nll, sizeof before);
+    memset(m->nll, 0, sizeof before);
+    small_gradients(m);
+    assert_memory_equal(before, m->nll, sizeof before);
     small_model_free(m);
 }
 
@@ -210,8 +207,7 @@ static void gradients_are_added_to_what_is_there_and_scaled(void **state) {
     small_gradients_of_acts(m);
     memcpy(once, m->gradients, total * sizeof *once);
     struct forward_request request = small_request(m);
-    network_forward(&m->net, m->ws, &request);
-    network_backward(&m->net, m->ws, &request, m->gradients, 0.5);
+    network_train(&m->net, m->ws, &request, m->gradients, 0.5);
     for (size_t i = 0; i < total; i++) once[i] *= (real)1.5;
     assert_true(relative_distance(m->gradients, once, total) < 1e-5);
     free(once);
@@ -374,8 +370,8 @@ int main(void) {
         cmocka_unit_test(a_workspace_takes_exactly_the_bytes_announced),
         cmocka_unit_test(evaluation_gives_the_bits_of_training),
         cmocka_unit_test(repeats_change_the_loss_only_while_they_are_on),
-        cmocka_unit_test(logits_made_again_give_the_same_gradients_as_logits_kept),
         cmocka_unit_test(a_large_vocabulary_does_not_enlarge_the_logits),
+        cmocka_unit_test(training_gives_the_losses_of_the_forward_pass),
         cmocka_unit_test(gradients_are_added_to_what_is_there_and_scaled),
         cmocka_unit_test(nll_and_logits_agree_at_any_temperature),
         cmocka_unit_test(the_tap_sees_the_input_of_every_linear_layer_on_every_pass),

@@ -56,8 +56,7 @@ static double *whole_gradient(const struct trainer *t, int64_t step, bool repeat
                                       .repeats_on = repeats_on,
                                       .temperature = 1,
                                       .nll = nll};
-    network_forward(&net, ws, &request);
-    network_backward(&net, ws, &request, gradients, 1.0 / (SEQUENCES * TIME));
+    network_train(&net, ws, &request, gradients, 1.0 / (SEQUENCES * TIME));
     network_master_gradients(&net, t->lanes, 1, gradients, t->weights, effective);
     double *wide = widened(gradients, total);
     free(gradients);

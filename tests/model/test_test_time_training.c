@@ -115,9 +115,8 @@ static double expected_after_sgd(double rate, double decay) {
                                           .temperature = 1,
                                           .nll = nll};
         network_round(&net, workspace_lane(ws), w);
-        network_forward(&net, ws, &request);
+        network_train(&net, ws, &request, g, 1.0 / CHUNK);
         for (size_t i = 0; i < CHUNK; i++) sum += nll[i];
-        network_backward(&net, ws, &request, g, 1.0 / CHUNK);
         network_master_gradients(&net, workspace_lane(ws), 1, g, w, w);
         for (size_t i = 0; i < weight_count; i++)
             w[i] = (real)((double)w[i] * (1 - rate * decay) - rate * (double)g[i]);

@@ -38,7 +38,7 @@ const char *provenance_revision(void) { return HINGE_REVISION; }
 
 size_t provenance_code_bytes(void) { return HINGE_CODE_BYTES; }
 
-__attribute__((format(printf, 3, 4))) static void add(struct provenance *p, const char *name, const char *format, ...) {
+void provenance_add(struct provenance *p, const char *name, const char *format, ...) {
     if (p->count == PROVENANCE_CAPACITY) return;
     struct provenance_row *row = &p->rows[p->count++];
     va_list args;
@@ -70,13 +70,13 @@ static void add_system(struct provenance *p) {
     char text[256];
     struct utsname system = {0};
     find_value("/proc/cpuinfo", "model name", text, sizeof text);
-    add(p, "cpu", "%s", text);
-    add(p, "cores", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
-    add(p, "memory", "%.1f GiB",
-        (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (double)((size_t)1 << 30));
+    provenance_add(p, "cpu", "%s", text);
+    provenance_add(p, "cores", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+    provenance_add(p, "memory", "%.1f GiB",
+                   (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (double)((size_t)1 << 30));
     uname(&system);
-    add(p, "system", "%s %s %s", system.sysname, system.release, system.machine);
-    add(p, "host", "%s", system.nodename);
+    provenance_add(p, "system", "%s %s %s", system.sysname, system.release, system.machine);
+    provenance_add(p, "host", "%s", system.nodename);
 }
 
 /* The devices are of one kind, or named after the first. */
@@ -84,53 +84,53 @@ static void add_gpu(struct provenance *p, const struct backend *ops) {
     enum { MOST = 16 };
     struct gpu gpus[MOST];
     int count = ops->device_memory ? gpus_list(gpus, MOST) : 0;
-    if (!ops->device_memory) add(p, "gpu", "none used");
-    if (ops->device_memory && count == 0) add(p, "gpu", "unknown to nvidia-smi");
+    if (!ops->device_memory) provenance_add(p, "gpu", "none used");
+    if (ops->device_memory && count == 0) provenance_add(p, "gpu", "unknown to nvidia-smi");
     if (count == 0) return;
-    add(p, "gpu", "%s", gpus[0].name);
-    add(p, "gpus", "%d", count);
-    add(p, "driver", "%s", gpus[0].driver);
+    provenance_add(p, "gpu", "%s", gpus[0].name);
+    provenance_add(p, "gpus", "%d", count);
+    provenance_add(p, "driver", "%s", gpus[0].driver);
 }
 
 static void add_libraries(struct provenance *p) {
-    add(p, "openblas", "%s", openblas_get_config());
-    add(p, "sqlite", "%s", database_library_version());
-    add(p, "liblzma", "%s", lzma_version_string());
-    add(p, "libcrypto", "%s", OpenSSL_version(OPENSSL_VERSION));
-    add(p, "gsl", "%s", gsl_version);
-    add(p, "libfyaml", "%s", fy_library_version());
-    add(p, "jansson", "%s", jansson_version_str());
-    add(p, "zlib", "%s", zlibVersion());
-    add(p, "glibc", "%s", gnu_get_libc_version());
+    provenance_add(p, "openblas", "%s", openblas_get_config());
+    provenance_add(p, "sqlite", "%s", database_library_version());
+    provenance_add(p, "liblzma", "%s", lzma_version_string());
+    provenance_add(p, "libcrypto", "%s", OpenSSL_version(OPENSSL_VERSION));
+    provenance_add(p, "gsl", "%s", gsl_version);
+    provenance_add(p, "libfyaml", "%s", fy_library_version());
+    provenance_add(p, "jansson", "%s", jansson_version_str());
+    provenance_add(p, "zlib", "%s", zlibVersion());
+    provenance_add(p, "glibc", "%s", gnu_get_libc_version());
 }
 
 /* Two builds of one revision may differ: the file itself tells them apart. */
 static void add_program(struct provenance *p) {
     char sha256[65];
     status s = file_sha256("/proc/self/exe", sha256);
-    if (!s) add(p, "program", "%.16s", sha256);
+    if (!s) provenance_add(p, "program", "%.16s", sha256);
     status_free(s);
 }
 
 void provenance_collect(struct provenance *provenance, const struct backend *ops) {
     *provenance = (struct provenance){0};
-    add(provenance, "revision", "%s", HINGE_REVISION);
+    provenance_add(provenance, "revision", "%s", HINGE_REVISION);
     add_program(provenance);
-    add(provenance, "numerics", "%d", NUMERICS_REVISION);
-    add(provenance, "compiler", "%s %s",
+    provenance_add(provenance, "numerics", "%d", NUMERICS_REVISION);
+    provenance_add(provenance, "compiler", "%s %s",
 #ifdef __clang__
-        "clang",
+                   "clang",
 #else
-        "gcc",
+                   "gcc",
 #endif
-        __VERSION__);
-    add(provenance, "flags", "%s", HINGE_FLAGS);
-    add(provenance, "precision", "%s", sizeof(real) == 4 ? "float32" : "float64");
-    add(provenance, "backend", "%s", ops->name);
-    add(provenance, "threads", "%d", ops->lane_count());
+                   __VERSION__);
+    provenance_add(provenance, "flags", "%s", HINGE_FLAGS);
+    provenance_add(provenance, "precision", "%s", sizeof(real) == 4 ? "float32" : "float64");
+    provenance_add(provenance, "backend", "%s", ops->name);
+    provenance_add(provenance, "threads", "%d", ops->lane_count());
     add_system(provenance);
     add_gpu(provenance, ops);
-    if (ops->libraries) add(provenance, "cuda", "%s", ops->libraries());
+    if (ops->libraries) provenance_add(provenance, "cuda", "%s", ops->libraries());
     add_libraries(provenance);
 }
 

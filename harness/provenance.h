@@ -9,8 +9,8 @@ enum { PROVENANCE_CAPACITY = 32 };
 
 struct provenance_row {
     char name[32];   /* "revision", "program", "compiler", "flags", "precision", "numerics", "backend", "cpu", "cores",
-                        "memory",   "system", "host",   "threads", "openblas", "sqlite", "liblzma", "gsl", "libcrypto",
-                        "sentencepiece",   "gpu", "cuda", ... */
+                        "memory",   "system", "host",   "threads", "jobs",   "openblas", "sqlite", "liblzma", "gsl",
+                        "libcrypto",   "sentencepiece",   "gpu", "cuda", ... */
     char value[480]; /* "unknown" or "none" rather than empty */
 };
 
@@ -21,6 +21,8 @@ struct provenance {
 
 /* Of results that this backend makes. Always succeeds; the order of the rows is fixed. */
 void provenance_collect(struct provenance *provenance, const struct backend *ops);
+__attribute__((format(printf, 3, 4))) void provenance_add(struct provenance *provenance, const char *name,
+                                                          const char *format, ...);
 const char *provenance_find(const struct provenance *provenance, const char *name); /* NULL when absent */
 
 /* The first thing that differs and may change bits: the program, what it was built with, the libraries that it

@@ -362,6 +362,7 @@ static status prepare(struct worker_state *w) {
     worker_current(&w->identity);
     TRY(w->plan->ops->open());
     provenance_collect(&w->provenance, w->plan->ops);
+    provenance_add(&w->provenance, "jobs", "%d", w->work->jobs);
     TRY(store_open(&w->store, request->database, STORE_WRITE));
     struct plan view = *w->plan;
     view.stages = w->stages;

@@ -147,6 +147,12 @@ static struct results reference(void) {
 
 /* --- tests -------------------------------------------------------------------------------------------------------- */
 
+static const char *provenance_of(const struct results *r, const char *name) {
+    for (int i = 0; i < r->provenance_count; i++)
+        if (strcmp(r->provenance[i].name, name) == 0) return r->provenance[i].value;
+    return "";
+}
+
 static void a_suite_runs_to_its_end_and_a_second_call_does_nothing(void **state) {
     (void)state;
     struct session *s = session_make(small_suite, "r");
@@ -163,6 +169,7 @@ static void a_suite_runs_to_its_end_and_a_second_call_does_nothing(void **state)
     assert_true(r.runs[0].raw.value.bpb > 0 && r.runs[0].raw.value.bpb < 20);
     assert_true(r.runs[0].sizes.bytes > 0);
     assert_true(r.provenance_count > 10);
+    assert_string_equal(provenance_of(&r, "jobs"), "1");
     results_free(&r);
     s->reports = 0;
     expect_good(session_run(s));

@@ -4,115 +4,235 @@
  * F_t = sum_{s>=t} dphi_s is linear in what lies behind a chunk: ssd_backward has spent each chunk's own part; here the
  * chunks' sums are added from last to first (float64), and their part follows.
  *
- * Published preset, a call: gradients of the steps and angles, the steps and rates read, 34 MB; 64 columns of proj read
- * and of dproj written, 17 MB: limit 12 us and the time of three launches. */
+ * Published preset, a call: gradients of the steps and angles, the steps and rates read, 25 MB; 64 columns of proj read
+ * and of dproj written, 17 MB; 1 MB of phases' gradients read, 1 MB of their sums written and read: 45 MB: limit 10 us
+ * and the time of three launches. */
 #include "kernels/cuda/mamba_prepare.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 #include "kernels/cuda/tile_sums.cuh"
+#include "kernels/cuda/vectors.cuh"
 
 struct prepare_gradients {
     prepare_tensors t;
     mamba_tape_gradients dtape;
     bf16 *dproj;
-    float *behind;  /* (batch, heads, chunks, angles) the sum of dphi behind each chunk */
-    float *dt_bias; /* (batch, tiles of tokens, heads) each tile's part */
+    float *behind;  /* (batch, heads, chunks, behind_pitch) the sum of dphi behind each chunk */
+    float *dt_bias; /* (batch, chunks, heads) each chunk's part */
+};
+static constexpr unsigned FOUR = 4; /* angles that are read at once */
+__host__ __device__ static inline size_t behind_pitch(const mamba_shape &s) { return ceil_div(s.angles, FOUR) * FOUR; }
+
+struct behind_order {
+    using sum = double;
+    static constexpr bool BACKWARD = true;
+    __device__ static float result(double behind) { return (float)behind; }
 };
 
-/* A thread has one angle of one head. */
-__global__ void __launch_bounds__(PREPARE_THREADS)
-    sum_behind(float *behind, const float *sums, size_t heads, size_t chunks, size_t angles) {
-    size_t i = (size_t)blockIdx.x * PREPARE_THREADS + threadIdx.x;
-    if (i >= heads * angles) return;
-    size_t first = i / angles * chunks * angles + i % angles;
-    double sum = 0;
-    for (size_t end = chunks; end > 0; end -= end < CHUNKS_AT_ONCE ? end : CHUNKS_AT_ONCE) {
-        float own[CHUNKS_AT_ONCE];
+/* What a block reads of its chunk; in shared memory when there is room, else where it is. A thread writes its part of
+ * the gradients where it has read the columns, or else to dproj. */
+struct chunk_view {
+    column_tile<const bf16> raw;
+    column_tile<bf16> to;
+    const float *rate, *delta; /* (angles), (heads) by tokens */
+    unsigned line;             /* between two of those */
+    const float *behind;       /* (heads, behind_pitch) */
+    unsigned head;             /* between two of those */
+};
+__host__ __device__ static inline size_t view_floats(const mamba_shape &s) {
+    return (s.heads + s.angles) * TILE_TOKENS + s.heads * behind_pitch(s);
+}
+
+/* Begins the copy of lines of a chunk's tokens, half a warp a line; zeros for what the chunk does not have. */
+__device__ static inline void copy_lines(float *to, const float *from, unsigned lines, unsigned time, unsigned tokens) {
+    unsigned at = threadIdx.x % (WARP / 2) * 4;
+    bool fours = (reinterpret_cast<size_t>(from) % 16 | time % 4) == 0 && at + 4 <= tokens;
+    for (unsigned i = threadIdx.x / (WARP / 2); i < lines; i += PREPARE_THREADS / (WARP / 2)) {
+        const float *own = from + i * time;
+        if (fours)
+            copy_16(to + i * TILE_TOKENS + at, own + at, true);
+        else
+#pragma unroll 1
+            for (unsigned t = at; t < at + 4; t++) to[i * TILE_TOKENS + t] = t < tokens ? own[t] : 0;
+    }
+}
+
+/* Done after copy_wait and a barrier. */
+template <bool STAGED>
+__device__ static inline chunk_view view_chunk(float *room, const prepare_gradients &a, const token_tile &place) {
+    const mamba_shape &s = a.t.s;
+    const struct mamba_columns &k = a.t.k;
+    unsigned pitch = (unsigned)behind_pitch(s), width = (unsigned)k.width, heads = (unsigned)s.heads;
+    size_t first = place.row * k.width + k.dt;
+    chunk_view v = {{a.t.proj + first, width},
+                    {a.dproj + first, width},
+                    own_lines(a.t.tape.rate, s, s.angles, place),
+                    own_lines(a.t.tape.delta, s, s.heads, place),
+                    (unsigned)s.time,
+                    a.behind + (place.batch * s.heads * place.chunks + place.chunk) * pitch,
+                    place.chunks * pitch};
+    if constexpr (!STAGED) return v;
+    float *rate = room, *delta = rate + s.angles * TILE_TOKENS, *behind = delta + heads * TILE_TOKENS;
+    bf16 *columns = reinterpret_cast<bf16 *>(behind + heads * pitch);
+    copy_lines(rate, v.rate, (unsigned)s.angles, v.line, place.tokens);
+    copy_lines(delta, v.delta, heads, v.line, place.tokens);
+    for (unsigned h = threadIdx.x / WARP; h < heads; h += PREPARE_WARPS)
+        for (unsigned j = threadIdx.x % WARP * FOUR; j < pitch; j += WARP * FOUR)
+            copy_16(behind + h * pitch + j, v.behind + h * v.head + j, true);
+    copy_commit();
+    v.raw = stage_columns<true>(columns, v.raw.rows, k, place.tokens);
+    return {v.raw, {columns, v.raw.pitch}, rate, delta, TILE_TOKENS, behind, pitch};
+}
+
+/* turned = sum_j rate[j] behind[h][j], of the lane's tokens and the heads from `first` on. */
+__device__ static inline void add_turned(float (&turned)[HEADS_AT_ONCE][TOKENS], const chunk_view &v,
+                                         const mamba_shape &s, const lane_tokens &t, unsigned first) {
+    unsigned angles = (unsigned)s.angles, last = (unsigned)s.heads - 1;
+    for (unsigned j = 0; j < angles; j += FOUR) {
+        float rate[FOUR][TOKENS];
 #pragma unroll
-        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++) own[k] = k < end ? sums[first + (end - 1 - k) * angles] : 0;
+        for (unsigned n = 0; n < FOUR; n++)
 #pragma unroll
-        for (size_t k = 0; k < CHUNKS_AT_ONCE; k++) {
-            if (k < end) behind[first + (end - 1 - k) * angles] = (float)sum;
-            sum += own[k];
+            for (unsigned k = 0; k < TOKENS; k++) rate[n][k] = j + n < angles ? v.rate[(j + n) * v.line + t.at[k]] : 0;
+#pragma unroll
+        for (unsigned i = 0; i < HEADS_AT_ONCE; i++) {
+            float4 behind = *reinterpret_cast<const float4 *>(v.behind + min(first + i, last) * v.head + j);
+#pragma unroll
+            for (unsigned k = 0; k < TOKENS; k++)
+                turned[i][k] +=
+                    rate[0][k] * behind.x + rate[1][k] * behind.y + rate[2][k] * behind.z + rate[3][k] * behind.w;
         }
     }
 }
 
-/* Where a lane's token is. */
-struct token_place {
-    size_t batch, time, chunk, chunks;
+/* The gradients of one token's steps of a head, as ssd_backward has left them. */
+struct step_gradients {
+    float delta, log_decay, gamma;
 };
 
 /* dt', a', lambda' of one token and head; returns its part of ddt_bias. */
-__device__ static inline float gradient_rates(const prepare_gradients &a, const token_place &at, size_t h,
-                                              const bf16 *raw, bf16 *to) {
-    const mamba_shape &s = a.t.s;
-    const struct mamba_columns &k = a.t.k;
-    size_t head = at.batch * s.heads + h, step = head * s.time + at.time;
-    const float *behind = a.behind + (head * at.chunks + at.chunk) * s.angles;
-    const float *rate = a.t.tape.rate + at.batch * s.angles * s.time + at.time;
-    float ddelta = a.dtape.delta[step], dlog_decay = a.dtape.log_decay[step], dgamma = a.dtape.gamma[step];
-    float decay = to_float(raw[k.a - k.dt + h]), a_rate = -softplus(decay), delta = a.t.tape.delta[step], turned = 0;
-    float mix = sigmoid(to_float(raw[k.lambda - k.dt + h]));
+__device__ static inline float write_rates(const chunk_view &v, const step_gradients &given, float turned, float bias,
+                                           unsigned heads, unsigned h, unsigned t, bool here) {
+    const bf16 *raw = v.raw.rows + t * v.raw.pitch + h;
+    bf16 *to = v.to.rows + t * v.to.pitch + h;
+    float delta = v.delta[h * v.line + t], step = to_float(raw[0]) + bias, decay = to_float(raw[heads]);
+    float mix = sigmoid(to_float(raw[2 * heads])), a_rate = -softplus(decay);
     bool bound = a_rate >= -LEAST_DECAY;
-#pragma unroll 4
-    for (size_t j = 0; j < s.angles; j++) turned += rate[j * s.time] * behind[j];
-    ddelta += TURN * turned + dlog_decay * (bound ? -LEAST_DECAY : a_rate) + dgamma * mix;
-    float ddt = ddelta * sigmoid(to_float(raw[h]) + a.t.weights.dt_bias[h]);
-    to[h] = to_bf16(ddt);
-    to[k.a - k.dt + h] = to_bf16(bound ? 0 : -sigmoid(decay) * delta * dlog_decay);
-    to[k.lambda - k.dt + h] = to_bf16(dgamma * delta * mix * (1 - mix));
-    return ddt;
+    float ddelta = given.delta + TURN * turned + given.log_decay * (bound ? -LEAST_DECAY : a_rate) + given.gamma * mix;
+    float ddt = ddelta * sigmoid(step), ddecay = bound ? 0 : -sigmoid(decay) * delta * given.log_decay;
+    float dmix = given.gamma * delta * mix * (1 - mix);
+    if (here) to[0] = to_bf16(ddt), to[heads] = to_bf16(ddecay), to[2 * heads] = to_bf16(dmix);
+    return here ? ddt : 0;
 }
 
-/* theta' of one token and angle. */
-__device__ static inline bf16 gradient_theta(const prepare_gradients &a, const token_place &at, size_t j) {
+/* The same of the lane's tokens and the heads from `first` on. */
+__device__ static inline void gradient_heads(const prepare_gradients &a, const token_tile &place, const chunk_view &v,
+                                             const lane_tokens &t, unsigned first) {
     const mamba_shape &s = a.t.s;
-    float sum = 0, rate = 2 * a.t.tape.rate[(at.batch * s.angles + j) * s.time + at.time];
-    for (size_t group = 0; group < s.groups; group++)
-        sum += a.dtape.theta[((group * s.batch + at.batch) * s.angles + j) * s.time + at.time];
-#pragma unroll 4
-    for (size_t h = 0; h < s.heads; h++) {
-        size_t head = at.batch * s.heads + h;
-        sum += a.t.tape.delta[head * s.time + at.time] * a.behind[(head * at.chunks + at.chunk) * s.angles + j];
+    unsigned heads = (unsigned)s.heads, lane = threadIdx.x % WARP;
+    const float *ddelta = own_lines(a.dtape.delta, s, heads, place);
+    const float *dlog_decay = own_lines(a.dtape.log_decay, s, heads, place);
+    const float *dgamma = own_lines(a.dtape.gamma, s, heads, place);
+    float *dt_bias = a.dt_bias + ((size_t)place.batch * place.chunks + place.chunk) * heads;
+    float turned[HEADS_AT_ONCE][TOKENS] = {};
+    step_gradients given[HEADS_AT_ONCE][TOKENS];
+#pragma unroll
+    for (unsigned i = 0; i < HEADS_AT_ONCE; i++)
+#pragma unroll
+        for (unsigned k = 0; k < TOKENS; k++) {
+            unsigned at = min(first + i, heads - 1) * (unsigned)s.time + t.from[k];
+            given[i][k] = {ddelta[at], dlog_decay[at], dgamma[at]};
+        }
+    add_turned(turned, v, s, t, first);
+#pragma unroll
+    for (unsigned i = 0; i < HEADS_AT_ONCE; i++) {
+        unsigned h = first + i;
+        if (h >= heads) break;
+        float ddt = 0, bias = a.t.weights.dt_bias[h];
+#pragma unroll
+        for (unsigned k = 0; k < TOKENS; k++)
+            ddt += write_rates(v, given[i][k], turned[i][k], bias, heads, h, t.at[k], t.here[k]);
+        ddt = warp_sum(ddt);
+        if (lane == 0) dt_bias[h] = ddt;
     }
-    return to_bf16(TURN / 2 * (1 - rate * rate) * sum);
 }
 
-/* Grid: batch x tiles of tokens. Shared: the raw columns, then their gradients. */
-__global__ void __launch_bounds__(PREPARE_THREADS) gradient_tokens(prepare_gradients a) {
+/* theta' of the lane's tokens and FOUR angles from `first` on. */
+__device__ static inline void gradient_angles(const prepare_gradients &a, const token_tile &place, const chunk_view &v,
+                                              const lane_tokens &t, unsigned first) {
     const mamba_shape &s = a.t.s;
+    unsigned angles = (unsigned)s.angles, heads = (unsigned)s.heads, theta = 3 * heads + first;
+    float sum[FOUR][TOKENS] = {};
+    for (size_t group = 0; group < s.groups; group++) {
+        const float *dtheta = own_lines(a.dtape.theta + group * s.batch * angles * s.time, s, angles, place);
+#pragma unroll
+        for (unsigned n = 0; n < FOUR; n++)
+#pragma unroll
+            for (unsigned k = 0; k < TOKENS; k++)
+                sum[n][k] += dtheta[min(first + n, angles - 1) * (unsigned)s.time + t.from[k]];
+    }
+#pragma unroll 4
+    for (unsigned h = 0; h < heads; h++) {
+        float4 behind = *reinterpret_cast<const float4 *>(v.behind + h * v.head + first);
+#pragma unroll
+        for (unsigned k = 0; k < TOKENS; k++) {
+            float delta = v.delta[h * v.line + t.at[k]];
+            sum[0][k] += delta * behind.x, sum[1][k] += delta * behind.y;
+            sum[2][k] += delta * behind.z, sum[3][k] += delta * behind.w;
+        }
+    }
+#pragma unroll
+    for (unsigned n = 0; n < FOUR; n++)
+#pragma unroll
+        for (unsigned k = 0; k < TOKENS; k++) {
+            if (first + n >= angles || !t.here[k]) continue;
+            float rate = 2 * v.rate[(first + n) * v.line + t.at[k]];
+            v.to.rows[t.at[k] * v.to.pitch + theta + n] = to_bf16(TURN / 2 * (1 - rate * rate) * sum[n][k]);
+        }
+}
+
+/* The columns of a chunk from shared memory to dproj; `to` is the column dt' of the first row. */
+__device__ static inline void store_columns(bf16 *to, const column_tile<bf16> &from, const struct mamba_columns &k,
+                                            unsigned tokens) {
+    unsigned columns = (unsigned)step_columns(k), width = (unsigned)k.width;
+    if (!has_pieces(to, k)) {
+        for (unsigned t = threadIdx.x / WARP; t < tokens; t += PREPARE_WARPS)
+#pragma unroll 1
+            for (unsigned i = threadIdx.x % WARP; i < columns; i += WARP)
+                to[t * width + i] = from.rows[t * from.pitch + i];
+        return;
+    }
+    piece_place own = own_pieces(columns);
+#pragma unroll 4
+    for (unsigned t = own.first; own.any && t < tokens; t += own.step) {
+        const uint32_t *two = reinterpret_cast<const uint32_t *>(from.rows + t * from.pitch + own.column);
+        store_16(to + t * width + own.column, uint4{two[0], two[1], two[2], two[3]});
+    }
+}
+
+template <bool STAGED> __global__ void __launch_bounds__(PREPARE_THREADS, 8) gradient_tokens(prepare_gradients a) {
     const struct mamba_columns &k = a.t.k;
-    token_tile place = tile_of(s, blockIdx.x);
-    size_t columns = step_columns(k), pitch = staged_pitch(columns), lane = threadIdx.x % WARP,
-           warp = threadIdx.x / WARP;
-    bf16 *room = shared_memory<bf16>(), *out = room + WARP * pitch, *rows = a.dproj + place.row * k.width + k.dt;
-    bool staged = columns <= STAGED_MOST, here = (int)lane < place.tokens;
-    column_tile<const bf16> raw = stage_columns(room, a.t.proj + place.row * k.width, k, place.tokens);
+    token_tile place = own_tile(a.t.s);
+    unsigned warp = threadIdx.x / WARP, heads = (unsigned)a.t.s.heads, angles = (unsigned)a.t.s.angles;
+    lane_tokens t = own_tokens<STAGED>(place);
+    chunk_view v = view_chunk<STAGED>(shared_memory<float>(), a, place);
+    copy_wait<0>();
     __syncthreads();
-    const bf16 *own = raw.rows + lane * raw.pitch;
-    bf16 *to = staged ? out + lane * pitch : rows + lane * k.width;
-    token_place at = {place.batch, place.start + lane, (place.start + lane) / s.chunk, ceil_div(s.time, s.chunk)};
-    for (size_t h = warp; h < s.heads; h += PREPARE_WARPS) {
-        float ddt = warp_sum(here ? gradient_rates(a, at, h, own, to) : 0);
-        if (lane == 0) a.dt_bias[blockIdx.x * s.heads + h] = ddt;
-    }
-    if (here)
-        for (size_t j = warp; j < s.angles; j += PREPARE_WARPS) to[k.theta - k.dt + j] = gradient_theta(a, at, j);
-    if (!staged) return;
+    for (unsigned first = warp * HEADS_AT_ONCE; first < heads; first += PREPARE_WARPS * HEADS_AT_ONCE)
+        gradient_heads(a, place, v, t, first);
+    for (unsigned first = warp * FOUR; first < angles; first += PREPARE_WARPS * FOUR)
+        gradient_angles(a, place, v, t, first);
+    if constexpr (!STAGED) return;
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < (unsigned)place.tokens * (unsigned)columns; i += PREPARE_THREADS) {
-        unsigned t = i / (unsigned)columns, column = i % (unsigned)columns;
-        rows[t * k.width + column] = out[t * pitch + column];
-    }
+    store_columns(a.dproj + place.row * k.width + k.dt, v.to, k, place.tokens);
 }
 
 /* The lane's scratch, forward and backward; returns its bytes. */
 static size_t lay_out_scratch(prepare_gradients *a, void *scratch, const struct mamba_shape *s) {
-    size_t pairs = s->batch * s->heads * mamba_chunks(s) * s->angles, turns = pairs * sizeof(uint32_t);
-    size_t behind = scratch_bytes(pairs * sizeof(float));
-    size_t dt_bias = s->batch * token_tiles(*s) * s->heads * sizeof(float);
-    a->behind = (float *)scratch;
-    a->dt_bias = (float *)((char *)scratch + behind);
-    return turns > behind + dt_bias ? turns : behind + dt_bias;
+    size_t chunks = mamba_chunks(s), heads = s->batch * s->heads * chunks, used = 0;
+    a->behind = take_scratch<float>(scratch, &used, heads * behind_pitch(*s));
+    a->dt_bias = take_scratch<float>(scratch, &used, heads);
+    size_t turns = scratch_bytes(heads * s->angles * sizeof(uint32_t));
+    return turns > used ? turns : used;
 }
 
 extern "C" size_t cuda_mamba_prepare_scratch(const struct mamba_shape *shape) {
@@ -128,11 +248,10 @@ extern "C" void cuda_mamba_prepare_backward(struct lane *lane, act *dproj, const
     prepare_gradients a = {
         .t = {s, mamba_columns(shape), *tape, *weights, acts(proj)}, .dtape = *dtape, .dproj = acts(dproj)};
     lay_out_scratch(&a, lane->scratch, shape);
-    size_t heads = s.batch * s.heads, tiles = s.batch * token_tiles(s);
-    if (s.angles)
-        LAUNCH(sum_behind, (unsigned)ceil_div(heads * s.angles, PREPARE_THREADS), PREPARE_THREADS, 0, a.behind,
-               dtape->phase, heads, mamba_chunks(shape), s.angles);
-    LAUNCH(gradient_tokens, (unsigned)tiles, PREPARE_THREADS, 2 * staged_bytes(a.t.k), a);
+    size_t floats = is_staged(a.t.k) ? view_floats(s) : 0;
+    launch_sum_of_others<behind_order>(a.behind, dtape->phase, s, behind_pitch(s));
+    device_launch("gradient_tokens", is_staged(a.t.k) ? gradient_tokens<true> : gradient_tokens<false>, token_tiles(s),
+                  dim3(PREPARE_THREADS), floats * sizeof(float) + staged_bytes(a.t.k), a);
     all_tile_sums sums = {{{gradients->dt_bias, a.dt_bias, s.heads, s.heads, 1, 0}}};
-    add_tile_sums(sums, tiles);
+    add_tile_sums(sums, s.batch * mamba_chunks(shape));
 }

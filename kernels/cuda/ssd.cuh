@@ -9,6 +9,7 @@
  * What binds these kernels is shared memory and the number of instructions, not bytes or products: see README.md. Hence
  * two warps for a band, to overlap them. Heads that fill their tiles have kernels of their own: ssd_full.cuh. */
 #pragma once
+#include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/tensor_core.cuh"
 
 static constexpr int TILE = 64, BANDS = TILE / 16, PARTS = 2, SSD_WARPS = BANDS * PARTS, SSD_THREADS = SSD_WARPS * WARP;
@@ -57,8 +58,7 @@ __device__ static inline column_blocks<false> columns_between(warp_place place, 
 /* Fragments of 8 columns that a warp has of COLUMNS. */
 template <int COLUMNS> static constexpr int OWN = COLUMNS / 8 / PARTS;
 
-/* exp(l) is 2^(l log2 e): log-decays are summed with the factor, and exponentials are fast_exp2. */
-static const float LOG2_E = 1.44269504f;
+/* exp(l) is 2^(l log2 e): log-decays are summed with the factor LOG2_E, and exponentials are fast_exp2. */
 
 /* --- between global and shared memory ----------------------------------------------------------------------------- */
 

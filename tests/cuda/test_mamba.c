@@ -25,6 +25,8 @@ static const struct mamba_shape shapes[] = {
     {.batch = 1, .time = 90, .heads = 1, .head_dim = 40, .state = 132, .groups = 1, .angles = 20, .chunk = 60},
     {.batch = 1, .time = 70, .heads = 2, .head_dim = 34, .state = 256, .groups = 1, .angles = 64, .chunk = 64},
     {.batch = 1, .time = 24, .heads = 4, .head_dim = 8, .state = 128, .groups = 2, .angles = 64, .chunk = 16},
+    /* More columns of steps than fit in shared memory. */
+    {.batch = 2, .time = 40, .heads = 96, .head_dim = 2, .state = 4, .groups = 2, .angles = 2, .chunk = 16},
     /* These fill their tiles; those after them all but for tokens and angles. */
     {.batch = 1, .time = 256, .heads = 4, .head_dim = 64, .state = 64, .groups = 2, .angles = 16, .chunk = 64},
     {.batch = 2, .time = 64, .heads = 2, .head_dim = 64, .state = 64, .groups = 1, .angles = 16, .chunk = 64},

@@ -102,6 +102,11 @@ template <typename T> static inline T __shfl_down_sync(unsigned mask, T x, unsig
 template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int by, int width = 32) {
     return emulator_shuffle_of(EMULATOR_XOR, mask, x, by, width);
 }
+/* Of a whole warp. */
+static inline unsigned __reduce_add_sync(unsigned mask, unsigned x) {
+    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(mask, x, offset);
+    return x;
+}
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator_warp_barrier(mask); }
 static inline unsigned __ballot_sync(unsigned mask, int p) { return emulator_ballot(mask, p); }
 static inline int __any_sync(unsigned mask, int p) { return emulator_ballot(mask, p) != 0; }

@@ -63,12 +63,9 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     const struct mamba_shape *shape = &walk->extent.mamba;
     struct mamba_buffers *m = &layer->mamba;
     struct mamba_weights weights = mamba_weights_at(walk->net, walk->weights, physical);
-    struct mamba_columns columns = mamba_columns(shape);
     linear(walk, m->proj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
     ops->mamba_prepare_forward(walk->lane, &m->tape, m->proj, &weights, shape);
-    ops->ssd_forward(walk->lane, m->y, &m->tape, m->proj, &weights, shape);
-    ops->silu_gate_forward(walk->lane, m->gated, m->y, act_at(ops, m->proj, columns.z), columns.width,
-                           walk->extent.rows, walk->extent.inner);
+    ops->ssd_silu_gate_forward(walk->lane, m->gated, m->y, &m->tape, m->proj, &weights, shape);
     linear_add(walk, walk->ws->stream, walk->ws->stream, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
 }
 

@@ -246,6 +246,14 @@ void cpu_ssd_forward(struct lane *lane, real *y, struct mamba_tape *tape, const 
         }
 }
 
+void cpu_ssd_silu_gate_forward(struct lane *lane, real *gated, real *y, struct mamba_tape *tape, const real *proj,
+                               const struct mamba_weights *weights, const struct mamba_shape *shape) {
+    struct mamba_columns k = mamba_columns(shape);
+    cpu_ssd_forward(lane, y, tape, proj, weights, shape);
+    cpu_silu_gate_forward(lane, gated, y, proj + k.z, k.width, shape->batch * shape->time,
+                          shape->heads * shape->head_dim);
+}
+
 /* --- backward ---------------------------------------------------------------------------------------------------- */
 
 /* X and dx. Leaves x and dy in their buffers, and spends B's. */

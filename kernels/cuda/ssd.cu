@@ -169,3 +169,16 @@ extern "C" void cuda_ssd_forward(struct lane *, act *y, struct mamba_tape *tape,
     else
         SSD_DISPATCH(shape, launch_forward, acts(y), a);
 }
+
+extern "C" void cuda_ssd_silu_gate_forward(struct lane *lane, act *gated, act *y, struct mamba_tape *tape,
+                                           const act *proj, const struct mamba_weights *weights,
+                                           const struct mamba_shape *shape) {
+    scan_tensors a = {*shape, mamba_columns(shape), *tape, *weights, acts(proj)};
+    if (fills_tiles(a)) {
+        ssd_full_gated(acts(y), acts(gated), a);
+        return;
+    }
+    cuda_ssd_forward(lane, y, tape, proj, weights, shape);
+    cuda_silu_gate_forward(lane, gated, y, proj + a.columns.z, a.columns.width, shape->batch * shape->time,
+                           shape->heads * shape->head_dim);
+}

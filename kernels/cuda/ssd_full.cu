@@ -10,13 +10,24 @@
  * 94 us). With fewer sequences than that the chip is not full; nothing of the published preset runs so.
  *
  * Published preset, a call: 34 GFLOP (43 us); x read, y and states written: 403 MB, the rest 40 MB (103 us); 0.14 MB
- * through shared memory a tile, 128 bytes a cycle an SM (76 us). Limit 103 us. */
+ * through shared memory a tile, 128 bytes a cycle an SM (76 us). Limit 103 us. With the gate also z read and gated
+ * written, 268 MB: limit 166 us; what it adds fills gaps between barriers, and y is not read again. */
 #include "kernels/cuda/ssd_full.cuh"
 
 struct forward_squares {
     square b[2], c[2], x[2], state[2];
     turn_table turn[2];
     tile_weights weights[2];
+};
+
+/* With the gate: z of one tile. A thread has the pieces of eight columns that it stores of y, and nobody else's. */
+template <bool GATED> struct output_squares : forward_squares {};
+template <> struct output_squares<true> : forward_squares { uint4 z[TILE * 8]; };
+
+/* Where the first tile's outputs of the warp go, and what lies between rows of theirs. */
+struct output_rows {
+    bf16 *y, *gated;
+    unsigned stride;
 };
 
 /* The warp's rows of G, tokens by those that weigh in them, times what those weigh; `d` joins the diagonal. */
@@ -72,12 +83,39 @@ __device__ static inline void tile_outputs(bf16 *to, unsigned stride, forward_sq
     multiply_all<BY_COLUMNS>(acc, weighed, &m->x[here], true);
     products_commit();
     products_wait<0>(acc);
-    store_band(to + place.row * stride, stride, m->c, here, acc, place);
+    store_band(to, stride, m->c, here, acc, place);
 }
 
-/* What both warpgroups do between tiles: waits until all of tile i is there, and begins the copy of the next x. */
+/* Begins the copy of the warp's rows of z in tile i; z is `inner` columns before x. */
+__device__ static inline void load_gates(output_squares<true> *m, const head_view &v, int i, unsigned inner,
+                                         const group_place &place) {
+    uint4 *to = m->z + place.row * 8 + place.lane;
+    unsigned width = (unsigned)v.width, row = (unsigned)i * TILE + place.row + place.lane / 8;
+    const bf16 *z = v.x - inner + (size_t)row * width + place.lane % 8 * 8;
+#pragma unroll
+    for (unsigned n = 0; n < 16; n += 4) copy_16(to + n * 8, z + n * width, true);
+    copy_commit();
+}
+/* gated = y silu(z), the warp's rows, of the y that store_band has left in its tile. */
+__device__ static inline void store_gated(bf16 *to, unsigned stride, output_squares<true> *m, unsigned here,
+                                          const group_place &place) {
+    tile_line rows(m->c, here, place.row + place.lane / 8, place.lane);
+    const uint4 *z = m->z + place.row * 8 + place.lane;
+    to += place.lane / 8 * stride + place.lane % 8 * 8;
+#pragma unroll
+    for (unsigned i = 0; i < 16; i += 4) {
+        pack<ACTS> p = unpack(*rows.eight(i % 8, i)), gate = unpack(z[i * 8]);
+#pragma unroll
+        for (int k = 0; k < ACTS; k++) p.at[k] *= gate.at[k] * fast_sigmoid(gate.at[k]);
+        store(to + i * stride, p);
+    }
+}
+
+/* What both warpgroups do between tiles: waits until all of tile i is there, the LATER youngest copies excepted, and
+ * begins the copy of the next x. */
+template <int LATER>
 __device__ static inline void next_tile(forward_squares *m, const head_view &v, int i, const group_place &place) {
-    copy_wait<0>();
+    copy_wait<LATER>();
     shared_written();
     __syncthreads(); /* all of this tile is there; nobody reads the tile before any more */
     if (i + 1 < v.tiles)
@@ -91,15 +129,24 @@ __device__ static inline void next_vectors(forward_squares *m, own_vectors<true>
     if (i + 2 < tiles) vectors.move(1), vectors.fetch();
 }
 
-__device__ static inline void walk_outputs(forward_squares *m, const head_view &v, own_vectors<true> &vectors, bf16 *y,
-                                           unsigned stride, float d, const group_place &own) {
+/* z is read a tile ahead. */
+template <bool GATED>
+__device__ static inline void walk_outputs(output_squares<GATED> *m, const head_view &v, own_vectors<true> &vectors,
+                                           output_rows to, float d, const group_place &own) {
     weight_steps steps;
+    if constexpr (GATED) load_gates(m, v, 0, to.stride, own);
     if (own.band == 0 && v.tiles > 1) steps.fetch(v, 1, own.lane);
 #pragma unroll 1
-    for (int i = 0; i < v.tiles; i++, y += TILE * stride) {
+    for (int i = 0; i < v.tiles; i++) {
         group_place place = afresh(own);
-        next_tile(m, v, i, place);
-        tile_outputs(y, stride, m, (unsigned)i % 2, d, place);
+        next_tile<GATED ? 1 : 0>(m, v, i, place);
+        size_t at = (size_t)i * TILE * to.stride;
+        tile_outputs(to.y + at, to.stride, m, (unsigned)i % 2, d, place);
+        if constexpr (GATED) {
+            copy_wait<1>();
+            store_gated(to.gated + at, to.stride, m, (unsigned)i % 2, place);
+            if (i + 1 < v.tiles) load_gates(m, v, i + 1, to.stride, place);
+        }
         if (i + 1 == v.tiles) break;
         if (place.band == 0) steps.make(&m->weights[(i + 1) % 2]);
         next_vectors(m, vectors, i, v.tiles, place);
@@ -119,7 +166,7 @@ __device__ static inline void walk_states(forward_squares *m, const head_view &v
     for (int i = 0; i < v.tiles; i++) {
         group_place place = afresh(own);
         unsigned here = (unsigned)i % 2;
-        next_tile(m, v, i, place);
+        next_tile<0>(m, v, i, place);
         if (i + 1 == v.tiles) break;
         const tile_weights &w = m->weights[here];
         uint32_t left[STEPS][4];
@@ -139,14 +186,15 @@ __device__ static inline void walk_states(forward_squares *m, const head_view &v
 }
 
 /* Grid: sequences x heads. tape.states: (batch, heads, chunks, head_dim, state). */
-__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_outputs(bf16 *y, scan_tensors a) {
-    auto *m = shared_memory<forward_squares>();
+template <bool GATED>
+__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_outputs(bf16 *y, bf16 *gated, scan_tensors a) {
+    auto *m = shared_memory<output_squares<GATED>>();
     const mamba_shape &s = a.s;
     group_place place = place_in_group();
     unsigned heads = (unsigned)s.heads, batch = blockIdx.x / heads, head = blockIdx.x % heads, stride = heads * TILE;
     head_view v =
         view_head<full_head>(a, batch, head, head / (heads / (unsigned)s.groups), (unsigned)s.time / (unsigned)TILE);
-    y += batch * s.time * stride + head * TILE;
+    size_t first = batch * s.time * stride + head * TILE + place.row * stride;
     bf16 *states = acts(a.tape.states) + blockIdx.x * (size_t)v.tiles * (TILE * TILE) + place.row * TILE;
     own_vectors<true> vectors(v, 0, place);
     vectors.fetch_parameters(v, a.weights, place);
@@ -169,11 +217,16 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_outputs(bf16 *y, scan
     __syncthreads();
     next_vectors(m, vectors, -1, v.tiles, place);
     if (place.group == 0)
-        walk_outputs(m, v, vectors, y, stride, a.weights.d[head], place);
+        walk_outputs<GATED>(m, v, vectors, {y + first, GATED ? gated + first : NULL, stride}, a.weights.d[head], place);
     else
         walk_states(m, v, vectors, states, place);
 }
 
 void ssd_full_forward(bf16 *y, const scan_tensors &a) {
-    LAUNCH(ssd_full_outputs, (unsigned)(a.s.batch * a.s.heads), SSD_THREADS, sizeof(forward_squares), y, a);
+    LAUNCH(ssd_full_outputs<false>, (unsigned)(a.s.batch * a.s.heads), SSD_THREADS, sizeof(output_squares<false>), y,
+           (bf16 *)NULL, a);
+}
+void ssd_full_gated(bf16 *y, bf16 *gated, const scan_tensors &a) {
+    LAUNCH(ssd_full_outputs<true>, (unsigned)(a.s.batch * a.s.heads), SSD_THREADS, sizeof(output_squares<true>), y,
+           gated, a);
 }

@@ -293,6 +293,7 @@ template <bool BOTH> struct own_vectors {
     }
 };
 
-/* ssd_full.cu: as cuda_ssd_forward; ssd_full_carry.cu: as ssd_carry. */
+/* ssd_full.cu: as cuda_ssd_forward and cuda_ssd_silu_gate_forward; ssd_full_carry.cu: as ssd_carry. */
 void ssd_full_forward(bf16 *y, const scan_tensors &a);
+void ssd_full_gated(bf16 *y, bf16 *gated, const scan_tensors &a);
 void ssd_full_carry(bf16 *gradients, const scan_tensors &a, const bf16 *dy);

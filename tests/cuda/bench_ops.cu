@@ -294,6 +294,7 @@ static void mamba_rows() {
     double flops = (double)(R * h) * (L * N + L * P + 4 * N * P);
     take_scratch(std::max(ops->mamba_prepare_scratch(s), ops->ssd_scratch(s)));
     act *proj = activations(R * p.width()), *dproj = activations(R * p.width()), *y = activations(R * inner);
+    act *out = activations(R * inner);
     real *d = reals(h), *dd = reals(h);
     mamba_weights weights = {reals(h), reals(h * s->state), reals(h * s->state), reals(s->state), reals(s->state), d};
     mamba_gradients gradients = {reals(h),        reals(h * s->state), reals(h * s->state),
@@ -308,12 +309,14 @@ static void mamba_rows() {
         [&] { ops->mamba_prepare_forward(&lane, &tape, proj, &weights, s); });
     row("ssd_forward", 4 * X + vectors + 2 * states + angles + 3 * small, flops,
         [&] { ops->ssd_forward(&lane, y, &tape, proj, &weights, s); });
+    row("ssd_silu_gate_forward", 8 * X + vectors + 2 * states + angles + 3 * small, flops,
+        [&] { ops->ssd_silu_gate_forward(&lane, out, y, &tape, proj, &weights, s); });
     row("ssd_backward", 8 * X + 3 * vectors + 6 * states + 2 * angles + 6 * small, 2.5 * flops,
         [&] { ops->ssd_backward(&lane, dproj, &gradients, &dtape, y, &tape, proj, &weights, s); });
     row("mamba_prepare_backward", 2 * last + 2 * angles + 4 * small, 0,
         [&] { ops->mamba_prepare_backward(&lane, dproj, &gradients, &dtape, &tape, proj, &weights, s); });
     act *z = proj, *dz = dproj;
-    act *out = activations(R * inner), *dy = activations(R * inner);
+    act *dy = activations(R * inner);
     row("silu_gate_forward", 6 * X, 0, [&] { ops->silu_gate_forward(&lane, out, y, z, p.width(), R, inner); });
     act *w = activations(p.dim * inner), *dbranch = activations(R * p.dim);
     take_scratch(ops->linear_scratch(R, p.dim, inner));

@@ -195,6 +195,18 @@ static act *run_forward(struct mamba_case *c, struct mamba_tape *tape) {
     return y;
 }
 
+/* The scan with its gate leaves the bits that the two ops leave. */
+static void check_gate(struct mamba_case *c, struct mamba_tape *tape, const act *y) {
+    struct device_case *d = &c->device;
+    size_t rows = c->n.rows, inner = c->s.heads * c->s.head_dim, width = c->n.width;
+    act *gated = device_poisoned_acts(d, c->n.inner), *own = device_poisoned_acts(d, c->n.inner),
+        *want = device_poisoned_acts(d, c->n.inner);
+    cuda_silu_gate_forward(&d->lane, want, y, c->device_proj + mamba_columns(&c->s).z, width, rows, inner);
+    cuda_ssd_silu_gate_forward(&d->lane, gated, own, tape, c->device_proj, &c->device_weights, &c->s);
+    same_acts(c, "y", own, y, c->n.inner);
+    same_acts(c, "gated", gated, want, c->n.inner);
+}
+
 static void check_forward(struct mamba_case *c) {
     struct mamba_tape tape, again;
     real *want = empty(c, c->n.inner);
@@ -208,6 +220,7 @@ static void check_forward(struct mamba_case *c) {
     close_acts(c, "states", tape.states, c->tape.states, c->n.states, SCAN_TOLERANCE);
     close_acts(c, "y", y, want, c->n.inner, SCAN_TOLERANCE);
     same_acts(c, "y", run_forward(c, &again), y, c->n.inner);
+    check_gate(c, &again, y);
 }
 
 static void for_each_shape(void (*check)(struct mamba_case *c)) {

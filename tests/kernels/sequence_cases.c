@@ -151,6 +151,7 @@ struct mamba_case {
     struct mamba_tape_gradients dtape;
     struct mamba_weights weights;
     struct mamba_state state;
+    real *y, *dy;         /* of a scan whose output is gated */
     size_t rows, vectors; /* batch*time; rows*heads*state */
     bool bench;
 };
@@ -244,7 +245,7 @@ static double ssd_flops(const struct mamba_shape *s, int square_n, int square_p,
     return flops * (double)(s->batch * s->heads);
 }
 
-static void ssd_setup(struct op_run *run, const struct op_case *row) {
+static void scan_setup(struct op_run *run, const struct op_case *row, const char *output) {
     struct mamba_shape shape = shape_of(row);
     struct mamba_case *s = mamba_case(run, row, cpu_ssd_scratch(&shape));
     size_t steps = s->rows * shape.heads, inner = steps * shape.head_dim;
@@ -258,17 +259,21 @@ static void ssd_setup(struct op_run *run, const struct op_case *row) {
     s->weights.d = op_parameter(run, "d", shape.heads, 1);
     for (size_t i = 0; i < steps; i++) s->tape.log_decay[i] = -(real)0.01 - (real)fabs((double)s->tape.log_decay[i]);
     s->tape.states = reals(run, states);
-    op_output(run, "y", inner);
+    op_output(run, output, inner);
+    s->y = reals(run, inner);
+    s->dy = reals(run, inner);
     double moved = 2 * (double)inner + 2 * (double)s->vectors + 3 * (double)steps + (double)states;
     set_work(run, ssd_flops(&shape, 1, 1, 2), ssd_flops(&shape, 3, 2, 4), moved, 2 * moved);
 }
+
+static void ssd_setup(struct op_run *run, const struct op_case *row) { scan_setup(run, row, "y"); }
 
 static void ssd_forward(struct op_run *run) {
     struct mamba_case *s = run->state;
     cpu_ssd_forward(&run->lane, run->outputs[0].data, &s->tape, run->inputs[0].data, &s->weights, &s->shape);
 }
 
-static void ssd_backward(struct op_run *run) {
+static void scan_backward(struct op_run *run, const real *dy) {
     struct mamba_case *s = run->state;
     const struct op_tensor *in = run->inputs;
     struct mamba_tape_gradients dtape = {.b = in[1].gradient,
@@ -277,9 +282,31 @@ static void ssd_backward(struct op_run *run) {
                                          .log_decay = in[4].gradient,
                                          .gamma = in[5].gradient};
     struct mamba_gradients to = {.d = in[6].gradient};
-    clear_gradient(s, in);
-    cpu_ssd_backward(&run->lane, in[0].gradient, &to, &dtape, run->outputs[0].gradient, &s->tape, in[0].data,
-                     &s->weights, &s->shape);
+    cpu_ssd_backward(&run->lane, in[0].gradient, &to, &dtape, dy, &s->tape, in[0].data, &s->weights, &s->shape);
+}
+
+static void ssd_backward(struct op_run *run) {
+    clear_gradient(run->state, run->inputs);
+    scan_backward(run, run->outputs[0].gradient);
+}
+
+/* The scan with its gate, which goes back by silu_gate's way and the scan's. */
+static void ssd_silu_gate_setup(struct op_run *run, const struct op_case *row) { scan_setup(run, row, "gated"); }
+
+static void ssd_silu_gate_forward(struct op_run *run) {
+    struct mamba_case *s = run->state;
+    cpu_ssd_silu_gate_forward(&run->lane, run->outputs[0].data, s->y, &s->tape, run->inputs[0].data, &s->weights,
+                              &s->shape);
+}
+
+static void ssd_silu_gate_backward(struct op_run *run) {
+    struct mamba_case *s = run->state;
+    const struct op_tensor *proj = &run->inputs[0];
+    size_t z = s->columns.z;
+    clear_gradient(s, proj);
+    cpu_silu_gate_backward(&run->lane, s->dy, proj->gradient + z, run->outputs[0].gradient, s->y, proj->data + z,
+                           s->columns.width, s->rows, s->shape.heads * s->shape.head_dim);
+    scan_backward(run, s->dy);
 }
 
 static void mamba_decode_setup(struct op_run *run, const struct op_case *row) {
@@ -353,6 +380,7 @@ static void gate_backward(struct op_run *run) {
 #define ATTENTION(shape, bench, ...) BOTH_WAYS("attention", attention, shape, bench, __VA_ARGS__)
 #define MAMBA(shape, bench, ...) BOTH_WAYS("mamba_prepare", mamba_prepare, shape, bench, __VA_ARGS__)
 #define SSD(shape, bench, ...) BOTH_WAYS("ssd", ssd, shape, bench, __VA_ARGS__)
+#define SSD_GATE(shape, bench, ...) BOTH_WAYS("ssd_silu_gate", ssd_silu_gate, shape, bench, __VA_ARGS__)
 #define GATE(shape, bench, ...) BOTH_WAYS("silu_gate", gate, shape, bench, __VA_ARGS__)
 
 const struct op_case sequence_cases[] = {
@@ -390,6 +418,8 @@ const struct op_case sequence_cases[] = {
     SSD("B2 T1 H2 P2 N3 chunk 8 one token", 0, 2, 1, 2, 2, 3, 1, 0, 8),
     SSD("B2 T512 H8 P64 N64 chunk 64", 1, 2, 512, 8, 64, 64, 1, 0, 64),
     SSD("B1 T4096 H16 P64 N64 chunk 64", 1, 1, 4096, 16, 64, 64, 1, 0, 64),
+
+    SSD_GATE("B2 T13 H2 P3 N4 chunk 5 odd tail", 0, 2, 13, 2, 3, 4, 1, 0, 5),
 
     GATE("R3 D11 stride 20", 0, 3, 11, 20),
     GATE("R1024 D512 stride 1184", 1, 1024, 512, 1184),

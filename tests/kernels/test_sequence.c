@@ -91,8 +91,7 @@ static void mixer_start(struct mixer *m, struct mamba_shape shape) {
 
 static void mixer_parallel(struct mixer *m) {
     cpu_mamba_prepare_forward(&m->run.lane, &m->tape, m->proj, &m->weights, &m->shape);
-    cpu_ssd_forward(&m->run.lane, m->y, &m->tape, m->proj, &m->weights, &m->shape);
-    cpu_silu_gate_forward(&m->run.lane, m->out, m->y, m->proj, m->width, m->rows, m->inner);
+    cpu_ssd_silu_gate_forward(&m->run.lane, m->out, m->y, &m->tape, m->proj, &m->weights, &m->shape);
 }
 
 /* Token t of each sequence of `from` (batch, time, width), side by side. */

@@ -33,6 +33,14 @@ __device__ static inline void barrier_arrive(copy_barrier *b, int rank) {
                  : "r"(shared_address(b)), "r"(rank)
                  : "memory");
 }
+/* Arrives at one of this block, if `wanted`: without a branch. */
+__device__ static inline void barrier_arrive_if(copy_barrier *b, bool wanted) {
+    asm volatile("{ .reg .pred wanted; setp.ne.b32 wanted, %1, 0;\n"
+                 "@wanted mbarrier.arrive.shared::cta.b64 _, [%0]; }"
+                 :
+                 : "r"(shared_address(b)), "r"((int)wanted)
+                 : "memory");
+}
 __device__ static inline void barrier_wait(copy_barrier *b, unsigned parity) {
     asm volatile("{ .reg .pred over;\n"
                  "again: mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
@@ -60,10 +68,41 @@ __device__ static inline void copy_box(void *shared, const CUtensorMap *map, int
                  : "r"(shared_address(shared)), "l"(map), "r"(column), "r"(row), "r"(shared_address(b))
                  : "memory");
 }
+/* The same of tensors with four and five dimensions; of bytes that follow each other, a multiple of 16, aligned. */
+__device__ static inline void copy_box(void *shared, const CUtensorMap *map, int i, int j, int k, int l,
+                                       copy_barrier *b) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];"
+                 :
+                 : "r"(shared_address(shared)), "l"(map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(shared_address(b))
+                 : "memory");
+}
+__device__ static inline void copy_box(void *shared, const CUtensorMap *map, int i, int j, int k, int l, int m,
+                                       copy_barrier *b) {
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
+                 :
+                 : "r"(shared_address(shared)), "l"(map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(m), "r"(shared_address(b))
+                 : "memory");
+}
+__device__ static inline void copy_bytes(void *shared, const void *from, int bytes, copy_barrier *b) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :
+                 : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(b))
+                 : "memory");
+}
 
 /* Brings the line that holds an address of global memory to the L2 cache. */
 __device__ static inline void fetch_to_l2(const void *from) {
     asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(from)));
+}
+
+/* True for one thread of a warp whose threads all ask. */
+__device__ static inline bool is_elected() {
+    uint32_t elected;
+    asm volatile("{ .reg .pred elected; elect.sync _|elected, 0xffffffff; selp.u32 %0, 1, 0, elected; }"
+                 : "=r"(elected));
+    return elected;
 }
 
 /* Of all threads of the cluster. */

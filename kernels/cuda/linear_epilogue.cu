@@ -4,11 +4,14 @@
  *
  * A block keeps 128 columns of w for good, in shared memory, and works through tiles of 128 rows. One warp fetches the
  * tiles, in steps of 64 of the depth, into a ring; two warpgroups take the tiles in turn, so that one multiplies while
- * the other is in its epilogue. The two blocks of a cluster have the same rows and other columns: each fetches half of
- * a step for both, since what an SM can fetch from L2 is what would bind.
+ * the other is in its epilogue. What an epilogue reads of its first rows is on its way during the product. No register
+ * may be spilled: what is, comes from L2, shared memory having left no room for L1. The two blocks of a cluster have
+ * the same rows and other columns: each fetches half of a step for both, since what an SM can fetch from L2 is what
+ * would bind.
  *
  * w's rows are copied in an order in which the eight columns that a thread's fragments hold of each 32 are
- * neighbours: its results then leave it 16 bytes at a time.
+ * neighbours: its results then leave it 16 bytes at a time. A copy of a box can do that with w (columns, depth); w
+ * (depth, columns) is turned and put in order first, 3.5 us a call.
  *
  * Published preset, a call: 103 GFLOP, 0.131 ms at 790 TFLOP/s (gate: 69, 0.087 ms). Bytes: 469 MB, h and y written
  * (0.11 ms at 4.3 TB/s); 469 MB, h read and dh written; gate: 604 MB (0.14 ms). */
@@ -53,7 +56,7 @@ struct block_memory {
 struct leaky_relu_squared {
     bf16 *h, *y;
     size_t stride;
-    static constexpr bool EARLY = false;
+    static constexpr int AHEAD = 1;
     struct inputs {};
     __device__ void announce(size_t, size_t) const {}
     __device__ inputs fetch(size_t, size_t) const { return {}; }
@@ -71,7 +74,7 @@ struct leaky_relu_squared_slope {
     bf16 *dh;
     const bf16 *h;
     size_t stride;
-    static constexpr bool EARLY = true;
+    static constexpr int AHEAD = 4;
     struct inputs {
         uint4 h;
     };
@@ -90,7 +93,7 @@ struct silu_gate_slope {
     bf16 *dy, *dz;
     const bf16 *y, *z;
     size_t stride, z_stride;
-    static constexpr bool EARLY = false; /* registers would not hold them beside the sums */
+    static constexpr int AHEAD = 2; /* registers would not hold more beside the sums */
     struct inputs {
         uint4 y, z;
     };
@@ -106,8 +109,9 @@ struct silu_gate_slope {
         pack<8> p = unpack(in.y), gate = unpack(in.z);
         for (int i = 0; i < 8; i++) {
             float s = fast_sigmoid(gate.at[i]);
-            p.at[i] *= g.at[i] * s * (1 + gate.at[i] * (1 - s));
-            g.at[i] *= gate.at[i] * s;
+            float silu = gate.at[i] * s;
+            p.at[i] *= g.at[i] * (s + silu * (1 - s));
+            g.at[i] *= silu;
         }
         store<8>(dz + row * z_stride + column, p);
         store<8>(dy + row * stride + column, g);
@@ -141,19 +145,23 @@ struct ring_place {
     __device__ explicit ring_place(int n) : stage(n % STAGES), parity((unsigned)(n / STAGES % 2)) {}
 };
 
-/* One warp fetches w once and then every tile's steps, as room comes free; its first lane begins the copies. */
+/* One thread fetches w, for good. */
+__device__ void fetch_weight(block_memory *m, const CUtensorMap *w_map, int steps, int column) {
+    for (int k = 0; k < steps; k++) {
+        barrier_expect(&m->w_here[k], COLUMNS * STEP * 2);
+        copy_box(&m->w[k], w_map, k * STEP, 0, 0, 0, column / 32, &m->w_here[k]);
+    }
+}
+
+/* One warp fetches every tile's steps, as room comes free; its first lane begins the copies. */
 template <class Epilogue>
-__device__ void fetch_all(block_memory *m, const CUtensorMap *x_map, const CUtensorMap *w_map, const Epilogue &epilogue,
-                          const cluster_work &work, const epilogue_shape &s, int column, int rank) {
+__device__ void fetch_tiles(block_memory *m, const CUtensorMap *x_map, const Epilogue &epilogue,
+                            const cluster_work &work, const epilogue_shape &s, int steps, int column, int rank) {
     constexpr int LINES = COLUMNS / PANEL; /* of 128 bytes, of a row of the tile */
-    int steps = (int)s.depth / STEP, lane = (int)threadIdx.x % WARP;
+    int lane = (int)threadIdx.x % WARP;
     for (int i = 0, n = 0; i < work.tiles; i++)
         for (int k = 0; k < steps; k++, n++) {
             ring_place at(n);
-            if (i == 0 && lane == 0) {
-                barrier_expect(&m->w_here[k], COLUMNS * STEP * 2);
-                copy_box(&m->w[k], w_map, k * STEP, column, &m->w_here[k]);
-            }
             barrier_wait(&m->x_spent[at.stage], at.parity ^ 1);
             if (lane == 0) {
                 barrier_expect(&m->x_here[at.stage], ROWS * STEP * 2);
@@ -202,45 +210,50 @@ __device__ void multiply_tile(float (&upper)[COLUMNS / 8][4], float (&lower)[COL
     spend(m, ring_place(n + steps - 1).stage);
 }
 
-/* What an epilogue reads for a warp's 16 rows from `row` on. */
+/* What an epilogue reads for one of the four rows of a tile that a thread has results of. */
 template <class Epilogue> struct row_inputs {
     static constexpr int BLOCKS = COLUMNS / 32;
-    typename Epilogue::inputs of[2 * BLOCKS];
+    typename Epilogue::inputs of[BLOCKS];
 
-    __device__ void fetch(const Epilogue &epilogue, size_t row, size_t rows, size_t column) {
+    __device__ void fetch(const Epilogue &epilogue, int row, int rows, int column) {
+        if (row < rows)
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++)
-            if (row + i / BLOCKS * 8 < rows) of[i] = epilogue.fetch(row + i / BLOCKS * 8, column + i % BLOCKS * 32);
+            for (int i = 0; i < BLOCKS; i++) of[i] = epilogue.fetch((size_t)row, (size_t)column + i * 32);
     }
-    __device__ void finish(const Epilogue &epilogue, const float (&d)[COLUMNS / 8][4], size_t row, size_t rows,
-                           size_t column) const {
+    /* d: the sums of 64 rows; half: the row is the thread's first or second of them. */
+    __device__ void finish(const Epilogue &epilogue, const float (&d)[COLUMNS / 8][4], int half, int row, int rows,
+                           int column) const {
+        if (row < rows)
 #pragma unroll
-        for (int i = 0; i < 2 * BLOCKS; i++) {
-            int half = i / BLOCKS, block = i % BLOCKS;
-            pack<8> p;
-            for (int j = 0; j < 8; j++) p.at[j] = d[4 * block + j / 2][2 * half + j % 2];
-            if (row + half * 8 < rows) epilogue.run(row + half * 8, column + block * 32, p, of[i]);
-        }
+            for (int i = 0; i < BLOCKS; i++) {
+                pack<8> p;
+                for (int j = 0; j < 8; j++) p.at[j] = d[4 * i + j / 2][2 * half + j % 2];
+                epilogue.run((size_t)row, (size_t)column + i * 32, p, of[i]);
+            }
     }
 };
 
-/* A warpgroup's tiles: every second one. EARLY: half of what the epilogue reads is on its way during the product. */
+/* A warpgroup's tiles: every second one. Of a thread's four rows of results, what AHEAD read is on its way at a time,
+ * of the first ones during the product. */
 template <class Epilogue>
-__device__ void multiply_all(block_memory *m, const Epilogue &epilogue, const cluster_work &work,
-                             const epilogue_shape &s, int steps, size_t column, int group, int rank) {
+__device__ void multiply_all(block_memory *m, const Epilogue &epilogue, const cluster_work &work, int rows, int steps,
+                             int column, int group, int rank) {
+    constexpr int AHEAD = Epilogue::AHEAD;
     int thread = (int)threadIdx.x % WARPGROUP;
-    column += (size_t)(thread % 4 * 8);
+    column += thread % 4 * 8;
     for (int i = group; i < work.tiles; i += 2) {
-        float upper[COLUMNS / 8][4], lower[COLUMNS / 8][4];
-        size_t row = (size_t)(work.row(i) + thread / WARP * 16 + thread % WARP / 4);
-        row_inputs<Epilogue> in;
-        if (Epilogue::EARLY) in.fetch(epilogue, row, s.rows, column);
+        float sums[2][COLUMNS / 8][4];
+        int first = work.row(i) + thread / WARP * 16 + thread % WARP / 4;
+        auto row = [&](int r) { return first + r / 2 * 64 + r % 2 * 8; };
+        row_inputs<Epilogue> in[AHEAD];
+        for (int r = 0; r < AHEAD; r++) in[r].fetch(epilogue, row(r), rows, column);
         wait_for_turn(m, group, i / 2);
-        multiply_tile(upper, lower, m, i * steps, steps, group, rank, i == group);
-        if (!Epilogue::EARLY) in.fetch(epilogue, row, s.rows, column);
-        in.finish(epilogue, upper, row, s.rows, column);
-        in.fetch(epilogue, row + 64, s.rows, column);
-        in.finish(epilogue, lower, row + 64, s.rows, column);
+        multiply_tile(sums[0], sums[1], m, i * steps, steps, group, rank, i == group);
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            in[r % AHEAD].finish(epilogue, sums[r / 2], r % 2, row(r), rows, column);
+            if (r + AHEAD < 4) in[r % AHEAD].fetch(epilogue, row(r + AHEAD), rows, column);
+        }
     }
 }
 #else
@@ -255,7 +268,7 @@ __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
     block_memory *m = shared_memory<block_memory>();
     cluster_work work = work_of(s);
     int steps = (int)s.depth / STEP, rank = (int)cluster_rank(), column = work.columns + rank * COLUMNS;
-    int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP, 0);
+    int group = uniform((int)threadIdx.x / WARPGROUP);
     if (threadIdx.x == 0) {
         for (copy_barrier &b : m->w_here) barrier_begin(&b, 1);
         for (copy_barrier &b : m->x_here) barrier_begin(&b, 1);
@@ -266,10 +279,12 @@ __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
     cluster_barrier();
     if (group == 2) {
         give_registers<FETCHING_REGISTERS>();
-        if (threadIdx.x < 2 * WARPGROUP + WARP) fetch_all(m, &x_map, &w_map, epilogue, work, s, column, rank);
+        int warp = (int)threadIdx.x / WARP - 2 * WARPGROUP / WARP;
+        if (warp == 0) fetch_tiles(m, &x_map, epilogue, work, s, steps, column, rank);
+        if (warp == 1 && threadIdx.x % WARP == 0) fetch_weight(m, &w_map, steps, column);
     } else {
         take_registers<MULTIPLYING_REGISTERS>();
-        multiply_all(m, epilogue, work, s, steps, (size_t)column, group, rank);
+        multiply_all(m, epilogue, work, (int)s.rows, steps, column, group, rank);
     }
     cluster_barrier(); /* nobody leaves while the other block may still copy to it or arrive at its barriers */
 #endif
@@ -277,33 +292,49 @@ __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
 
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
-/* Place of column c among w's ordered rows: n tile j of an accumulator has, for lane t, columns 8 t + 2 (j % 4) of each
- * 32, so a thread's fragments j .. j + 3 are eight neighbours. */
+/* The order of w's rows: n tile j of an accumulator has, for lane t, columns 8 t + 2 (j % 4) of each 32, so a thread's
+ * fragments j .. j + 3 are eight neighbours. Column 8 a + 2 b + e of 32, e 0 or 1, is therefore row 8 b + 2 a + e. */
 __device__ size_t place_of(size_t c) { return c / 32 * 32 + c % 8 / 2 * 8 + c % 32 / 8 * 2 + c % 2; }
 
-/* to (columns, depth), in the order above; from (columns, depth) or (depth, columns). 8 of the depth a thread. */
-template <bool ACROSS> __global__ void put_in_order(bf16 *to, const bf16 *from, size_t columns, size_t depth) {
-    size_t i = blockIdx.x * (size_t)EACH_THREADS + threadIdx.x, pieces = depth / 8;
-    if (i >= columns * pieces) return;
-    size_t column = ACROSS ? i % columns : i / pieces, k = (ACROSS ? i / columns : i % pieces) * 8;
+/* to (columns, depth) = from (depth, columns) across, its rows in that order. 8 of the depth a thread. */
+__global__ void put_in_order(bf16 *to, const bf16 *from, size_t columns, size_t depth) {
+    size_t i = blockIdx.x * (size_t)EACH_THREADS + threadIdx.x;
+    if (i >= columns * (depth / 8)) return;
+    size_t column = i % columns, k = i / columns * 8;
     pack<8> p;
-    for (size_t j = 0; j < 8; j++)
-        p.at[j] = to_float(from[ACROSS ? (k + j) * columns + column : column * depth + k + j]);
+    for (size_t j = 0; j < 8; j++) p.at[j] = to_float(from[(k + j) * columns + column]);
     store<8>(to + place_of(column) * depth + k, p);
 }
 
-/* A matrix of bf16, copied in boxes of 64 columns. */
-CUtensorMap map_of(const bf16 *x, size_t rows, size_t columns, unsigned box_rows, const char *name) {
-    CUtensorMap map = {};
-    const cuuint64_t sizes[2] = {columns, rows}, strides[1] = {columns * sizeof(bf16)};
-    const cuuint32_t box[2] = {STEP, box_rows}, steps[2] = {1, 1};
-    CUresult result =
-        cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<bf16 *>(x), sizes, strides, box,
-                               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS)
-        device_note_text(name, "the driver refuses the map of a matrix (cuTensorMapEncodeTiled)");
-    return map;
+/* A tensor of bf16 with rows of `depth`, copied in boxes of 64 of the depth. */
+template <int DIMENSIONS> struct tensor {
+    cuuint64_t sizes[DIMENSIONS], strides[DIMENSIONS - 1]; /* bytes, of all dimensions but the first */
+    cuuint32_t box[DIMENSIONS];
+
+    CUtensorMap map(const bf16 *x, const char *name) const {
+        CUtensorMap m = {};
+        cuuint32_t steps[DIMENSIONS];
+        for (cuuint32_t &step : steps) step = 1;
+        CUresult result =
+            cuTensorMapEncodeTiled(&m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, DIMENSIONS, const_cast<bf16 *>(x), sizes,
+                                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        if (result != CUDA_SUCCESS)
+            device_note_text(name, "the driver refuses the map of a matrix (cuTensorMapEncodeTiled)");
+        return m;
+    }
+};
+
+CUtensorMap map_of_rows(const bf16 *x, const epilogue_shape &s, const char *name) {
+    return tensor<2>{{s.depth, s.rows}, {s.depth * sizeof(bf16)}, {STEP, ROWS / CLUSTER}}.map(x, name);
+}
+
+/* w (columns, depth), by e, a, b and 32 columns at a time: where its rows are not in order, a box of it is. */
+CUtensorMap map_of_weight(const bf16 *w, bool in_order, const epilogue_shape &s, const char *name) {
+    size_t row = s.depth * sizeof(bf16), a = in_order ? 2 : 8, b = in_order ? 8 : 2;
+    return tensor<5>{
+        {s.depth, 2, 4, 4, s.columns / 32}, {row, a * row, b * row, 32 * row}, {STEP, 2, 4, 4, COLUMNS / 32}}
+        .map(w, name);
 }
 
 int multiprocessors() {
@@ -323,16 +354,17 @@ bool is_hopper() {
     return major == 9;
 }
 
+/* w (columns, depth), or where it is (depth, columns), ACROSS. */
 template <bool ACROSS, class Epilogue>
 void launch(const char *name, void *scratch, const bf16 *x, const bf16 *w, const Epilogue &epilogue,
             const epilogue_shape &s) {
     bf16 *ordered = static_cast<bf16 *>(scratch);
-    LAUNCH(put_in_order<ACROSS>, (unsigned)ceil_div(s.columns * s.depth / 8, EACH_THREADS), EACH_THREADS, 0, ordered, w,
-           s.columns, s.depth);
+    if (ACROSS)
+        LAUNCH(put_in_order, (unsigned)ceil_div(s.columns * s.depth / 8, EACH_THREADS), EACH_THREADS, 0, ordered, w,
+               s.columns, s.depth);
     unsigned groups = (unsigned)(s.columns / (COLUMNS * CLUSTER)), clusters = (unsigned)multiprocessors() / CLUSTER;
     LAUNCH(epilogue_kernel<Epilogue>, clusters / groups * groups * CLUSTER, THREADS, sizeof(block_memory),
-           map_of(x, s.rows, s.depth, ROWS / CLUSTER, name), map_of(ordered, s.columns, s.depth, COLUMNS, name),
-           epilogue, s);
+           map_of_rows(x, s, name), map_of_weight(ACROSS ? ordered : w, ACROSS, s, name), epilogue, s);
 }
 
 /* Whether a product of this shape fills the device, and the device has code for it. */
@@ -346,7 +378,7 @@ bool fits(const epilogue_shape &s) {
 
 bool leaky_relu_squared_product(void *scratch, bf16 *h, bf16 *y, const bf16 *x, const bf16 *w,
                                 const epilogue_shape &s) {
-    if (!epilogue::fits(s) || !aligned(h, y, x)) return false;
+    if (!epilogue::fits(s) || !aligned(h, y, x, w)) return false;
     epilogue::launch<false>("linear_leaky_relu_squared_forward", scratch, x, w,
                             epilogue::leaky_relu_squared{h, y, s.columns}, s);
     return true;

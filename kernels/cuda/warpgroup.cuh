@@ -66,6 +66,9 @@ template <int TILES> __device__ static inline void pack_left(uint32_t (&a)[4], c
 #if HINGE_WGMMA /* --- Hopper ---------------------------------------------------------------------------------------- \
                  */
 
+/* x, which a warp's threads agree on, so that ptxas knows it: descriptors are then made in uniform registers, where
+ * products want them. Of a shuffle's result it does not know that, and moves both halves of each for every product. */
+__device__ static inline int uniform(int x) { return (int)__reduce_max_sync(0xffffffffu, (unsigned)x); }
 __device__ static inline void shared_written() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ static inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ static inline void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -162,6 +165,7 @@ __device__ static inline void multiply(float (&d)[TILES][4], const uint32_t (&a)
 #else /* --- elsewhere ----------------------------------------------------------------------------------------------- \
        */
 
+__device__ static inline int uniform(int x) { return x; }
 __device__ static inline void shared_written() {}
 __device__ static inline void products_begin() {}
 __device__ static inline void products_commit() {}

@@ -14,7 +14,7 @@
  *
  * Published preset, a call: 2.7e11 FLOPs (half of 4 T^2 hd heads batch) and 0.2 GB: 0.35 ms at 790 TFLOP/s. At hd 64
  * the 1.1e9 exponentials take as long by themselves, at 16 a cycle and multiprocessor. */
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention_ring.cuh"
 #include "kernels/cuda/attention_wide.cuh"
 
 namespace {
@@ -26,15 +26,18 @@ struct forward {
     head_layout queries, keys;
     int heads, group; /* of queries; of them for one of keys */
     float scale;      /* log2(e)/sqrt(hd) */
+    tensor_map k_map, v_map;
 };
 
-constexpr int STAGES = 4, MASK = STAGES - 1;
+template <bool IN_BULK> constexpr int STAGES = IN_BULK ? 5 : 3;
+template <bool IN_BULK> constexpr int AHEAD = IN_BULK ? 3 : 2;
 constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP;
 constexpr float KEPT = 8; /* how far a score may exceed the bound, in base 2 */
 
-template <int DIM> struct tiles {
+template <int DIM, bool IN_BULK> struct tiles {
     own_tile<DIM> q[GROUPS];
-    other_tile<DIM> k[STAGES], v[STAGES];
+    other_tile<DIM> k[STAGES<IN_BULK>], v[STAGES<IN_BULK>];
+    ring_barriers<STAGES<IN_BULK>> barriers;
 };
 template <int DIM> using scores = row_sums<TILE_ROWS<DIM>>;
 
@@ -117,33 +120,41 @@ __device__ void finish(const softmax<DIM> &x, const head_rows<bf16> &out, own_ti
 }
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1) attention_forward_kernel(forward f) {
+__global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1)
+    attention_forward_kernel(const __grid_constant__ forward f) {
     constexpr int ROWS = TILE_ROWS<DIM>;
-    auto *t = shared_memory<tiles<DIM>>();
+    constexpr bool IN_BULK = BULK<VECTORS>;
+    auto *t = shared_memory<tiles<DIM, IN_BULK>>();
     int kv_heads = f.heads / f.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
-    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, time = f.queries.rows;
+    int thread = (int)threadIdx.x, warpgroup = uniform(thread / WARPGROUP), time = f.queries.rows;
     int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * GROUPS, unit = first_unit + warpgroup;
     int head = kv_head * f.group + unit % f.group, end = (first_unit + GROUPS - 1) / f.group * OWN_ROWS + OWN_ROWS;
     int count = (min(end, time) + ROWS - 1) / ROWS; /* of tiles */
-    auto k = head_of(f.k, f.keys, sequence, kv_head), v = head_of(f.v, f.keys, sequence, kv_head);
-    auto load = [&](other_tile<DIM> *stages, head_rows<const bf16> &x, int tile) {
-        if (tile < count) load_rows<THREADS, VECTORS>(&stages[tile & MASK], x, thread);
-        x = x.from(ROWS);
-    };
+    key_stream<DIM, VECTORS, STAGES<IN_BULK>, GROUPS> loaded = {.k = head_of(f.k, f.keys, sequence, kv_head),
+                                                                .v = head_of(f.v, f.keys, sequence, kv_head),
+                                                                .k_map = &f.k_map,
+                                                                .v_map = &f.v_map,
+                                                                .k_tiles = t->k,
+                                                                .v_tiles = t->v,
+                                                                .sequence = sequence,
+                                                                .head = kv_head,
+                                                                .count = count,
+                                                                .at = {&t->barriers}};
+    auto taken = loaded.at;
     softmax<DIM> x;
     x.query = unit / f.group * OWN_ROWS;
 
     load_rows<WARPGROUP, VECTORS>(&t->q[warpgroup], head_of(f.q, f.queries, sequence, head).from(x.query),
                                   thread % WARPGROUP);
-    load(t->k, k, 0);
     copy_commit();
-    load(t->k, k, 1), load(t->k, k, 2), load(t->v, v, 0), load(t->v, v, 1);
-    copy_commit();
+    loaded.at.begin();
+    for (int i = 0; i < AHEAD<IN_BULK>; i++) loaded.load();
     for (int half = 0; half < 2; half++) x.bound[half] = -INFINITY, x.sum[half] = 0;
     clear(x.out);
-    copy_wait<1>();
+    copy_wait<IN_BULK ? 0 : 1>();
     shared_written();
     __syncthreads();
+    if constexpr (IN_BULK) taken.wait();
     x.q.take(&t->q[warpgroup]);
     scores<DIM> s;
     operand<TILE_ROWS<DIM>> p;
@@ -156,31 +167,26 @@ __global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1) attention_forward_
     round_sums(p, s);
 #pragma unroll 1
     for (int tile = 0; tile + 1 < count; tile++) {
-        if (tile % 2 == 0) {
-            copy_wait<0>();
-            shared_written();
-            __syncthreads(); /* the next keys and these values have come; all are done with those before */
-            load(t->k, k, tile + 3), load(t->k, k, tile + 4), load(t->v, v, tile + 2), load(t->v, v, tile + 3);
-            copy_commit();
-        }
+        auto place = taken;
+        taken.advance();
+        taken.wait();
         products_begin();
-        x.q.multiply_by(s, &t->k[(tile + 1) & MASK], 0);
+        x.q.multiply_by(s, &t->k[taken.stage], 0);
         products_commit();
-        add_product<DIM>(x.out, p, &t->v[tile & MASK], 0);
+        add_product<DIM>(x.out, p, &t->v[place.stage], 0);
         products_commit();
+        loaded.load();
         products_wait<1>(s);
         bool fades = weigh<DIM>(x, s, (tile + 1) * ROWS, f.scale, fade);
         products_wait<0>(x.out);
+        place.spend();
         if (fades)
 #pragma unroll
             for (int i = 0; i < DIM / 2; i++) x.out[i / 4][i % 4] *= fade[i % 4 / 2];
         round_sums(p, s);
     }
-    copy_wait<0>();
-    shared_written();
-    __syncthreads();
     products_begin();
-    add_product<DIM>(x.out, p, &t->v[(count - 1) & MASK], 0);
+    add_product<DIM>(x.out, p, &t->v[taken.stage], 0);
     products_commit();
     products_wait<0>(x.out);
     __syncthreads();
@@ -188,11 +194,15 @@ __global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1) attention_forward_
                          f.log_sum + ((size_t)sequence * f.heads + head) * time + x.query);
 }
 
-template <int DIM, bool VECTORS> void launch(const forward &f, const struct attention_shape *s) {
-    static_assert(sizeof(tiles<DIM>) <= LEAST_SHARED);
-    size_t units = ceil_div(s->time, OWN_ROWS) * (size_t)f.group;
+template <int DIM, bool VECTORS> void launch(forward f, const struct attention_shape *s) {
+    static_assert(sizeof(tiles<DIM, false>) <= LEAST_SHARED);
+    size_t units = ceil_div(s->time, OWN_ROWS) * (size_t)f.group, bytes = sizeof(tiles<DIM, false>);
     dim3 grid((unsigned)(s->batch * s->kv_heads), (unsigned)ceil_div(units, GROUPS));
-    LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, THREADS, sizeof(tiles<DIM>), f);
+    if (VECTORS && has_bulk_copies()) {
+        bytes = sizeof(tiles<DIM, true>);
+        f.k_map = map_of_heads<DIM>(f.k, s, s->kv_heads), f.v_map = map_of_heads<DIM>(f.v, s, s->kv_heads);
+    }
+    LAUNCH((attention_forward_kernel<DIM, VECTORS>), grid, THREADS, bytes, f);
 }
 
 } // namespace

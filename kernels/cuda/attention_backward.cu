@@ -9,14 +9,17 @@
  * three go together over the heads of their group in order, and over the queries from the block's first key on; dq by
  * warpgroups of 64 queries, of which a block's two, neighbours among the queries of all heads of a group, go together
  * over the keys up to theirs. Two kernels recompute S and dP each, 7 products instead of 5, and need no second buffer
- * of dq in float for each block of keys. P and dS are rounded to bf16 as operands; sums are float, in order.
+ * of dq in float for each block of keys. P and dS are rounded to bf16 as operands; sums are float, in order. For dk, dS
+ * is the product of P and dP - D each rounded, two at a time.
  *
  * In both, a step's S is multiplied before the sums of the step before, and its dP behind them, so that the tensor
  * cores have these while its scores become probabilities. Nothing is under way where a loop turns, and what a product
- * leaves is changed elsewhere only once nothing is: else ptxas makes the products wait for each other.
+ * leaves is changed elsewhere only once nothing is: else ptxas makes the products wait for each other. Tiles come by a
+ * ring (attention_ring.cuh), in which a warpgroup passes over queries that see none of its keys.
  *
- * Published preset, a call: 6.9e11 FLOPs counted as 5 products (9.6e11 done) and 0.5 GB: 0.87 ms at 790 TFLOP/s. */
-#include "kernels/cuda/attention_tile.cuh"
+ * Published preset, a call: 6.9e11 FLOPs counted as 5 products (9.6e11 done) and 0.5 GB: 0.87 ms at 790 TFLOP/s; those
+ * done, 0.70 ms for dk and dv and 0.52 for dq, of which each alone took 0.88 and 0.69 on an H200. */
+#include "kernels/cuda/attention_ring.cuh"
 #include "kernels/cuda/attention_wide.cuh"
 
 namespace {
@@ -32,6 +35,7 @@ struct backward {
     head_layout queries, keys;
     int heads, group;         /* of queries; of them for one of keys */
     float scale, base2_scale; /* 1/sqrt(hd), log2(e)/sqrt(hd) */
+    tensor_map q_map, k_map, v_map, dout_map;
 };
 
 size_t padded_time(const attention_shape *s) { return ceil_div(s->time, PADDING) * PADDING; }
@@ -63,10 +67,7 @@ template <int N> __global__ void row_figures_kernel(backward b, int lanes) {
 
 /* --- what both kernels of gradients share ------------------------------------------------------------------------- */
 
-constexpr int STAGES = 3;
 constexpr int STEP = 32; /* rows of the other side at a step: a tile's, or half of them */
-
-__device__ int next_stage(int stage) { return stage + 1 < STAGES ? stage + 1 : 0; }
 
 template <int DIM, bool VECTORS>
 __device__ void store_scaled(const head_rows<bf16> &to, own_tile<DIM> *tile, const row_sums<DIM> &sums, float scale) {
@@ -80,26 +81,39 @@ template <int DIM> constexpr int KEY_GROUPS = DIM <= 64 ? 3 : 1;
 template <int DIM> constexpr int KEY_THREADS = KEY_GROUPS<DIM> *WARPGROUP;
 template <int DIM> constexpr int KEY_BLOCKS = DIM <= 64 ? 1 : 2; /* of a multiprocessor */
 
-template <int DIM> struct key_tiles {
+template <int DIM, bool IN_BULK> constexpr int KEY_STAGES = !IN_BULK ? 3 : DIM <= 64 ? 6 : 4;
+template <bool IN_BULK> constexpr int KEYS_AHEAD = IN_BULK ? 3 : 2;
+
+template <int DIM, bool IN_BULK> struct key_tiles {
+    static constexpr int STAGES = KEY_STAGES<DIM, IN_BULK>;
     own_tile<DIM> k[KEY_GROUPS<DIM>], v[KEY_GROUPS<DIM>];
     other_tile<DIM> q[STAGES], dout[STAGES];
     float log_sum[STAGES][TILE_ROWS<DIM>], d[STAGES][TILE_ROWS<DIM>];
+    ring_barriers<STAGES> barriers;
 };
 
 /* A warpgroup's keys and values, their gradients so far, and its step. */
 template <int DIM> struct key_group {
-    own_rows<DIM, false> k, v;
+    own_rows<DIM, DIM <= 64> k; /* there are no registers for v too */
+    own_rows<DIM, false> v;
     row_sums<DIM> dk, dv;
     row_sums<STEP> s, dp;
     operand<STEP> p, ds; /* rounded; p serves dS too: there are no registers to keep the others until dP is known */
-    int key;             /* first */
+    /* Figures of the step's queries. Read only when they are wanted, they wait behind the products' own reads. */
+    float2 log_sum[STEP / 8], d[STEP / 8];
+    int key; /* first */
 };
 
+__device__ void read_figures(float2 (&to)[STEP / 8], const float *from) {
+#pragma unroll
+    for (int n = 0; n < STEP / 8; n++) to[n] = *reinterpret_cast<const float2 *>(from + fragment_column(n, 0));
+}
+
 /* Probabilities of queries from `query` on; rows are keys. */
-template <int DIM> __device__ void weigh(key_group<DIM> &x, const float *log_sums, int query, float scale) {
+template <int DIM> __device__ void weigh(key_group<DIM> &x, int query, float scale) {
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++) {
-        float2 log_sum = *reinterpret_cast<const float2 *>(log_sums + fragment_column(n, 0));
+        float2 log_sum = x.log_sum[n];
 #pragma unroll
         for (int half = 0; half < 2; half++)
             x.p[n / 2][n % 2 * 2 + half] = pack_bf16(fast_exp2(x.s[n][2 * half] * scale - log_sum.x),
@@ -113,15 +127,14 @@ template <int DIM> __device__ void weigh(key_group<DIM> &x, const float *log_sum
     }
 }
 
-template <int DIM> __device__ void score_gradients(key_group<DIM> &x, const float *ds) {
+template <int DIM> __device__ void score_gradients(key_group<DIM> &x) {
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++) {
-        float2 d = *reinterpret_cast<const float2 *>(ds + fragment_column(n, 0));
+        float2 d = x.d[n];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            uint32_t p = x.p[n / 2][n % 2 * 2 + half];
-            x.ds[n / 2][n % 2 * 2 + half] =
-                pack_bf16(low_half(p) * (x.dp[n][2 * half] - d.x), high_half(p) * (x.dp[n][2 * half + 1] - d.y));
+            int i = n / 2, j = n % 2 * 2 + half;
+            x.ds[i][j] = multiply_pairs(x.p[i][j], pack_bf16(x.dp[n][2 * half] - d.x, x.dp[n][2 * half + 1] - d.y));
         }
     }
 }
@@ -129,91 +142,130 @@ template <int DIM> __device__ void score_gradients(key_group<DIM> &x, const floa
 /* A block goes over the queries of its group's heads, of each from the block's first key on. */
 template <int DIM, bool VECTORS> struct query_stream {
     static constexpr int ROWS = TILE_ROWS<DIM>;
+    using tiles = key_tiles<DIM, BULK<VECTORS>>;
     const backward &b;
+    tiles *t;
     int sequence, first, head, heads_end, query; /* of the next tile */
+    ring_place<BULK<VECTORS>, tiles::STAGES, KEY_GROUPS<DIM>> at;
 
     __device__ bool more() const { return head < heads_end; }
     __device__ void advance() {
         query += ROWS;
         if (query >= b.queries.rows) query = first, head++;
+        at.advance();
     }
-    /* Begins the copy of a tile of queries, of their dout and of their figures, if there is one. */
-    __device__ void load(key_tiles<DIM> *t, int stage) {
-        constexpr int THREADS = KEY_THREADS<DIM>, LOADS = ROWS / 4;
-        int thread = (int)threadIdx.x;
+    __device__ size_t figures() const { return (sequence * b.heads + head) * b.padded + query; }
+    /* Begins the copies of a tile of queries, of their dout and of their figures, if there is one. */
+    __device__ void load() {
         if (more()) {
-            load_rows<THREADS, VECTORS>(&t->q[stage], head_of(b.q, b.queries, sequence, head).from(query), thread);
-            load_rows<THREADS, VECTORS>(&t->dout[stage], head_of(b.dout, b.queries, sequence, head).from(query),
-                                        thread);
-            size_t at = (sequence * b.heads + head) * b.padded + query + thread % LOADS * 4;
-            if (thread < LOADS)
-                copy_16(&t->log_sum[stage][thread * 4], b.base2_sum + at, true);
-            else if (thread < 2 * LOADS)
-                copy_16(&t->d[stage][(thread - LOADS) * 4], b.d + at, true);
+            if constexpr (BULK<VECTORS>)
+                at.fetch(2 * (int)(sizeof(other_tile<DIM>) + ROWS * sizeof(float)),
+                         [&](copy_barrier *here) { fetch(here); });
+            else
+                copy((int)threadIdx.x);
             advance();
         }
-        copy_commit();
+        if constexpr (!BULK<VECTORS>) copy_commit();
+    }
+    __device__ void fetch(copy_barrier *here) const {
+        fetch_tile<DIM>(&t->q[at.stage], &b.q_map, sequence, head, query, here);
+        fetch_tile<DIM>(&t->dout[at.stage], &b.dout_map, sequence, head, query, here);
+        fetch_figures(t->log_sum[at.stage], b.base2_sum + figures(), here);
+        fetch_figures(t->d[at.stage], b.d + figures(), here);
+    }
+    __device__ void copy(int thread) const {
+        constexpr int THREADS = KEY_THREADS<DIM>, LOADS = ROWS / 4;
+        int stage = at.stage;
+        load_rows<THREADS, VECTORS>(&t->q[stage], head_of(b.q, b.queries, sequence, head).from(query), thread);
+        load_rows<THREADS, VECTORS>(&t->dout[stage], head_of(b.dout, b.queries, sequence, head).from(query), thread);
+        size_t from = figures() + thread % LOADS * 4;
+        if (thread < LOADS)
+            copy_16(&t->log_sum[stage][thread * 4], b.base2_sum + from, true);
+        else if (thread < 2 * LOADS)
+            copy_16(&t->d[stage][(thread - LOADS) * 4], b.d + from, true);
     }
 };
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(KEY_THREADS<DIM>, KEY_BLOCKS<DIM>) attention_backward_keys_kernel(backward b) {
-    auto *t = shared_memory<key_tiles<DIM>>();
+__global__ void __launch_bounds__(KEY_THREADS<DIM>, KEY_BLOCKS<DIM>)
+    attention_backward_keys_kernel(const __grid_constant__ backward b) {
+    constexpr bool IN_BULK = BULK<VECTORS>;
+    constexpr int ROWS = TILE_ROWS<DIM>;
+    auto *t = shared_memory<key_tiles<DIM, IN_BULK>>();
     int kv_heads = b.heads / b.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
-    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, first = (int)blockIdx.y * KEY_GROUPS<DIM> * OWN_ROWS;
+    int thread = (int)threadIdx.x, warpgroup = uniform(thread / WARPGROUP),
+        first = (int)blockIdx.y * KEY_GROUPS<DIM> * OWN_ROWS;
+    query_stream<DIM, VECTORS> loaded = {
+        b, t, sequence, first, kv_head * b.group, (kv_head + 1) * b.group, first, {&t->barriers}};
+    query_stream<DIM, VECTORS> taken = loaded;
     own_tile<DIM> *own_k = &t->k[warpgroup], *own_v = &t->v[warpgroup];
     key_group<DIM> x;
     x.key = first + warpgroup * OWN_ROWS;
 
     load_rows<WARPGROUP, VECTORS>(own_k, head_of(b.k, b.keys, sequence, kv_head).from(x.key), thread % WARPGROUP);
     load_rows<WARPGROUP, VECTORS>(own_v, head_of(b.v, b.keys, sequence, kv_head).from(x.key), thread % WARPGROUP);
-    query_stream<DIM, VECTORS> loaded = {b, sequence, first, kv_head * b.group, (kv_head + 1) * b.group, first};
-    query_stream<DIM, VECTORS> taken = loaded;
-    loaded.load(t, 0);
-    loaded.load(t, 1);
+    copy_commit();
+    loaded.at.begin();
+    for (int i = 0; i < KEYS_AHEAD<IN_BULK>; i++) loaded.load();
     clear(x.dk), clear(x.dv);
-    copy_wait<1>();
+    copy_wait<IN_BULK ? 0 : 1>();
     shared_written();
     __syncthreads();
+    /* Passes over tiles of queries before all of the warpgroup's keys; not where a barrier of the block is a tile's. */
+    auto pass_unseen = [&] {
+        int seen = min(x.key, b.queries.rows - 1);
+        while (IN_BULK && taken.more() && taken.query + ROWS <= seen) {
+            taken.at.wait();
+            taken.at.spend();
+            taken.advance();
+            loaded.load();
+        }
+    };
+    pass_unseen();
+    if constexpr (IN_BULK) taken.at.wait();
+    int stage = taken.at.stage;
     x.k.take(own_k), x.v.take(own_v);
     products_begin();
-    x.k.multiply_by(x.s, &t->q[0], 0);
-    x.v.multiply_by(x.dp, &t->dout[0], 0);
+    x.k.multiply_by(x.s, &t->q[stage], 0);
+    x.v.multiply_by(x.dp, &t->dout[stage], 0);
     products_commit();
+    read_figures(x.log_sum, t->log_sum[stage]);
+    read_figures(x.d, t->d[stage]);
     products_wait<0>(x.s, x.dp, x.dk, x.dv);
-    weigh<DIM>(x, t->log_sum[0], first, b.base2_scale);
+    weigh<DIM>(x, taken.query, b.base2_scale);
     /* Ends the step at row `at` of a tile, and begins the next, of which this leaves p and dP. */
-    auto step = [&](int stage, int at, int next, int next_at, auto between) {
+    auto step = [&](int at, int next, int next_at, auto between) {
         products_begin();
         x.k.multiply_by(x.s, &t->q[next], next_at);
         products_commit();
         add_product<DIM>(x.dv, x.p, &t->dout[stage], at);
         products_commit();
-        score_gradients<DIM>(x, t->d[stage] + at);
+        read_figures(x.log_sum, t->log_sum[next] + next_at);
+        score_gradients<DIM>(x);
         products_begin();
         add_product<DIM>(x.dk, x.ds, &t->q[stage], at);
         x.v.multiply_by(x.dp, &t->dout[next], next_at);
         products_commit();
         between();
         products_wait<1>(x.s); /* and for p's */
-        weigh<DIM>(x, t->log_sum[next] + next_at, taken.query + next_at, b.base2_scale);
+        weigh<DIM>(x, taken.query + next_at, b.base2_scale);
+        read_figures(x.d, t->d[next] + next_at);
         products_wait<0>(x.dp, x.dk, x.dv);
     };
-    constexpr int LAST = TILE_ROWS<DIM> - STEP; /* the first row of a tile's last step */
-    int stage = 0;
+    constexpr int LAST = ROWS - STEP; /* the first row of a tile's last step */
 #pragma unroll 1
     for (;;) {
-        if constexpr (LAST > 0) step(stage, 0, stage, LAST, [] {});
+        if constexpr (LAST > 0) step(0, stage, LAST, [] {});
+        auto place = taken.at;
         taken.advance();
+        pass_unseen();
         if (!taken.more()) break;
-        copy_wait<0>();
-        shared_written();
-        __syncthreads(); /* the next tile has come, and all are done with the one before this */
-        int next = next_stage(stage);
-        step(stage, LAST, next, 0, [&] { loaded.load(t, next_stage(next)); });
-        stage = next;
+        taken.at.wait();
+        step(LAST, taken.at.stage, 0, [&] { loaded.load(); });
+        place.spend();
+        stage = taken.at.stage;
     }
-    score_gradients<DIM>(x, t->d[stage] + LAST);
+    score_gradients<DIM>(x);
     products_begin();
     add_product<DIM>(x.dv, x.p, &t->dout[stage], LAST);
     add_product<DIM>(x.dk, x.ds, &t->q[stage], LAST);
@@ -229,9 +281,14 @@ __global__ void __launch_bounds__(KEY_THREADS<DIM>, KEY_BLOCKS<DIM>) attention_b
 template <int DIM> constexpr int QUERY_GROUPS = DIM <= 64 ? 2 : 1;
 template <int DIM> constexpr int QUERY_THREADS = QUERY_GROUPS<DIM> *WARPGROUP;
 
-template <int DIM> struct query_tiles {
+template <bool IN_BULK> constexpr int QUERY_STAGES = IN_BULK ? 4 : 3;
+template <bool IN_BULK> constexpr int QUERIES_AHEAD = IN_BULK ? 3 : 2;
+
+template <int DIM, bool IN_BULK> struct query_tiles {
+    static constexpr int STAGES = QUERY_STAGES<IN_BULK>;
     own_tile<DIM> q[QUERY_GROUPS<DIM>], dout[QUERY_GROUPS<DIM>];
     other_tile<DIM> k[STAGES], v[STAGES];
+    ring_barriers<STAGES> barriers;
 };
 
 /* A warpgroup's queries, their gradient so far, and its step; a thread has two rows, as fragment_row has them. */
@@ -268,32 +325,38 @@ template <int DIM> __device__ void score_gradients(query_group<DIM> &x) {
 }
 
 template <int DIM, bool VECTORS>
-__global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2) attention_backward_queries_kernel(backward b) {
+__global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2)
+    attention_backward_queries_kernel(const __grid_constant__ backward b) {
     constexpr int ROWS = TILE_ROWS<DIM>;
-    auto *t = shared_memory<query_tiles<DIM>>();
+    constexpr bool IN_BULK = BULK<VECTORS>;
+    using tiles = query_tiles<DIM, IN_BULK>;
+    auto *t = shared_memory<tiles>();
     int kv_heads = b.heads / b.group, sequence = (int)blockIdx.x / kv_heads, kv_head = (int)blockIdx.x % kv_heads;
-    int thread = (int)threadIdx.x, warpgroup = thread / WARPGROUP, time = b.queries.rows;
+    int thread = (int)threadIdx.x, warpgroup = uniform(thread / WARPGROUP), time = b.queries.rows;
     int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * QUERY_GROUPS<DIM>, unit = first_unit + warpgroup;
     int last_query = (first_unit + QUERY_GROUPS<DIM> - 1) / b.group * OWN_ROWS + OWN_ROWS - 1;
     int head = kv_head * b.group + unit % b.group, count = min(last_query, time - 1) / ROWS + 1; /* of tiles */
+    key_stream<DIM, VECTORS, tiles::STAGES, QUERY_GROUPS<DIM>> loaded = {.k = head_of(b.k, b.keys, sequence, kv_head),
+                                                                         .v = head_of(b.v, b.keys, sequence, kv_head),
+                                                                         .k_map = &b.k_map,
+                                                                         .v_map = &b.v_map,
+                                                                         .k_tiles = t->k,
+                                                                         .v_tiles = t->v,
+                                                                         .sequence = sequence,
+                                                                         .head = kv_head,
+                                                                         .count = count,
+                                                                         .at = {&t->barriers}};
+    auto taken = loaded.at;
     own_tile<DIM> *own_q = &t->q[warpgroup], *own_dout = &t->dout[warpgroup];
-    auto k = head_of(b.k, b.keys, sequence, kv_head), v = head_of(b.v, b.keys, sequence, kv_head);
-    auto load = [&](int tile, int stage) {
-        if (tile < count) {
-            load_rows<QUERY_THREADS<DIM>, VECTORS>(&t->k[stage], k, thread);
-            load_rows<QUERY_THREADS<DIM>, VECTORS>(&t->v[stage], v, thread);
-        }
-        copy_commit();
-        k = k.from(ROWS), v = v.from(ROWS);
-    };
     query_group<DIM> x;
     x.query = unit / b.group * OWN_ROWS;
 
     load_rows<WARPGROUP, VECTORS>(own_q, head_of(b.q, b.queries, sequence, head).from(x.query), thread % WARPGROUP);
     load_rows<WARPGROUP, VECTORS>(own_dout, head_of(b.dout, b.queries, sequence, head).from(x.query),
                                   thread % WARPGROUP);
-    load(0, 0);
-    load(1, 1);
+    copy_commit();
+    loaded.at.begin();
+    for (int i = 0; i < QUERIES_AHEAD<IN_BULK>; i++) loaded.load();
     clear(x.dq);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -302,9 +365,10 @@ __global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2) attention_backward_quer
         x.log_sum[half] = wanted ? b.base2_sum[at] : INFINITY;
         x.d[half] = wanted ? b.d[at] : 0;
     }
-    copy_wait<1>();
+    copy_wait<IN_BULK ? 0 : 1>();
     shared_written();
     __syncthreads();
+    if constexpr (IN_BULK) taken.wait();
     x.q.take(own_q), x.dout.take(own_dout);
     products_begin();
     x.q.multiply_by(x.s, &t->k[0], 0);
@@ -332,12 +396,12 @@ __global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2) attention_backward_quer
     for (int tile = 0;; tile++) {
         if constexpr (LAST > 0) step(stage, 0, stage, LAST, tile * ROWS + LAST, [] {});
         if (tile + 1 == count) break;
-        copy_wait<0>();
-        shared_written();
-        __syncthreads(); /* the next tile has come, and all are done with the one before this */
-        int next = next_stage(stage);
-        step(stage, LAST, next, 0, (tile + 1) * ROWS, [&] { load(tile + 2, next_stage(next)); });
-        stage = next;
+        auto place = taken;
+        taken.advance();
+        taken.wait();
+        step(stage, LAST, taken.stage, 0, (tile + 1) * ROWS, [&] { loaded.load(); });
+        place.spend();
+        stage = taken.stage;
     }
     score_gradients<DIM>(x);
     products_begin();
@@ -357,14 +421,21 @@ template <int N> void launch_row_figures(const backward &b, const struct attenti
     LAUNCH(row_figures_kernel<N>, (unsigned)(rows * lanes / threads), threads, 0, b, lanes);
 }
 
-template <int DIM, bool VECTORS> void launch_gradients(const backward &b, const struct attention_shape *s) {
-    static_assert(sizeof(key_tiles<DIM>) <= LEAST_SHARED && sizeof(query_tiles<DIM>) <= LEAST_SHARED);
+template <int DIM, bool VECTORS> void launch_gradients(backward b, const struct attention_shape *s) {
+    using small_keys = key_tiles<DIM, false>;
+    using small_queries = query_tiles<DIM, false>;
+    static_assert(sizeof(small_keys) <= LEAST_SHARED && sizeof(small_queries) <= LEAST_SHARED);
+    size_t key_bytes = sizeof(small_keys), query_bytes = sizeof(small_queries), rows = ceil_div(s->time, OWN_ROWS);
     unsigned heads = (unsigned)(s->batch * s->kv_heads);
-    size_t rows = ceil_div(s->time, OWN_ROWS);
+    if (VECTORS && has_bulk_copies()) {
+        key_bytes = sizeof(key_tiles<DIM, true>), query_bytes = sizeof(query_tiles<DIM, true>);
+        b.q_map = map_of_heads<DIM>(b.q, s, s->heads), b.dout_map = map_of_heads<DIM>(b.dout, s, s->heads);
+        b.k_map = map_of_heads<DIM>(b.k, s, s->kv_heads), b.v_map = map_of_heads<DIM>(b.v, s, s->kv_heads);
+    }
     dim3 keys(heads, (unsigned)ceil_div(rows, KEY_GROUPS<DIM>));
     dim3 queries(heads, (unsigned)ceil_div(rows * (size_t)b.group, QUERY_GROUPS<DIM>));
-    LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), keys, KEY_THREADS<DIM>, sizeof(key_tiles<DIM>), b);
-    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), queries, QUERY_THREADS<DIM>, sizeof(query_tiles<DIM>), b);
+    LAUNCH((attention_backward_keys_kernel<DIM, VECTORS>), keys, KEY_THREADS<DIM>, key_bytes, b);
+    LAUNCH((attention_backward_queries_kernel<DIM, VECTORS>), queries, QUERY_THREADS<DIM>, query_bytes, b);
 }
 
 } // namespace

@@ -106,6 +106,17 @@ __device__ static inline void round_sums(uint32_t (&a)[STEPS][4], const float (&
     for (int i = 0; i < STEPS; i++) pack_left(a[i], s, i);
 }
 
+/* Two products of bf16, rounded. */
+__device__ static inline uint32_t multiply_pairs(uint32_t a, uint32_t b) {
+#ifdef HINGE_CUDA_EMULATOR
+    return pack_bf16(low_half(a) * low_half(b), high_half(a) * high_half(b));
+#else
+    uint32_t c;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(c) : "r"(a), "r"(b), "r"(0x80008000u)); /* + -0 */
+    return c;
+#endif
+}
+
 template <int TILES> __device__ static inline void clear(float (&sums)[TILES][4]) {
 #pragma unroll
     for (int i = 0; i < TILES * 4; i++) sums[i / 4][i % 4] = 0;

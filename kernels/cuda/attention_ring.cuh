@@ -1,0 +1,154 @@
+/* attention_ring: the tiles that a block goes over, fetched ahead into a ring of stages in shared memory.
+ *
+ * On Hopper one thread has a whole tile copied, from maps of the tensors (bulk_copy.cuh); the warpgroups take turns. A
+ * stage has two barriers: at one its bytes arrive, at the other each warp that is done with them. So warpgroups wait
+ * for tiles alone, not for each other: one may be so many tiles ahead of another as there are stages to spare. On other
+ * devices, and where heads are not whole pieces of 16 bytes, all threads copy, and a barrier of the block says both. */
+#pragma once
+#include "kernels/cuda/attention_tile.cuh"
+
+#ifdef HINGE_CUDA_EMULATOR /* has no bulk copies */
+#define __grid_constant__
+struct tensor_map {};
+struct copy_barrier {};
+#else
+#include "kernels/cuda/bulk_copy.cuh"
+using tensor_map = CUtensorMap;
+#endif
+
+/* Whether a kernel whose heads are (or are not) VECTORS has its tiles copied in bulk. */
+template <bool VECTORS> constexpr bool BULK = HINGE_WGMMA ? VECTORS : false;
+
+template <int STAGES> struct ring_barriers { copy_barrier here[STAGES], spent[STAGES]; };
+
+/* Goes round a ring that GROUPS warpgroups share, tile by tile. */
+template <bool IN_BULK, int STAGES, int GROUPS> struct ring_place {
+    ring_barriers<STAGES> *barriers;
+    int stage = 0, turn = 0; /* turn: of the warpgroup that has the tile copied */
+    int warp = uniform((int)threadIdx.x / WARP);
+    unsigned parity = 0;
+
+    __device__ void advance() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+        if (++turn == GROUPS) turn = 0;
+    }
+    /* By all threads, before the first copy. */
+    __device__ void begin() const {
+#if HINGE_WGMMA
+        if constexpr (IN_BULK) {
+            if (threadIdx.x == 0) {
+                for (int i = 0; i < STAGES; i++) {
+                    barrier_begin(&barriers->here[i], 1);
+                    barrier_begin(&barriers->spent[i], GROUPS * WARPGROUP / WARP);
+                }
+                barriers_begun();
+            }
+            __syncthreads();
+        }
+#endif
+    }
+    /* By all threads: one of them, once all are done with the stage's last tile, begins copies of so many bytes. */
+    template <class Copy> __device__ void fetch(int bytes, Copy copy) const {
+#if HINGE_WGMMA
+        if (warp != turn * (WARPGROUP / WARP)) return;
+        barrier_wait(&barriers->spent[stage], parity ^ 1);
+        if (!is_elected()) return;
+        barrier_expect(&barriers->here[stage], bytes);
+        copy(&barriers->here[stage]);
+#endif
+    }
+    /* Until the tile is here. Without bulk copies also until all are done with the tiles before the thread's last. */
+    __device__ void wait() const {
+        if constexpr (IN_BULK) {
+            barrier_wait(&barriers->here[stage], parity);
+        } else {
+            copy_wait<0>();
+            shared_written();
+            __syncthreads();
+        }
+    }
+    /* The warp is done with the tile. */
+    __device__ void spend() const {
+        if constexpr (IN_BULK) {
+            __syncwarp();
+            barrier_arrive_if(&barriers->spent[stage], threadIdx.x % WARP == 0);
+        }
+    }
+};
+
+/* Begins the copy of a tile of one head's rows from `row` on, and of figures, by one thread. */
+#if HINGE_WGMMA
+template <int DIM>
+__device__ static inline void fetch_tile(other_tile<DIM> *to, const tensor_map *map, int sequence, int head, int row,
+                                         copy_barrier *b) {
+    for (int panel = 0; panel < DIM / PANEL; panel++)
+        copy_box(to->pieces[panel], map, panel * PANEL, head, row, sequence, b);
+}
+template <int N> __device__ static inline void fetch_figures(float (&to)[N], const float *from, copy_barrier *b) {
+    copy_bytes(to, from, (int)sizeof to, b);
+}
+#else
+template <int DIM>
+__device__ static inline void fetch_tile(other_tile<DIM> *, const tensor_map *, int, int, int, copy_barrier *) {}
+template <int N> __device__ static inline void fetch_figures(float (&)[N], const float *, copy_barrier *) {}
+#endif
+
+/* The tiles of keys and values of one head, of which a block wants the first `count`. */
+template <int DIM, bool VECTORS, int STAGES, int GROUPS> struct key_stream {
+    head_rows<const bf16> k, v;
+    const tensor_map *k_map, *v_map;
+    other_tile<DIM> *k_tiles, *v_tiles;
+    int sequence, head, count;
+    ring_place<BULK<VECTORS>, STAGES, GROUPS> at;
+    int tile = 0; /* the next */
+
+    /* Begins the copies of the next tile, if there is one. */
+    __device__ void load() {
+        constexpr int THREADS = GROUPS * WARPGROUP;
+        int row = tile * TILE_ROWS<DIM>;
+        if (tile < count) {
+            if constexpr (BULK<VECTORS>) {
+                at.fetch(2 * (int)sizeof(other_tile<DIM>), [&](copy_barrier *here) {
+                    fetch_tile<DIM>(&k_tiles[at.stage], k_map, sequence, head, row, here);
+                    fetch_tile<DIM>(&v_tiles[at.stage], v_map, sequence, head, row, here);
+                });
+            } else {
+                load_rows<THREADS, VECTORS>(&k_tiles[at.stage], k.from(row), (int)threadIdx.x);
+                load_rows<THREADS, VECTORS>(&v_tiles[at.stage], v.from(row), (int)threadIdx.x);
+            }
+            tile++, at.advance();
+        }
+        if constexpr (!BULK<VECTORS>) copy_commit();
+    }
+};
+
+/* --- the host's side ---------------------------------------------------------------------------------------------- */
+
+#ifdef HINGE_CUDA_EMULATOR
+static inline bool has_bulk_copies() { return false; }
+template <int DIM> static inline tensor_map map_of_heads(const bf16 *, const attention_shape *, size_t) { return {}; }
+#else
+/* Whether the device runs what is compiled for sm_90a. */
+static inline bool has_bulk_copies() {
+    static int major;
+    int device = 0;
+    if (!major && cudaGetDevice(&device) == cudaSuccess)
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major == 9;
+}
+
+/* Of a tensor (batch, time, heads, head_dim), for fetch_tile: zeros where the tensor has nothing. */
+template <int DIM> static inline tensor_map map_of_heads(const bf16 *x, const attention_shape *s, size_t heads) {
+    tensor_map map = {};
+    const cuuint64_t bytes = s->head_dim * sizeof(bf16), strides[3] = {bytes, bytes * heads, bytes * heads * s->time};
+    const cuuint64_t sizes[4] = {s->head_dim, heads, s->time, s->batch};
+    const cuuint32_t box[4] = {PANEL, 1, TILE_ROWS<DIM>, 1}, steps[4] = {1, 1, 1, 1};
+    CUresult result =
+        cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<bf16 *>(x), sizes, strides, box,
+                               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS)
+        device_note_text("attention", "the driver refuses the map of a tensor (cuTensorMapEncodeTiled)");
+    return map;
+}
+#endif

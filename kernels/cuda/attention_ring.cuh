@@ -1,7 +1,7 @@
 /* attention_ring: the tiles that a block goes over, fetched ahead into a ring of stages in shared memory.
  *
  * On Hopper one thread has a whole tile copied, from maps of the tensors (bulk_copy.cuh); the warpgroups take turns. A
- * stage has two barriers: at one its bytes arrive, at the other each warp that is done with them. So warpgroups wait
+ * stage has two barriers: at one its bytes arrive, at the other each thread that is done with them. So warpgroups wait
  * for tiles alone, not for each other: one may be so many tiles ahead of another as there are stages to spare. On other
  * devices, and where heads are not whole pieces of 16 bytes, all threads copy, and a barrier of the block says both. */
 #pragma once
@@ -39,7 +39,7 @@ template <bool IN_BULK, int STAGES, int GROUPS> struct ring_place {
             if (threadIdx.x == 0) {
                 for (int i = 0; i < STAGES; i++) {
                     barrier_begin(&barriers->here[i], 1);
-                    barrier_begin(&barriers->spent[i], GROUPS * WARPGROUP / WARP);
+                    barrier_begin(&barriers->spent[i], GROUPS * WARPGROUP);
                 }
                 barriers_begun();
             }
@@ -67,12 +67,9 @@ template <bool IN_BULK, int STAGES, int GROUPS> struct ring_place {
             __syncthreads();
         }
     }
-    /* The warp is done with the tile. */
+    /* The thread is done with the tile. */
     __device__ void spend() const {
-        if constexpr (IN_BULK) {
-            __syncwarp();
-            barrier_arrive_if(&barriers->spent[stage], threadIdx.x % WARP == 0);
-        }
+        if constexpr (IN_BULK) barrier_arrive(&barriers->spent[stage]);
     }
 };
 

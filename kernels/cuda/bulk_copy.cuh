@@ -33,13 +33,9 @@ __device__ static inline void barrier_arrive(copy_barrier *b, int rank) {
                  : "r"(shared_address(b)), "r"(rank)
                  : "memory");
 }
-/* Arrives at one of this block, if `wanted`: without a branch. */
-__device__ static inline void barrier_arrive_if(copy_barrier *b, bool wanted) {
-    asm volatile("{ .reg .pred wanted; setp.ne.b32 wanted, %1, 0;\n"
-                 "@wanted mbarrier.arrive.shared::cta.b64 _, [%0]; }"
-                 :
-                 : "r"(shared_address(b)), "r"((int)wanted)
-                 : "memory");
+/* Arrives at one of this block. */
+__device__ static inline void barrier_arrive(copy_barrier *b) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" : : "r"(shared_address(b)) : "memory");
 }
 __device__ static inline void barrier_wait(copy_barrier *b, unsigned parity) {
     asm volatile("{ .reg .pred over;\n"

@@ -198,7 +198,7 @@ template <int DIM, bool VECTORS> void launch(forward f, const struct attention_s
     static_assert(sizeof(tiles<DIM, false>) <= LEAST_SHARED);
     size_t units = ceil_div(s->time, OWN_ROWS) * (size_t)f.group, bytes = sizeof(tiles<DIM, false>);
     dim3 grid((unsigned)(s->batch * s->kv_heads), (unsigned)ceil_div(units, GROUPS));
-    if (VECTORS && has_bulk_copies()) {
+    if (VECTORS && is_hopper()) {
         bytes = sizeof(tiles<DIM, true>);
         f.k_map = map_of_heads<DIM>(f.k, s, s->kv_heads), f.v_map = map_of_heads<DIM>(f.v, s, s->kv_heads);
     }

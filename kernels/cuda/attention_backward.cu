@@ -427,7 +427,7 @@ template <int DIM, bool VECTORS> void launch_gradients(backward b, const struct 
     static_assert(sizeof(small_keys) <= LEAST_SHARED && sizeof(small_queries) <= LEAST_SHARED);
     size_t key_bytes = sizeof(small_keys), query_bytes = sizeof(small_queries), rows = ceil_div(s->time, OWN_ROWS);
     unsigned heads = (unsigned)(s->batch * s->kv_heads);
-    if (VECTORS && has_bulk_copies()) {
+    if (VECTORS && is_hopper()) {
         key_bytes = sizeof(key_tiles<DIM, true>), query_bytes = sizeof(query_tiles<DIM, true>);
         b.q_map = map_of_heads<DIM>(b.q, s, s->heads), b.dout_map = map_of_heads<DIM>(b.dout, s, s->heads);
         b.k_map = map_of_heads<DIM>(b.k, s, s->kv_heads), b.v_map = map_of_heads<DIM>(b.v, s, s->kv_heads);

@@ -122,18 +122,9 @@ template <int DIM, bool VECTORS, int STAGES, int GROUPS> struct key_stream {
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
 #ifdef HINGE_CUDA_EMULATOR
-static inline bool has_bulk_copies() { return false; }
+static inline bool is_hopper() { return false; }
 template <int DIM> static inline tensor_map map_of_heads(const bf16 *, const attention_shape *, size_t) { return {}; }
 #else
-/* Whether the device runs what is compiled for sm_90a. */
-static inline bool has_bulk_copies() {
-    static int major;
-    int device = 0;
-    if (!major && cudaGetDevice(&device) == cudaSuccess)
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    return major == 9;
-}
-
 /* Of a tensor (batch, time, heads, head_dim), for fetch_tile: zeros where the tensor has nothing. */
 template <int DIM> static inline tensor_map map_of_heads(const bf16 *x, const attention_shape *s, size_t heads) {
     tensor_map map = {};

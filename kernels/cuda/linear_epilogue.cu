@@ -345,15 +345,6 @@ int multiprocessors() {
     return count;
 }
 
-/* Code with wgmma is only in what was compiled for sm_90a. */
-bool is_hopper() {
-    static int major = -1;
-    int device = 0;
-    if (major < 0 && cudaGetDevice(&device) == cudaSuccess)
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    return major == 9;
-}
-
 /* w (columns, depth), or where it is (depth, columns), ACROSS. */
 template <bool ACROSS, class Epilogue>
 void launch(const char *name, void *scratch, const bf16 *x, const bf16 *w, const Epilogue &epilogue,

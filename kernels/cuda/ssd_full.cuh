@@ -112,6 +112,44 @@ __device__ static inline void load_left_across(uint32_t (&a)[STEPS][4], square *
 #pragma unroll
     for (int k = 0; k < STEPS; k++) ldmatrix_x4_trans(a[k], line.at(0, 16 * k));
 }
+
+/* The accumulators, rounded, as left operands. */
+__device__ static inline void pack_all(uint32_t (&a)[STEPS][4], const float (&d)[FRAGMENTS][4]) {
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) pack_left(a[k], d, k);
+}
+/* Left operands, to the warp's rows of a tile. */
+__device__ static inline void store_left(square *tiles, unsigned which, const uint32_t (&a)[STEPS][4],
+                                         const group_place &place) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    tile_line line(tiles, which, place.row + place.lane % 16, place.lane / 16);
+#pragma unroll
+    for (unsigned k = 0; k < STEPS; k++)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                     :
+                     : "r"(shared_address(line.at(2 * k))), "r"(a[k][0]), "r"(a[k][1]), "r"(a[k][2]), "r"(a[k][3])
+                     : "memory");
+#else
+    tile_line pairs(tiles, which, place.upper, 0, place.lane % 4 * 4);
+#pragma unroll
+    for (unsigned k = 0; k < STEPS; k++) {
+        *pairs.two(2 * k) = a[k][0], *pairs.two(2 * k, 8) = a[k][1];
+        *pairs.two(2 * k + 1) = a[k][2], *pairs.two(2 * k + 1, 8) = a[k][3];
+    }
+#endif
+}
+/* A warp's rows of a tile, which it has just written, to global memory; `to` is column 0 of the first of them. */
+__device__ static inline void copy_band(bf16 *to, unsigned stride, square *tiles, unsigned which,
+                                        const group_place &place) {
+    tile_line rows(tiles, which, place.row + place.lane / 8, place.lane);
+    to += place.lane / 8 * stride + place.lane % 8 * 8;
+#pragma unroll
+    for (unsigned i = 0; i < 16; i += 4) {
+        uint4 eight = *rows.eight(i % 8, i);
+        *reinterpret_cast<uint4 *>(to + i * stride) = eight;
+    }
+}
+
 /* Scales what the product sums over: element k of each row by weight[k]. */
 __device__ static inline void scale_steps(uint32_t (&a)[STEPS][4], const float *weight, unsigned lane) {
 #pragma unroll
@@ -170,6 +208,11 @@ template <unsigned OWN> struct angle_steps {
         for (unsigned i = 0; i < OWN; i++) phase[i] = v.phase[(unsigned)tile * ANGLES + first + i];
     }
     __device__ void make(turn_table *tables, unsigned which, unsigned angle, unsigned lane) const {
+        make(tables, which, angle, lane, [](int) {});
+    }
+    /* The same, with the steps of another sum over the lanes, by their offsets, beside this one's. */
+    template <class STEP>
+    __device__ void make(turn_table *tables, unsigned which, unsigned angle, unsigned lane, STEP beside) const {
         float first[OWN], both[OWN], sum[OWN];
 #pragma unroll
         for (unsigned i = 0; i < OWN; i++) {
@@ -177,12 +220,14 @@ template <unsigned OWN> struct angle_steps {
             sum[i] = both[i] = first[i] + wrap_turns(rate[i].y * delta.y);
         }
 #pragma unroll
-        for (int offset = 1; offset < WARP; offset *= 2)
+        for (int offset = 1; offset < WARP; offset *= 2) {
+            beside(offset);
 #pragma unroll
             for (unsigned i = 0; i < OWN; i++) {
                 float before = __shfl_up_sync(0xffffffffu, sum[i], offset);
                 if (lane >= (unsigned)offset) sum[i] += before;
             }
+        }
         rotation one[OWN], two[OWN];
 #pragma unroll
         for (unsigned i = 0; i < OWN; i++) {
@@ -218,6 +263,28 @@ struct weight_steps {
         float next = __shfl_down_sync(0xffffffffu, delta.x - gamma.x, 1);
         if (threadIdx.x % WARP == WARP - 1) next = delta_behind - gamma_behind;
         make_weights(w, {{log_decay.x, log_decay.y}, {gamma.x, gamma.y}, {delta.y - gamma.y, next}, {1, 1}});
+    }
+};
+
+/* A tile's steps in shared memory, where registers are short; delta and gamma with those of the token behind, zeros
+ * where the sequence ends. */
+struct tile_steps {
+    float delta[TILE + 4], gamma[TILE + 4], log_decay[TILE], phase[ANGLES];
+
+    /* Begins their copy; by a warpgroup. */
+    __device__ void fetch(const head_view &v, int tile, const group_place &place) {
+        unsigned token = (unsigned)tile * TILE, pieces = place.band == 3 ? ANGLES / 4 : TILE / 4;
+        float *to = place.band == 0 ? delta : place.band == 1 ? gamma : place.band == 2 ? log_decay : phase;
+        const float *from = place.band == 0   ? v.delta + token
+                            : place.band == 1 ? v.gamma + token
+                            : place.band == 2 ? v.log_decay + token
+                                              : v.phase + (unsigned)tile * ANGLES;
+        if (place.lane < pieces + (place.band < 2))
+            copy_16(to + 4 * place.lane, from + 4 * place.lane, place.lane < pieces || tile + 1 < v.tiles);
+    }
+    __device__ weight_steps of_lane(unsigned lane) const {
+        int token = 2 * (int)lane;
+        return {two_at(log_decay, token), two_at(gamma, token), two_at(delta, token), delta[TILE], gamma[TILE]};
     }
 };
 

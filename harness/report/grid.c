@@ -44,9 +44,11 @@ void grid_start(struct grid *g, const struct grid_column *columns, int count, bo
 
 static void end_cell(struct grid *g) {
     bool last = ++g->at == g->count;
-    text_add(&g->latex, last ? " \\\\\n" : " & ");
+    text_add(&g->latex, last ? " \\\\" : " & ");
     text_add(&g->csv, ",");
     if (!last) return;
+    g->ends[g->rows % GRID_LAST_ROWS] = g->latex.size;
+    text_add(&g->latex, " \n"); /* room for a star */
     text_csv(&g->csv, g->read_with);
     text_add(&g->csv, "\n");
     g->at = 0;
@@ -175,8 +177,16 @@ static void cut_paper(struct grid *g, const char *name) {
              g->rows - GRID_PAPER_ROWS, name);
 }
 
+/* A page that has but the last row of a table looks lost: a star behind a row keeps the next on its page. */
+static void keep_last_rows(struct grid *g) {
+    if (!g->is_long || g->rows > GRID_PAPER_ROWS || g->latex.failed) return;
+    for (int row = g->rows - GRID_LAST_ROWS; row < g->rows - 1; row++)
+        if (row >= 0) g->latex.data[g->ends[row % GRID_LAST_ROWS]] = '*';
+}
+
 status grid_write(struct grid *g, const char *folder, const char *name) {
     char path[8192];
+    keep_last_rows(g);
     cut_paper(g, name);
     if (!g->is_long) add_foot(g);
     text_add(&g->latex, g->is_long ? "\\end{longtable*}\n" : "\\end{tabular}%%\n");

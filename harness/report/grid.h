@@ -9,7 +9,7 @@ struct grid_column {
     const char *csv;       /* the CSV's column name; "low,high" for a cell of two values */
 };
 
-enum { GRID_PAPER_ROWS = 400 };
+enum { GRID_PAPER_ROWS = 400, GRID_LAST_ROWS = 4 };
 
 struct grid {
     const struct grid_column *columns;
@@ -18,7 +18,8 @@ struct grid {
     size_t name_characters; /* of a name on paper */
     bool is_long;           /* may run over pages, and has no number; on paper it ends after GRID_PAPER_ROWS */
     int rows;
-    size_t paper_size; /* of the LaTeX, when that many rows are there */
+    size_t paper_size;           /* of the LaTeX, when that many rows are there */
+    size_t ends[GRID_LAST_ROWS]; /* where the last rows end in it */
     struct text latex, csv;
 };
 

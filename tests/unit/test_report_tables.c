@@ -34,6 +34,19 @@ static void more_runs_than_fit_on_paper_are_all_in_the_csv(void **state) {
     free(csv);
 }
 
+/* "\\*" ends a row that stays on the next one's page. */
+static void the_last_rows_of_a_long_table_stay_on_one_page(void **state) {
+    (void)state;
+    static const struct grid_column columns[] = {{"run", "r", "run"}};
+    struct grid g;
+    grid_start(&g, columns, 1, true, "");
+    for (int i = 0; i < 7; i++) grid_integer(&g, i);
+    assert_null(grid_write(&g, scratch, "kept"));
+    char *latex = contents(in_scratch("kept.tex"));
+    assert_holds(latex, "2 \\\\ \n3 \\\\*\n4 \\\\*\n5 \\\\*\n6 \\\\ \n\\end");
+    free(latex);
+}
+
 /* The design of so many seeds, of which those from `late` on are late. */
 static void write_design(const int64_t *seeds, int count, int late, char **latex, char **csv) {
     struct results results;
@@ -128,6 +141,7 @@ static void a_published_figure_that_is_no_number_is_refused_with_its_line(void *
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(more_runs_than_fit_on_paper_are_all_in_the_csv),
+        cmocka_unit_test(the_last_rows_of_a_long_table_stay_on_one_page),
         cmocka_unit_test(more_seeds_than_fit_on_paper_are_all_in_the_csv),
         cmocka_unit_test(published_figures_stand_beside_the_means_of_their_variants),
         cmocka_unit_test(published_figures_of_other_suites_make_no_table),

@@ -32,6 +32,7 @@ struct worker_state {
     double started, last_sent, last_beat;
     double clock_offset;                   /* of the time of day against a clock that nobody sets */
     double others_in_run, others_in_suite; /* estimated seconds of what is left besides this stage */
+    double next_look;                      /* when to see again what others have ended */
     int64_t first_done;                    /* where a resumed stage went on */
     bool lost;                             /* another worker took the stage over */
     bool gone;                             /* the database was deleted or replaced */
@@ -49,6 +50,23 @@ static double expected_seconds(const struct worker_state *w, int stage) {
 
 static bool is_open(const struct worker_state *w, int stage) {
     return w->stages[stage].state != STAGE_DONE && w->stages[stage].state != STAGE_FAILED;
+}
+
+/* What others have ended since the last look, so that it is not counted as left: a hundredth of the time goes into
+ * looking. */
+static status learn_from_others(struct worker_state *w) {
+    double start = clock_seconds(), seconds;
+    if (start < w->next_look) return NULL;
+    for (int i = 0; i < w->plan->stage_count; i++) {
+        enum stage_state state;
+        bool known;
+        if (!is_open(w, i)) continue;
+        TRY(store_stage_state(w->store, w->stages[i].key, &state, &seconds, &known));
+        if (known && (state == STAGE_DONE || state == STAGE_FAILED)) w->stages[i].state = state;
+    }
+    double now = clock_seconds();
+    w->next_look = now + 100 * (now - start);
+    return NULL;
 }
 
 static void estimate_others(struct worker_state *w, const struct plan_run *run) {
@@ -226,6 +244,7 @@ static status end_badly(struct worker_state *w, status s) {
 }
 
 static status do_stage(struct worker_state *w, int run, int part) {
+    TRY(learn_from_others(w));
     begin_stage(w, run, part);
     const struct stage_context context = context_of(w);
     status s = stage_execute(&context, w->stage);

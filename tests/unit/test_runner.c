@@ -16,6 +16,7 @@
 
 #include "harness/runner.h"
 #include "harness/store/database.h"
+#include "kernels/clock.h"
 #include "tests/unit/small_suite.h"
 #include "tests/unit/small_text.h"
 
@@ -50,6 +51,7 @@ struct session {
     struct runner_summary summary;
     int reports, stop_after, messages; /* stop_after 0: never */
     int64_t first_done;                /* of the first report */
+    double seconds_left;               /* of the suite, by the last report */
     pid_t process;                     /* that made it */
     char message[1024];
 };
@@ -58,6 +60,7 @@ static void count_report(void *context, const struct runner_progress *progress) 
     struct session *s = context;
     assert_true(progress->run >= 1 && progress->run <= progress->run_count);
     if (s->reports++ == 0) s->first_done = progress->done;
+    s->seconds_left = progress->suite_seconds_left;
 }
 
 static void keep_message(void *context, const char *line) {
@@ -254,6 +257,23 @@ static void several_workers_come_to_the_same_bits_and_do_nothing_twice(void **st
     assert_same_results(&expected, &found);
     results_free(&found);
     results_free(&expected);
+    session_free(s);
+}
+
+/* Each of two does about half of the work; one that counted the other's half as left said at the end that a tenth of
+ * the time was still to come, and after an hour's suite a quarter. */
+static void what_other_workers_did_is_not_left(void **state) {
+    (void)state;
+    char yaml[1024];
+    const char *seeds = strstr(small_suite, "[1, 2]");
+    snprintf(yaml, sizeof yaml, "%.*s[1, 2, 3, 4, 5, 6]%s", (int)(seeds - small_suite), small_suite, seeds + 6);
+    struct session *s = session_make(yaml, "r");
+    s->request.jobs = 2;
+    for (int i = 0; i < s->plan.stage_count; i++) s->plan.stages[i].seconds = 1e-3;
+    double start = clock_seconds();
+    expect_good(session_run(s));
+    double took = clock_seconds() - start;
+    if (!(s->seconds_left < took / 20)) fail_msg("%g s left at the end, after %g s", s->seconds_left, took);
     session_free(s);
 }
 
@@ -526,6 +546,7 @@ int main(void) {
         TEST(a_resumed_training_goes_on_after_the_last_step_kept),
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
+        TEST(what_other_workers_did_is_not_left),
         TEST(workers_that_end_in_the_middle_of_their_work_are_no_success),
         TEST(two_runners_on_one_database_share_the_stages),
         TEST(of_two_builds_at_once_one_is_refused),

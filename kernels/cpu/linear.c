@@ -1,4 +1,5 @@
-/* linear: y = x w^T and its two gradients, the MLP's activation, and products with what goes before or follows them.
+/* linear: y = x w^T, alone or added to what is there, its two gradients, the MLP's activation, and products with what
+ * goes before or follows them.
  *
  *   x (R,in) w (out,in) y (R,out);  dx = dy w;  dw += dy^T x
  *   leaky_relu_squared  l = x or x/2, y = l^2, dy/dx = 2 l l' = 2x or x/2 */

@@ -130,16 +130,7 @@ __global__ void __launch_bounds__(THREADS, DIM <= 64 ? 2 : 1)
     int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * GROUPS, unit = first_unit + warpgroup;
     int head = kv_head * f.group + unit % f.group, end = (first_unit + GROUPS - 1) / f.group * OWN_ROWS + OWN_ROWS;
     int count = (min(end, time) + ROWS - 1) / ROWS; /* of tiles */
-    key_stream<DIM, VECTORS, STAGES<IN_BULK>, GROUPS> loaded = {.k = head_of(f.k, f.keys, sequence, kv_head),
-                                                                .v = head_of(f.v, f.keys, sequence, kv_head),
-                                                                .k_map = &f.k_map,
-                                                                .v_map = &f.v_map,
-                                                                .k_tiles = t->k,
-                                                                .v_tiles = t->v,
-                                                                .sequence = sequence,
-                                                                .head = kv_head,
-                                                                .count = count,
-                                                                .at = {&t->barriers}};
+    auto loaded = keys_of<DIM, VECTORS, STAGES<IN_BULK>, GROUPS>(f, t, sequence, kv_head, count);
     auto taken = loaded.at;
     softmax<DIM> x;
     x.query = unit / f.group * OWN_ROWS;

@@ -336,16 +336,7 @@ __global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2)
     int first_unit = (int)(gridDim.y - 1 - blockIdx.y) * QUERY_GROUPS<DIM>, unit = first_unit + warpgroup;
     int last_query = (first_unit + QUERY_GROUPS<DIM> - 1) / b.group * OWN_ROWS + OWN_ROWS - 1;
     int head = kv_head * b.group + unit % b.group, count = min(last_query, time - 1) / ROWS + 1; /* of tiles */
-    key_stream<DIM, VECTORS, tiles::STAGES, QUERY_GROUPS<DIM>> loaded = {.k = head_of(b.k, b.keys, sequence, kv_head),
-                                                                         .v = head_of(b.v, b.keys, sequence, kv_head),
-                                                                         .k_map = &b.k_map,
-                                                                         .v_map = &b.v_map,
-                                                                         .k_tiles = t->k,
-                                                                         .v_tiles = t->v,
-                                                                         .sequence = sequence,
-                                                                         .head = kv_head,
-                                                                         .count = count,
-                                                                         .at = {&t->barriers}};
+    auto loaded = keys_of<DIM, VECTORS, tiles::STAGES, QUERY_GROUPS<DIM>>(b, t, sequence, kv_head, count);
     auto taken = loaded.at;
     own_tile<DIM> *own_q = &t->q[warpgroup], *own_dout = &t->dout[warpgroup];
     query_group<DIM> x;

@@ -119,24 +119,34 @@ template <int DIM, bool VECTORS, int STAGES, int GROUPS> struct key_stream {
     }
 };
 
+/* Of what both kernels that go over keys have: their arguments and their shared memory. */
+template <int DIM, bool VECTORS, int STAGES, int GROUPS, class Arguments, class Tiles>
+__device__ static inline key_stream<DIM, VECTORS, STAGES, GROUPS> keys_of(const Arguments &a, Tiles *t, int sequence,
+                                                                          int head, int count) {
+    return {.k = head_of(a.k, a.keys, sequence, head),
+            .v = head_of(a.v, a.keys, sequence, head),
+            .k_map = &a.k_map,
+            .v_map = &a.v_map,
+            .k_tiles = t->k,
+            .v_tiles = t->v,
+            .sequence = sequence,
+            .head = head,
+            .count = count,
+            .at = {&t->barriers}};
+}
+
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
 #ifdef HINGE_CUDA_EMULATOR
 static inline bool is_hopper() { return false; }
 template <int DIM> static inline tensor_map map_of_heads(const bf16 *, const attention_shape *, size_t) { return {}; }
 #else
-/* Of a tensor (batch, time, heads, head_dim), for fetch_tile: zeros where the tensor has nothing. */
+/* Of a tensor (batch, time, heads, head_dim), for fetch_tile. */
 template <int DIM> static inline tensor_map map_of_heads(const bf16 *x, const attention_shape *s, size_t heads) {
-    tensor_map map = {};
-    const cuuint64_t bytes = s->head_dim * sizeof(bf16), strides[3] = {bytes, bytes * heads, bytes * heads * s->time};
-    const cuuint64_t sizes[4] = {s->head_dim, heads, s->time, s->batch};
-    const cuuint32_t box[4] = {PANEL, 1, TILE_ROWS<DIM>, 1}, steps[4] = {1, 1, 1, 1};
-    CUresult result =
-        cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<bf16 *>(x), sizes, strides, box,
-                               steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS)
-        device_note_text("attention", "the driver refuses the map of a tensor (cuTensorMapEncodeTiled)");
-    return map;
+    size_t bytes = s->head_dim * sizeof(bf16);
+    return boxes<4>{{s->head_dim, heads, s->time, s->batch},
+                    {bytes, bytes * heads, bytes * heads * s->time},
+                    {PANEL, 1, TILE_ROWS<DIM>, 1}}
+        .map(x, "attention");
 }
 #endif

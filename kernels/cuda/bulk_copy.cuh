@@ -111,6 +111,27 @@ __device__ static inline unsigned cluster_rank() {
     return rank;
 }
 
+/* A tensor of bf16, of which boxes are copied, 64 elements of the first dimension wide and swizzled as panels are
+ * (warpgroup.cuh); zeros where the tensor has nothing. */
+template <int DIMENSIONS> struct boxes {
+    cuuint64_t sizes[DIMENSIONS], strides[DIMENSIONS - 1]; /* bytes, of all dimensions but the first */
+    cuuint32_t box[DIMENSIONS];
+
+    /* name: of the op, for messages */
+    CUtensorMap map(const bf16 *x, const char *name) const {
+        CUtensorMap m = {};
+        cuuint32_t steps[DIMENSIONS];
+        for (cuuint32_t &step : steps) step = 1;
+        CUresult result =
+            cuTensorMapEncodeTiled(&m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, DIMENSIONS, const_cast<bf16 *>(x), sizes,
+                                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        if (result != CUDA_SUCCESS)
+            device_note_text(name, "the driver refuses the map of a tensor (cuTensorMapEncodeTiled)");
+        return m;
+    }
+};
+
 /* Whether this device runs what is compiled for sm_90a. */
 static inline bool is_hopper() {
     static int major = -1;

@@ -1,4 +1,4 @@
-/* linear: y = x w^T and its two gradients, and the head's logits, as products of bf16.
+/* linear: y = x w^T, alone or added to what is there, its two gradients, and the head's logits, as products of bf16.
  *
  *   x (R,in) w (out,in) y (R,out);  dx = dy w;  dw += dy^T x
  *

@@ -306,33 +306,14 @@ __global__ void put_in_order(bf16 *to, const bf16 *from, size_t columns, size_t 
     store<8>(to + place_of(column) * depth + k, p);
 }
 
-/* A tensor of bf16 with rows of `depth`, copied in boxes of 64 of the depth. */
-template <int DIMENSIONS> struct tensor {
-    cuuint64_t sizes[DIMENSIONS], strides[DIMENSIONS - 1]; /* bytes, of all dimensions but the first */
-    cuuint32_t box[DIMENSIONS];
-
-    CUtensorMap map(const bf16 *x, const char *name) const {
-        CUtensorMap m = {};
-        cuuint32_t steps[DIMENSIONS];
-        for (cuuint32_t &step : steps) step = 1;
-        CUresult result =
-            cuTensorMapEncodeTiled(&m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, DIMENSIONS, const_cast<bf16 *>(x), sizes,
-                                   strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-        if (result != CUDA_SUCCESS)
-            device_note_text(name, "the driver refuses the map of a matrix (cuTensorMapEncodeTiled)");
-        return m;
-    }
-};
-
 CUtensorMap map_of_rows(const bf16 *x, const epilogue_shape &s, const char *name) {
-    return tensor<2>{{s.depth, s.rows}, {s.depth * sizeof(bf16)}, {STEP, ROWS / CLUSTER}}.map(x, name);
+    return boxes<2>{{s.depth, s.rows}, {s.depth * sizeof(bf16)}, {STEP, ROWS / CLUSTER}}.map(x, name);
 }
 
 /* w (columns, depth), by e, a, b and 32 columns at a time: where its rows are not in order, a box of it is. */
 CUtensorMap map_of_weight(const bf16 *w, bool in_order, const epilogue_shape &s, const char *name) {
     size_t row = s.depth * sizeof(bf16), a = in_order ? 2 : 8, b = in_order ? 8 : 2;
-    return tensor<5>{
+    return boxes<5>{
         {s.depth, 2, 4, 4, s.columns / 32}, {row, a * row, b * row, 32 * row}, {STEP, 2, 4, 4, COLUMNS / 32}}
         .map(w, name);
 }

@@ -14,9 +14,9 @@ struct full_head {
     __device__ static int angles(size_t) { return N / 4; }
     __device__ static int tokens(size_t) { return TILE; }
 };
-using square = panels<TILE, TILE>;                                /* tokens or channels by channels or states */
-static constexpr unsigned BAND_ANGLES = full_head::N / 4 / BANDS; /* of which a warp makes the rotations, of four */
+using square = panels<TILE, TILE>; /* tokens or channels by channels or states */
 static constexpr int ANGLES = full_head::N / 4, FRAGMENTS = TILE / 8, STEPS = TILE / 16;
+static constexpr unsigned BAND_ANGLES = ANGLES / BANDS; /* of which a warp makes the rotations, of four */
 
 /* Of a thread: its warpgroup, its warp in that, its lane, the first of the 16 rows that the warp has of a product, and
  * the first of the two rows that the lane has of those. */

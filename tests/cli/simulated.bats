@@ -60,8 +60,8 @@ teardown() { rm -rf "$folder"; }
     succeeds hinge run "$suite" --db "$folder/my results.db"
     next=$(sed -n 's/^next: //p' <<<"$output")
     [[ $next == "hinge compare "*", hinge report "* ]]
-    eval "${next%%, hinge report*}" | grep -q "better by the margin"
-    [ ! -e results/hinge.db ]
+    (cd "$folder" && eval "${next%%, hinge report*}") | grep -q "better by the margin"
+    [ ! -e "$folder/results" ]
 }
 
 @test "a report that Ctrl-C ends while gnuplot draws is interrupted, not failed, and leaves nothing" {

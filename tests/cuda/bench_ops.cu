@@ -4,7 +4,11 @@
  *
  * The limits are measured in the same run: a copy of 2 GB (bytes read and written) and a bf16 product of
  * 65536 x 8192 x 8192, both on random data. An op's limit is the larger of FLOPs / product rate and bytes / copy rate,
- * where bytes count each tensor once per access that the op cannot do without. Times are medians of device events. */
+ * where bytes count each tensor once per access that the op cannot do without. Times are medians of device events.
+ *
+ * "hot" is what a call takes when nothing but it has run for 0.4 s, and as long again: a device that is then at its
+ * power limit lowers its clocks, as it does within a training step. The share beside it is of limits that were measured
+ * hot as well; watts and millijoules, a call, are the device's own meter's. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +20,15 @@
 #include "kernels/cuda/device.cuh"
 extern "C" {
 #include "kernels/bfloat16.h"
+#include "kernels/clock.h"
 #include "kernels/random.h"
+#include "tests/cuda/energy_meter.h"
 }
 
 enum { SAMPLES = 9, MATRICES = 8, DECODED = 32 };
 static const float SAMPLE_MS = 2;
+static const double BATCH_SECONDS = 0.01;
+static double sustain_seconds = 0.4;
 
 /* A call's shapes: spec of the published preset; one call is a micro-batch. Decoding takes the last token of DECODED
  * sequences, as many as self-calibration samples at once. */
@@ -37,7 +45,6 @@ static struct preset {
 
 static const struct backend *ops;
 static struct lane lane;
-static double copy_rate, product_rate;
 static const char *word;
 
 [[noreturn]] static void stop(const char *text) {
@@ -68,7 +75,8 @@ static void free_all() {
     taken.clear();
 }
 
-enum { PATTERN = 1 << 20 };
+/* No multiple of a row's length: rows that repeat within a tile would cost a product less energy than random ones. */
+enum { PATTERN = (1 << 20) - 3 };
 
 static const std::vector<real> &normals() {
     static std::vector<real> x;
@@ -127,30 +135,83 @@ static double seconds(const std::function<void()> &call) {
     return sample[SAMPLES / 2] / 1e3;
 }
 
+/* The energy meter's bus; none on the emulator, which has no meter. */
+static const char *device_bus() {
+    static char bus[32];
+#ifndef HINGE_CUDA_EMULATOR
+    if (!bus[0]) cudaDeviceGetPCIBusId(bus, sizeof bus, 0);
+#endif
+    return bus;
+}
+
+/* What a call takes among others like it, at the clocks that the power limit leaves; 0 watts: no meter. */
+struct sustained {
+    double seconds, watts;
+};
+
+/* One call after another for sustain_seconds, after as many that do not count: the device finds its clocks in them.
+ * Power is measured from one step of the meter to another. */
+static sustained sustain(const std::function<void()> &call, double once) {
+    struct reading {
+        double time, joules;
+    } first = {}, last = {};
+    int repeats = std::max(1, (int)(BATCH_SECONDS / once)), batches = 0;
+    double busy = 0;
+    for (double end = clock_seconds() + sustain_seconds; clock_seconds() < end;) milliseconds(call, repeats);
+    double before = energy_used(device_bus()), end = clock_seconds() + sustain_seconds;
+    do {
+        busy += milliseconds(call, repeats) / 1e3, batches++;
+        double joules = energy_used(device_bus());
+        if (joules == before) continue;
+        last = {clock_seconds(), before = joules};
+        if (first.time == 0) first = last;
+    } while (clock_seconds() < end);
+    double span = last.time - first.time;
+    return {busy / batches, span > 0 ? (last.joules - first.joules) / span : 0};
+}
+
+struct rates {
+    double copy, product; /* bytes, FLOPs a second */
+    double limit(double bytes, double flops) const { return std::max(bytes / copy, flops / product); }
+} cool, hot;
+
 static void row(const char *name, double bytes, double flops, const std::function<void()> &call) {
     if (word && !strstr(name, word)) return;
-    double s = seconds(call), by_copy = bytes / copy_rate, by_product = flops / product_rate;
-    double limit = std::max(by_copy, by_product);
-    printf("%-32s %10.1f %10.1f %9.1f %9.1f %9.1f %6.0f %%  %s\n", name, s * 1e6, limit * 1e6, bytes / 1e6, flops / 1e9,
-           flops > 0 ? flops / s / 1e12 : bytes / s / 1e9, 100 * limit / s, by_product > by_copy ? "product" : "copy");
+    double s = seconds(call), limit = cool.limit(bytes, flops);
+    sustained among = sustain(call, s);
+    printf("%-32s %10.1f %10.1f %9.1f %9.1f %9.1f %6.0f %% %-8s %9.1f %6.0f %% %6.0f %8.1f\n", name, s * 1e6,
+           limit * 1e6, bytes / 1e6, flops / 1e9, flops > 0 ? flops / s / 1e12 : bytes / s / 1e9, 100 * limit / s,
+           flops / cool.product > bytes / cool.copy ? "product" : "copy", among.seconds * 1e6,
+           100 * hot.limit(bytes, flops) / among.seconds, among.watts, among.watts * among.seconds * 1e3);
     fflush(stdout);
+}
+
+static void print_limits(const char *when, const rates &r, double copy_watts, double product_watts) {
+    printf("%s copy %.0f GB/s, bf16 product %.0f TFLOP/s", when, r.copy / 1e9, r.product / 1e12);
+    if (product_watts > 0) printf(", at %.0f and %.0f W", copy_watts, product_watts);
+    printf("\n");
 }
 
 static void measure_limits() {
     char *from = reinterpret_cast<char *>(activations(p.copy_bytes / 2)), *to = (char *)activations(p.copy_bytes / 2);
-    double s = seconds([&] { ops->copy(&lane, to, from, p.copy_bytes); });
-    copy_rate = 2.0 * (double)p.copy_bytes / s;
+    auto copy = [&] { ops->copy(&lane, to, from, p.copy_bytes); };
+    double bytes = 2.0 * (double)p.copy_bytes, s = seconds(copy);
+    sustained copying = sustain(copy, s);
+    cool.copy = bytes / s, hot.copy = bytes / copying.seconds;
     free_all();
     size_t n = p.product_side, rows = 8 * n;
     take_scratch(ops->linear_scratch(rows, n, n));
-    act *x = activations(rows * n), *y = activations(rows * n);
-    act *w = activations(n * n);
-    s = seconds([&] { ops->linear_forward(&lane, y, x, w, rows, n, n); });
-    product_rate = 2.0 * (double)rows * (double)n * (double)n / s;
+    act *x = activations(rows * n), *y = activations(rows * n), *w = activations(n * n);
+    auto product = [&] { ops->linear_forward(&lane, y, x, w, rows, n, n); };
+    double flops = 2.0 * (double)rows * (double)n * (double)n;
+    s = seconds(product);
+    sustained multiplying = sustain(product, s);
+    cool.product = flops / s, hot.product = flops / multiplying.seconds;
     free_all();
-    printf("copy %.0f GB/s, bf16 product %.0f TFLOP/s, measured in this run\n\n", copy_rate / 1e9, product_rate / 1e12);
-    printf("%-32s %10s %10s %9s %9s %9s %8s  %s\n", "op", "us", "limit us", "MB", "GFLOP", "TF|GB /s", "share",
-           "limit");
+    print_limits("by itself:", cool, 0, 0);
+    print_limits("hot:      ", hot, copying.watts, multiplying.watts);
+    printf("\n%-32s %10s %10s %9s %9s %9s %8s %-8s %9s %8s %6s %8s\n", "op", "us", "limit us", "MB", "GFLOP",
+           "TF|GB /s", "share", "limit", "hot us", "share", "W", "mJ");
 }
 
 /* --- rows: bytes of activations (2), reals (4) and doubles (8) ---------------------------------------------------- */
@@ -438,6 +499,7 @@ static void make_small() {
     p.time = p.attention.time = p.mamba.time = 64;
     p.copy_bytes = 1 << 20;
     p.product_side = 16;
+    sustain_seconds = 0;
 }
 
 int main(int argc, char **argv) {

@@ -4,10 +4,11 @@
  *   bench_step [--small]               --small: a tiny batch, to see that all runs
  *   mpirun -np 2 bench_step            the same batch over 2 ranks, or 4 or 8, each with a GPU
  *
- * Share = FLOPs of forward and backward (network_training_flops) / step time / product rate of all ranks. The first
- * steps prepare products and record the graph and are not counted; the figure is the median of the others. The hash is
- * that of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank,
- * what follows a training: sampling 32 sequences of T tokens for self-calibration, once, and scoring 262,144 tokens. */
+ * Shares = FLOPs of forward and backward (network_training_flops) / step time / product rate of all ranks: the rate of
+ * a device that was idle, and the one it keeps up, which its power limit sets, as it does a step's. The first steps
+ * prepare products and record the graph and are not counted; the figure is the median of the others. The hash is that
+ * of the weights behind the last step: the same for any number of ranks. Behind them, where there is one rank, what
+ * follows a training: sampling 32 sequences of T tokens for self-calibration, once, and scoring 262,144 tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +65,22 @@ static struct config configure(const struct step_row *row, bool small) {
 }
 
 /* FLOP/s of a large product of random bf16. */
-static double measure_product(const struct backend *ops, bool small) {
+struct product_rates {
+    double alone;     /* 20 of them, by a device that had nothing to do before */
+    double sustained; /* for as long as some steps take, at the clocks that the power limit leaves */
+};
+
+static double time_products(const struct backend *ops, struct lane *lane, void *y, const void *x, const void *w,
+                            size_t side, int times) {
+    double start = clock_seconds();
+    for (int i = 0; i < times; i++) ops->linear_forward(lane, y, x, w, side, side, side);
+    must(ops->finish(lane));
+    return times * 2.0 * (double)side * (double)side * (double)side / (clock_seconds() - start);
+}
+
+static struct product_rates measure_product(const struct backend *ops, bool small) {
+    enum { FIRST = 3, TIMES = 20 };
+    static const double SUSTAINED_SECONDS = 1.5;
     const size_t side = small ? 64 : 8192, count = side * side;
     struct lane lane = {.scratch_bytes = ops->linear_scratch(side, side, side)};
     void *x, *y, *w;
@@ -72,23 +88,18 @@ static double measure_product(const struct backend *ops, bool small) {
     must(ops->memory_new(&x, count * ops->act_bytes, "a benchmark"));
     must(ops->memory_new(&y, count * ops->act_bytes, "a benchmark"));
     must(ops->memory_new(&w, count * ops->act_bytes, "a benchmark"));
-    real *random = malloc(count * sizeof *random);
-    struct random_stream stream = random_stream(1, "bench step");
-    for (size_t i = 0; i < count; i++) random[i] = (real)random_normal(stream, i);
     uint16_t *halves = malloc(count * sizeof *halves);
-    for (size_t i = 0; i < count; i++) halves[i] = bfloat16_of((float)random[i]);
+    struct random_stream stream = random_stream(1, "bench step");
+    for (size_t i = 0; i < count; i++) halves[i] = bfloat16_of((float)random_normal(stream, i));
     ops->upload(&lane, x, halves, count * sizeof *halves);
     ops->upload(&lane, w, halves, count * sizeof *halves);
-    enum { TIMES = 20 };
-    for (int i = 0; i < 3; i++) ops->linear_forward(&lane, y, x, w, side, side, side);
-    must(ops->finish(&lane));
-    double start = clock_seconds();
-    for (int i = 0; i < TIMES; i++) ops->linear_forward(&lane, y, x, w, side, side, side);
-    must(ops->finish(&lane));
-    double rate = TIMES * 2.0 * (double)count * (double)side / (clock_seconds() - start);
+    time_products(ops, &lane, y, x, w, side, FIRST);
+    struct product_rates rates = {.alone = time_products(ops, &lane, y, x, w, side, TIMES)};
+    int many = small ? 1 : (int)(SUSTAINED_SECONDS * rates.alone / (2.0 * (double)count * (double)side));
+    for (int i = 0; i < 2; i++) rates.sustained = time_products(ops, &lane, y, x, w, side, many);
     ops->memory_free(lane.scratch), ops->memory_free(x), ops->memory_free(y), ops->memory_free(w);
-    free(random), free(halves);
-    return rate;
+    free(halves);
+    return rates;
 }
 
 static int by_value(const void *a, const void *b) {
@@ -138,7 +149,7 @@ static void hash_weights(const struct trainer *trainer, char hex[65]) {
 
 /* Every rank comes here; the first speaks. */
 static void bench(const struct step_row *row, struct comm *comm, const struct dataset *data, bool small,
-                  double product_rate) {
+                  struct product_rates product) {
     const struct backend *ops = comm->ops;
     struct config config = configure(row, small);
     struct trainer *trainer;
@@ -158,10 +169,11 @@ static void bench(const struct step_row *row, struct comm *comm, const struct da
     char hash[65];
     hash_weights(trainer, hash);
     if (comm->rank == 0)
-        printf(
-            "%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %8.2f GB   loss %.4f, hash %.12s\n",
-            row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
-            100 * flops * tokens / product_rate / comm->size, (double)bytes / 1e9, record.loss, hash);
+        printf("%-18s %9.1f ms (%.1f to %.1f) %11.0f tokens/s %8.1f TFLOP/s %6.1f %% %6.1f %% %8.2f GB   loss %.4f, "
+               "hash %.12s\n",
+               row->name, 1e3 * seconds, 1e3 * times[0], 1e3 * times[TIMED - 1], tokens, flops * tokens / 1e12,
+               100 * flops * tokens / product.alone / comm->size, 100 * flops * tokens / product.sustained / comm->size,
+               (double)bytes / 1e9, record.loss, hash);
     if (comm->size == 1) {
         bench_sampling(trainer, &config);
         bench_evaluation(trainer, &config, data, small);
@@ -188,10 +200,11 @@ int main(int argc, char **argv) {
     uint8_t *ones = malloc(data.vocab_size), *zeros = calloc(data.vocab_size, 1);
     memset(ones, 1, data.vocab_size);
     data.token_bytes = ones, data.token_space = data.token_boundary = zeros;
-    double product_rate = measure_product(ops, small);
+    struct product_rates product = measure_product(ops, small);
     if (comm.rank == 0)
-        printf("bf16 product %.0f TFLOP/s; %d rank%s\n", product_rate / 1e12, comm.size, comm.size > 1 ? "s" : "");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], &comm, &data, small, product_rate);
+        printf("bf16 product %.0f TFLOP/s alone, %.0f sustained, a step's shares are of both; %d rank%s\n",
+               product.alone / 1e12, product.sustained / 1e12, comm.size, comm.size > 1 ? "s" : "");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&rows[i], &comm, &data, small, product);
     comm_close(&comm);
     free(tokens), free(ones), free(zeros);
     return 0;

@@ -94,7 +94,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/cuda/%,$(sort $(wi
 CUDA_TESTS    := $(if $(CUDA_OBJECTS),$(addprefix $(DEVICE)/,$(basename $(sort $(wildcard tests/cuda/test_* tests/cuda/bench_* \
     $(if $(filter emulator,$(CUDA)),tests/cuda_emulator/test_*))))))
 # Those of ops have double for real on the CPU's side, which is what an op is held against: tests/cuda/device_case.h.
-OP_TESTS      := $(filter-out %/test_comm %/test_model %/test_training %/test_warpgroup,$(filter $(DEVICE)/tests/cuda/test_%,$(CUDA_TESTS)))
+OP_TESTS      := $(filter-out %/test_comm %/test_decoding %/test_model %/test_scoring %/test_training %/test_warpgroup,$(filter $(DEVICE)/tests/cuda/test_%,$(CUDA_TESTS)))
 OP_SOURCES    := $(wildcard kernels/*.c kernels/cpu/*.c) tests/cuda/device_case.c
 OP_SIDE       := $(OP_SOURCES:%.c=$(BUILD)/float64/%.o)
 # Sources beside the tests of a folder that are no test themselves are linked into each of its other programs.

@@ -66,7 +66,7 @@ static void mamba(const struct walk *walk, struct layer_tape *layer, int physica
     linear(walk, m->proj, layer->u, physical, ROLE_MAMBA_IN_PROJ);
     ops->mamba_prepare_forward(walk->lane, &m->tape, m->proj, &weights, shape);
     ops->ssd_silu_gate_forward(walk->lane, m->gated, m->y, &m->tape, m->proj, &weights, shape);
-    linear_add(walk, walk->ws->stream, walk->ws->stream, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
+    linear_add(walk, layer->out, layer->out, m->gated, physical, ROLE_MAMBA_OUT_PROJ);
 }
 
 static void attention(const struct walk *walk, struct layer_tape *layer, int physical) {
@@ -79,14 +79,14 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     ops->attention_prepare_forward(walk->lane, &a->tape, a->q, a->k, a->v, weight_of(walk, physical, ROLE_ATTN_Q_GAIN),
                                    walk->ws->rope_cosine, walk->ws->rope_sine, shape);
     ops->attention_forward(walk->lane, a->out, &a->tape, shape);
-    linear_add(walk, walk->ws->stream, walk->ws->stream, a->out, physical, ROLE_ATTN_PROJ);
+    linear_add(walk, layer->out, layer->out, a->out, physical, ROLE_ATTN_PROJ);
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct tensor *fc = linear_at(walk, layer->v, at->physical, fc_role(walk->net, at));
     walk->ops->linear_leaky_relu_squared_forward(walk->lane, layer->fc, layer->activated, layer->v, acts_of(walk, fc),
                                                  walk->extent.rows, fc->shape[0], fc->shape[1]);
-    linear_add(walk, layer->out, walk->ws->stream, layer->activated, at->physical, proj_role(walk->net, at));
+    linear_add(walk, layer->out, layer->out, layer->activated, at->physical, proj_role(walk->net, at));
 }
 
 struct residual_inputs block_inputs(const struct walk *walk, const struct layer_tape *layer,
@@ -97,18 +97,18 @@ struct residual_inputs block_inputs(const struct walk *walk, const struct layer_
     return in;
 }
 
+/* Within a block the stream is where it leaves it, so that what is added to it is added in place. */
 static void block(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
     const struct backend *ops = walk->ops;
     struct lane *lane = walk->lane;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
-    act *stream = walk->ws->stream;
     struct residual_inputs in = block_inputs(walk, layer, at);
-    ops->residual_mix_norm_forward(lane, stream, layer->u, layer->inv_u, &in, rows, dim);
+    ops->residual_mix_norm_forward(lane, layer->out, layer->u, layer->inv_u, &in, rows, dim);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    ops->rms_norm_forward(lane, layer->v, layer->inv_v, stream, rows, dim);
+    ops->rms_norm_forward(lane, layer->v, layer->inv_v, layer->out, rows, dim);
     mlp(walk, layer, at);
 }
 

@@ -120,6 +120,13 @@ struct residual_inputs {
     const real *mix;          /* (2,D) */
 };
 
+/* How the gradients of what enters a block are added up, beyond what residual_mix_norm_backward always adds. */
+struct residual_sums {
+    bool begins;     /* nothing has come to dx0 yet: = and not += */
+    bool ends;       /* x is x0: dx0 += dx, and dx is not needed: some backends leave it half done */
+    const act *more; /* NULL, or (R,D): what else there is of x's gradient: dx += more */
+};
+
 /* What the optimisers' ops read of a step. It changes from step to step, so it is in the backend's memory, where a
  * device that replays an op finds what is there by then; each number is rounded to the op's own type. */
 struct adam_settings {

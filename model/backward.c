@@ -26,10 +26,6 @@ static void linear(const struct walk *walk, act *dx, bool accumulate, const act 
                                      accumulate);
 }
 
-static void clear(const struct walk *walk, act *x) {
-    walk->ops->clear(walk->lane, x, walk->extent.rows * walk->extent.dim * walk->ops->act_bytes);
-}
-
 /* Loss and gradients of the logits, block by block; dinput becomes the gradient of what the head reads. */
 static void head(const struct walk *walk, double scale) {
     const struct backend *ops = walk->ops;
@@ -51,8 +47,7 @@ static void head(const struct walk *walk, double scale) {
         ops->linear_backward_input(walk->lane, act_at(ops, ws->dinput, first * dim), dlogits, acts_of(walk, table),
                                    count, vocab, dim, false);
     }
-    clear(walk, ws->dx);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, ws->last, ws->inv_last, rows, dim);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, ws->last, ws->inv_last, rows, dim, false);
 }
 
 static void mlp(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
@@ -119,8 +114,19 @@ static void attention(const struct walk *walk, struct layer_tape *layer, int phy
     linear(walk, ws->dinput, true, dv, layer->u, physical, ROLE_ATTN_V);
 }
 
-static void block_entry(const struct walk *walk, struct layer_tape *layer, const struct virtual_layer *at) {
+/* The gradient of what entered the block: a later block's skip may have found some of it. The last of all blocks begins
+ * dx0, and the first, which the pass backwards comes to last, ends it. */
+static struct residual_sums entry_sums(const struct walk *walk, int position, int skip_source) {
+    struct residual_sums sums = {.begins = position == walk->schedule->count - 1, .ends = position == 0};
+    if (position > 0 && skip_source != position - 1) sums.more = walk->layers[position - 1].skip_gradient;
+    return sums;
+}
+
+static void block_entry(const struct walk *walk, int position) {
     struct workspace *ws = walk->ws;
+    const struct virtual_layer *at = &walk->schedule->layers[position];
+    struct layer_tape *layer = &walk->layers[position];
+    struct residual_sums sums = entry_sums(walk, position, at->skip_source);
     struct residual_inputs in = block_inputs(walk, layer, at);
     act *dskip = NULL;
     real *dskip_scale = NULL;
@@ -130,7 +136,7 @@ static void block_entry(const struct walk *walk, struct layer_tape *layer, const
     }
     walk->ops->residual_mix_norm_backward(walk->lane, ws->dx, ws->dx0, dskip,
                                           gradient(walk, at->physical, ROLE_RESID_MIX), dskip_scale, ws->dinput,
-                                          layer->u, layer->inv_u, &in, walk->extent.rows, walk->extent.dim);
+                                          layer->u, layer->inv_u, &in, &sums, walk->extent.rows, walk->extent.dim);
 }
 
 static void block(const struct walk *walk, int position) {
@@ -139,17 +145,16 @@ static void block(const struct walk *walk, int position) {
     const struct virtual_layer *at = &walk->schedule->layers[position];
     struct layer_tape *layer = &walk->layers[position];
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
-    if (layer->skip_gradient) ops->add_into(walk->lane, ws->dx, layer->skip_gradient, rows * dim);
     mlp(walk, layer, at);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->v, layer->inv_v, rows, dim);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dinput, layer->v, layer->inv_v, rows, dim, true);
     if (is_attention(walk->net, at->physical))
         attention(walk, layer, at->physical);
     else
         mamba(walk, layer, at->physical);
-    block_entry(walk, layer, at);
+    block_entry(walk, position);
 }
 
-/* dx0 holds the whole gradient of x0 but what came down the stream, which dx holds. */
+/* dx0 holds the whole gradient of x0. */
 static void embed(const struct walk *walk) {
     const struct backend *ops = walk->ops;
     const struct forward_request *request = walk->request;
@@ -157,9 +162,7 @@ static void embed(const struct walk *walk) {
     struct workspace *ws = walk->ws;
     size_t rows = walk->extent.rows, dim = walk->extent.dim;
     act *dembedded = ws->dx;
-    ops->add_into(walk->lane, ws->dx0, ws->dx, rows * dim);
-    clear(walk, ws->dx);
-    ops->rms_norm_backward(walk->lane, ws->dx, ws->dx0, ws->x0, ws->inv_x0, rows, dim);
+    ops->rms_norm_backward(walk->lane, ws->dx, ws->dx0, ws->x0, ws->inv_x0, rows, dim, false);
     if (config->model_smear) {
         dembedded = ws->dinput;
         ops->smear_backward(walk->lane, dembedded, gradient(walk, -1, ROLE_SMEAR_GATE), ws->dx, ws->embedded,
@@ -181,7 +184,6 @@ void network_train(const struct network *net, struct workspace *ws, const struct
     walk.gradients = gradients;
     walk_forward(&walk);
     head(&walk, scale);
-    clear(&walk, ws->dx0);
     for (int i = walk.schedule->count - 1; i >= 0; i--) block(&walk, i);
     embed(&walk);
 }

@@ -1,9 +1,11 @@
 /* norm: RMS norm without a weight.
  *
  *   forward   y = x / rms, 1/rms = inv = (mean(x^2) + RMS_EPSILON)^-1/2
- *   backward  dinv/dx_i = -inv^3 x_i / D, so dx_i += inv (dy_i - y_i mean(dy y))
+ *   backward  dinv/dx_i = -inv^3 x_i / D, so dx_i is, or gets, inv (dy_i - y_i mean(dy y))
  *
  * x, y (R,D), inv (R). Sums run over one row. */
+#include <string.h>
+
 #include "kernels/cpu/vector_math.h"
 #include "kernels/kernels.h"
 
@@ -26,8 +28,9 @@ void cpu_rms_norm_forward(struct lane *lane, real *y, real *inv, const real *x, 
 }
 
 void cpu_rms_norm_backward(struct lane *lane, real *dx, const real *dy, const real *y, const real *inv, size_t rows,
-                           size_t dim) {
+                           size_t dim, bool accumulate) {
     (void)lane;
+    if (!accumulate) memset(dx, 0, rows * dim * sizeof *dx);
     for (size_t r = 0; r < rows; r++) {
         const real *dout = dy + r * dim, *out = y + r * dim;
         real *din = dx + r * dim, scale = inv[r], mean = dot(dout, out, dim) / (real)dim;

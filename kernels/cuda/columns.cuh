@@ -2,13 +2,15 @@
  * registers, and so do its sums over rows.
  *
  * A warp has 32 N neighbouring columns. Rows are cut into groups, whose number depends on the shape alone; a block
- * has one group, and each of its warps every eighth row. Sums over rows: each warp's are added within the block into
- * one partial sum per group, in scratch, and those are added in order by a second kernel.
+ * has one group, and each of its warps every eighth row, or as many neighbours. Sums over rows: each warp's are added
+ * within the block into one partial sum per group, in scratch, and those are added in order by tile_sums.
  *
  * Work has: enum { SUMS }; template <int N> struct columns, with a member pack<N> sum[SUMS] where SUMS > 0;
- *   begin(columns<N> &, c)   reads what belongs to columns c..c+N-1
- *   row(columns<N> &, r, c)  treats them in row r */
+ *   begin(columns<N> &, c)          reads what belongs to columns c..c+N-1
+ *   row(columns<N> &, r, c)         treats them in row r; or
+ *   run(columns<N> &, r, end, c)    in the rows r..end-1, where rows read their neighbours */
 #pragma once
+#include "kernels/cuda/tile_sums.cuh"
 #include "kernels/cuda/vectors.cuh"
 
 enum {
@@ -16,9 +18,7 @@ enum {
     COLUMN_THREADS = COLUMN_WARPS * WARP,
     MOST_GROUPS = 1024,
     LEAST_GROUP_ROWS = 4 * COLUMN_WARPS,
-    MOST_SUMS = 3,
-    TOTAL_WARPS = 16,
-    TOTAL_THREADS = TOTAL_WARPS * WARP
+    MOST_SUMS = 3
 };
 
 static inline size_t row_groups(size_t rows) {
@@ -51,38 +51,21 @@ __device__ static inline void store_block_sums(float *partial, const pack<N> (&s
 }
 
 template <int N, class Work>
-static __global__ void __launch_bounds__(COLUMN_THREADS)
+static __global__ void __launch_bounds__(COLUMN_THREADS, 2)
     columns_kernel(Work work, float *partial, size_t rows, size_t dim, size_t group_rows) {
     size_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, c = (blockIdx.x * (size_t)WARP + lane) * N;
     size_t first = blockIdx.y * group_rows, end = first + group_rows < rows ? first + group_rows : rows;
     typename Work::template columns<N> mine = {};
     if (c < dim) {
         work.begin(mine, c);
-        for (size_t r = first + warp; r < end; r += COLUMN_WARPS) work.row(mine, r, c);
+        if constexpr (requires { work.run(mine, first, end, c); }) {
+            size_t run = ceil_div(group_rows, COLUMN_WARPS), start = first + warp * run;
+            work.run(mine, start, start + run < end ? start + run : end, c);
+        } else {
+            for (size_t r = first + warp; r < end; r += COLUMN_WARPS) work.row(mine, r, c);
+        }
     }
     if constexpr (Work::SUMS > 0) store_block_sums(partial, mine.sum, dim);
-}
-
-/* out[i] += the partial sums of all groups: a warp's threads have neighbouring columns, its warps share the groups. */
-static __global__ void __launch_bounds__(TOTAL_THREADS)
-    column_totals_kernel(float *out, const float *partial, size_t groups, size_t width, size_t pitch) {
-    float *room = shared_memory<float>();
-    size_t warp = threadIdx.x / WARP, i = blockIdx.x * (size_t)WARP + threadIdx.x % WARP;
-    float sum = 0;
-    if (i < width)
-        for (size_t g = warp; g < groups; g += TOTAL_WARPS) sum += partial[g * pitch + i];
-    room[threadIdx.x] = sum;
-    __syncthreads();
-    if (warp != 0 || i >= width) return;
-    for (int w = 1; w < TOTAL_WARPS; w++) sum += room[w * WARP + threadIdx.x];
-    out[i] += sum;
-}
-
-/* out (width) += partial (groups, width), whose rows are pitch apart */
-static inline void add_partial_sums(const char *name, real *out, const float *partial, size_t groups, size_t width,
-                                    size_t pitch) {
-    device_launch(name, column_totals_kernel, dim3((unsigned)ceil_div(width, WARP)), dim3(TOTAL_THREADS),
-                  TOTAL_THREADS * sizeof(float), out, partial, groups, width, pitch);
 }
 
 template <int N, class Work>
@@ -103,6 +86,6 @@ static void for_each_column(const char *name, struct lane *lane, const Work &wor
         launch_columns<ACTS>(name, work, partial, rows, dim);
     else
         launch_columns<1>(name, work, partial, rows, dim);
-    if (Work::SUMS > 0 && rows)
-        add_partial_sums(name, sums, partial, row_groups(rows), Work::SUMS * dim, Work::SUMS * dim);
+    size_t width = Work::SUMS * dim;
+    if (width) add_tile_sums({{{sums, partial, width, width, 1, 0}}}, row_groups(rows));
 }

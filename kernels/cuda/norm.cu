@@ -4,7 +4,7 @@
  * longer ones and those at odd addresses are read twice.
  *
  * At the published preset (R 65,536, D 512) a tensor is 67 MB, inv 0.3 MB:
- *   rms_norm_forward   2 tensors, 0.031 ms at 4.3 TB/s    _backward  4 tensors, 0.062 ms */
+ *   rms_norm_forward   2 tensors, 0.031 ms at 4.3 TB/s    _backward  4 tensors, 0.062 ms; 3 where it only writes */
 #include "kernels/cuda/rows.cuh"
 
 template <int KEPT>
@@ -41,7 +41,8 @@ static __global__ void __launch_bounds__(NORM_THREADS)
 
 template <int KEPT>
 static __global__ void __launch_bounds__(NORM_THREADS)
-    rms_norm_slope_kernel(bf16 *dx, const bf16 *dy, const bf16 *y, const float *inv, size_t rows, size_t dim) {
+    rms_norm_slope_kernel(bf16 *dx, const bf16 *dy, const bf16 *y, const float *inv, size_t rows, size_t dim,
+                          bool accumulate) {
     size_t r = warp_row();
     if (r >= rows) return;
     pack<ACTS> dout[KEPT], out[KEPT], din[KEPT];
@@ -50,7 +51,7 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         size_t c = column_of<ACTS>(v), at = r * dim + c;
         dout[v] = c < dim ? load<ACTS>(dy + at) : pack<ACTS>{};
         out[v] = c < dim ? load<ACTS>(y + at) : pack<ACTS>{};
-        din[v] = c < dim ? load<ACTS>(dx + at) : pack<ACTS>{};
+        din[v] = accumulate && c < dim ? load<ACTS>(dx + at) : pack<ACTS>{};
         for (int i = 0; i < ACTS; i++) sum += dout[v].at[i] * out[v].at[i];
     }
     float scale = inv[r], mean = warp_sum(sum) / (float)dim;
@@ -62,7 +63,8 @@ static __global__ void __launch_bounds__(NORM_THREADS)
 }
 
 static __global__ void __launch_bounds__(NORM_THREADS)
-    rms_norm_slope_any_kernel(bf16 *dx, const bf16 *dy, const bf16 *y, const float *inv, size_t rows, size_t dim) {
+    rms_norm_slope_any_kernel(bf16 *dx, const bf16 *dy, const bf16 *y, const float *inv, size_t rows, size_t dim,
+                              bool accumulate) {
     size_t r = warp_row();
     if (r >= rows) return;
     float sum = 0;
@@ -70,7 +72,7 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         sum += to_float(dy[at]) * to_float(y[at]);
     float scale = inv[r], mean = warp_sum(sum) / (float)dim;
     for (size_t at = r * dim + threadIdx.x % WARP; at < (r + 1) * dim; at += WARP)
-        dx[at] = to_bf16(to_float(dx[at]) + scale * (to_float(dy[at]) - to_float(y[at]) * mean));
+        dx[at] = to_bf16((accumulate ? to_float(dx[at]) : 0) + scale * (to_float(dy[at]) - to_float(y[at]) * mean));
 }
 
 extern "C" void cuda_rms_norm_forward(struct lane *, act *y, real *inv, const act *x, size_t rows, size_t dim) {
@@ -94,7 +96,7 @@ extern "C" void cuda_rms_norm_forward(struct lane *, act *y, real *inv, const ac
 }
 
 extern "C" void cuda_rms_norm_backward(struct lane *, act *dx, const act *dy, const act *y, const real *inv,
-                                       size_t rows, size_t dim) {
+                                       size_t rows, size_t dim, bool accumulate) {
     auto kernel = rms_norm_slope_any_kernel;
     switch (packs_of(dim, aligned(dx, dy, y))) {
     case 1:
@@ -111,5 +113,5 @@ extern "C" void cuda_rms_norm_backward(struct lane *, act *dx, const act *dy, co
         break;
     }
     device_launch("rms_norm_backward", kernel, dim3((unsigned)ceil_div(rows, NORM_WARPS)), dim3(NORM_THREADS), 0,
-                  acts(dx), acts(dy), acts(y), inv, rows, dim);
+                  acts(dx), acts(dy), acts(y), inv, rows, dim, accumulate);
 }

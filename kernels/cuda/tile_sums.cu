@@ -1,8 +1,9 @@
 /* tile_sums: see tile_sums.cuh. Each part is read once: the published preset's 9 MB a call take 2 us. */
 #include "kernels/cuda/tile_sums.cuh"
 
-/* A block has eight neighbouring columns of a vector: what one access brings; and every 128th tile a thread. */
-static constexpr unsigned SUM_COLUMNS = 8, SUM_THREADS = 1024, SUM_ROWS = SUM_THREADS / SUM_COLUMNS;
+/* A block has eight neighbouring columns of a vector: what one access brings; and every 64th part of them a thread,
+ * AHEAD at a time. Blocks are small enough for all of a call's to be on the device at once. */
+static constexpr unsigned SUM_COLUMNS = 8, SUM_THREADS = 512, SUM_ROWS = SUM_THREADS / SUM_COLUMNS, AHEAD = 16;
 static constexpr unsigned SUM_WARPS = SUM_THREADS / WARP;
 
 __host__ __device__ static inline unsigned sum_blocks(const tile_sums &s) {
@@ -16,6 +17,21 @@ __device__ static inline float column_sum(float x) {
     return x;
 }
 
+/* Of a column, the parts that a thread has; those behind the last count as 0. */
+__device__ static inline float thread_sum(const float *parts, size_t width, unsigned tiles) {
+    float sum = 0, part[AHEAD];
+    for (unsigned first = threadIdx.x / SUM_COLUMNS; first < tiles; first += AHEAD * SUM_ROWS) {
+#pragma unroll
+        for (unsigned i = 0; i < AHEAD; i++) {
+            unsigned tile = first + i * SUM_ROWS;
+            part[i] = tile < tiles ? parts[tile * width] : 0;
+        }
+#pragma unroll
+        for (unsigned i = 0; i < AHEAD; i++) sum += part[i];
+    }
+    return sum;
+}
+
 /* Grid: the blocks of all vectors. */
 __global__ void __launch_bounds__(SUM_THREADS) sum_tiles(all_tile_sums all, unsigned tiles) {
     float *room = shared_memory<float>(); /* (warps, columns) */
@@ -25,12 +41,8 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_tiles(all_tile_sums all, unsi
     size_t column = block * SUM_COLUMNS + threadIdx.x % SUM_COLUMNS;
     float sum = 0;
     if (column < s.columns)
-        for (size_t copy = 0; copy < s.copies; copy++) {
-            const float *parts = s.parts + copy * s.stride + column;
-#pragma unroll 8
-            for (unsigned tile = threadIdx.x / SUM_COLUMNS; tile < tiles; tile += SUM_ROWS)
-                sum += parts[tile * s.width];
-        }
+        for (size_t copy = 0; copy < s.copies; copy++)
+            sum += thread_sum(s.parts + copy * s.stride + column, s.width, tiles);
     sum = column_sum(sum);
     if (lane < SUM_COLUMNS) room[warp * SUM_COLUMNS + lane] = sum;
     __syncthreads();

@@ -243,7 +243,7 @@ static void norm_rows() {
     act *x = activations(n), *y = activations(n), *z = activations(n), *dx = activations(n);
     real *inv = reals(R), *mix = reals(2 * D), *dmix = reals(2 * D);
     row("rms_norm_forward", 4 * N + inv_bytes, 0, [&] { ops->rms_norm_forward(&lane, y, inv, x, R, D); });
-    row("rms_norm_backward", 8 * N + inv_bytes, 0, [&] { ops->rms_norm_backward(&lane, dx, x, y, inv, R, D); });
+    row("rms_norm_backward", 8 * N + inv_bytes, 0, [&] { ops->rms_norm_backward(&lane, dx, x, y, inv, R, D, true); });
     row("residual_mix_forward", 6 * N, 0, [&] { ops->residual_mix_forward(&lane, y, x, z, mix, R, D); });
     row("residual_mix_backward", 12 * N, 0,
         [&] { ops->residual_mix_backward(&lane, y, dx, dmix, y, x, z, mix, R, D); });
@@ -256,10 +256,12 @@ static void norm_rows() {
         [&] { ops->residual_mix_norm_forward(&lane, y, dskip, inv, &alone, R, D); });
     row("residual_mix_norm_forward, skip", 10 * N + inv_bytes, 0,
         [&] { ops->residual_mix_norm_forward(&lane, y, dskip, inv, &skipping, R, D); });
+    const residual_sums plain = {};
     row("residual_mix_norm_backward", 16 * N + inv_bytes, 0,
-        [&] { ops->residual_mix_norm_backward(&lane, dx, d0, NULL, dmix, NULL, y, z, inv, &alone, R, D); });
-    row("residual_mix_norm_backward, skip", 20 * N + inv_bytes, 0,
-        [&] { ops->residual_mix_norm_backward(&lane, dx, d0, dskip, dmix, dscale, y, z, inv, &skipping, R, D); });
+        [&] { ops->residual_mix_norm_backward(&lane, dx, d0, NULL, dmix, NULL, y, z, inv, &alone, &plain, R, D); });
+    row("residual_mix_norm_backward, skip", 20 * N + inv_bytes, 0, [&] {
+        ops->residual_mix_norm_backward(&lane, dx, d0, dskip, dmix, dscale, y, z, inv, &skipping, &plain, R, D);
+    });
     row("add_into", 6 * N, 0, [&] { ops->add_into(&lane, dx, x, n); });
     row("clear", 2 * N, 0, [&] { ops->clear(&lane, dx, n * 2); });
     row("copy", 4 * N, 0, [&] { ops->copy(&lane, dx, x, n * 2); });

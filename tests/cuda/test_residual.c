@@ -19,8 +19,8 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 static struct lane host_lane;
 
 /* Ops with their norm round once where a warp keeps the row; else single ops follow each other and round between. An
- * act keeps 8 bits: a rounding costs at most 2^-8 of an element, and two of them 8e-3. */
-static const double BETWEEN_TOLERANCE = 8e-3;
+ * act keeps 8 bits: a rounding costs at most 2^-8 of an element, and four of them 1.6e-2. */
+static const double BETWEEN_TOLERANCE = 1.6e-2;
 static bool rounds_once(struct shape s) { return s.dim % 8 == 0 && s.dim <= 1024; }
 
 static void assert_acts(const char *name, real *got, const real *want, struct shape s) {
@@ -35,21 +35,22 @@ static void assert_reals(const char *name, real *got, const real *want, size_t c
     assert_close(name, got, want, count, rounds_once(s) ? FLOAT_TOLERANCE : BETWEEN_TOLERANCE);
 }
 
-static void check_rms_norm(struct shape s) {
+static void check_rms_norm(struct shape s, bool accumulate) {
     struct device_case c;
     size_t count = s.rows * s.dim;
     case_begin(&c, 0);
     real *x = random_acts("x", count, 2), *dy = random_acts("dy", count, 1), *dx = random_acts("dx", count, 1);
     real *want = malloc(count * sizeof *want), *inv = malloc(s.rows * sizeof *inv);
     act *y = device_poisoned_acts(&c, count), *device_x = device_acts(&c, x, count);
-    act *device_dx = device_acts(&c, dx, count), *device_dy = device_acts(&c, dy, count);
+    act *device_dx = accumulate ? device_acts(&c, dx, count) : device_poisoned_acts(&c, count),
+        *device_dy = device_acts(&c, dy, count);
     real *device_inv = device_poisoned_reals(&c, s.rows);
 
     cpu_rms_norm_forward(&host_lane, want, inv, x, s.rows, s.dim);
     cuda_rms_norm_forward(&c.lane, y, device_inv, device_x, s.rows, s.dim);
     real *got = host_acts(&c, y, count);
-    cpu_rms_norm_backward(&host_lane, dx, dy, got, inv, s.rows, s.dim);
-    cuda_rms_norm_backward(&c.lane, device_dx, device_dy, y, device_inv, s.rows, s.dim);
+    cpu_rms_norm_backward(&host_lane, dx, dy, got, inv, s.rows, s.dim, accumulate);
+    cuda_rms_norm_backward(&c.lane, device_dx, device_dy, y, device_inv, s.rows, s.dim, accumulate);
     assert_rounded("y", got, want, count);
     assert_close("inv", host_reals(&c, device_inv, s.rows), inv, s.rows, FLOAT_TOLERANCE);
     assert_rounded("dx", host_acts(&c, device_dx, count), dx, count);
@@ -125,32 +126,45 @@ static void check_scaled_add(struct shape s) {
     case_end(&c);
 }
 
+/* What is skipped to an entry, and what else its gradients are added up from. */
+struct entry_kind {
+    enum { ALONE, SKIP, SKIP_OF_ITSELF } skip;
+    bool begins, ends, more;
+};
+static const struct entry_kind entry_kinds[] = {{ALONE, false, false, false},        {SKIP, false, false, false},
+                                                {SKIP_OF_ITSELF, true, false, true}, {SKIP, true, true, true},
+                                                {ALONE, false, false, true},         {ALONE, true, true, false}};
+enum { ENTRY_KINDS = sizeof entry_kinds / sizeof *entry_kinds };
+
 struct entry {
+    struct entry_kind kind;
     size_t count, width; /* of an activation, of mix */
-    real *x, *skip, *x0, *skip_scale, *mix, *dx, *dx0, *dnormed, *dmix, *dskip_scale;
+    real *x, *skip, *x0, *skip_scale, *mix, *dx, *dx0, *dnormed, *dmix, *dskip_scale, *more;
     struct residual_inputs host, device;
 };
 
-static void entry_begin(struct entry *e, struct device_case *c, struct shape s, bool with_skip) {
-    *e = (struct entry){.count = s.rows * s.dim, .width = 2 * s.dim};
+static void entry_begin(struct entry *e, struct device_case *c, struct shape s, struct entry_kind kind) {
+    *e = (struct entry){.kind = kind, .count = s.rows * s.dim, .width = 2 * s.dim};
     e->x = random_acts("x", e->count, 1), e->skip = random_acts("skip", e->count, 1);
     e->x0 = random_acts("x0", e->count, 1), e->dx = random_acts("dx", e->count, 1);
     e->dx0 = random_acts("dx0", e->count, 1), e->dnormed = random_acts("dnormed", e->count, 1);
     e->mix = random_reals("mix", e->width, 1), e->dmix = random_reals("dmix", e->width, 1);
     e->skip_scale = random_reals("skip scale", s.dim, 1), e->dskip_scale = random_reals("dskip scale", s.dim, 1);
+    e->more = random_acts("more", e->count, 1);
     e->host = (struct residual_inputs){.x = e->x, .x0 = e->x0, .mix = e->mix};
     e->device = (struct residual_inputs){.x = device_acts(c, e->x, e->count),
                                          .x0 = device_acts(c, e->x0, e->count),
                                          .mix = device_reals(c, e->mix, e->width)};
-    if (!with_skip) return;
-    e->host.skip = e->skip, e->host.skip_scale = e->skip_scale;
-    e->device.skip = device_acts(c, e->skip, e->count);
+    if (kind.skip == ALONE) return;
+    bool itself = kind.skip == SKIP_OF_ITSELF;
+    e->host.skip = itself ? e->x : e->skip, e->host.skip_scale = e->skip_scale;
+    e->device.skip = itself ? e->device.x : device_acts(c, e->skip, e->count);
     e->device.skip_scale = device_reals(c, e->skip_scale, s.dim);
 }
 
 static void entry_end(struct entry *e) {
     free(e->x), free(e->skip), free(e->x0), free(e->skip_scale), free(e->mix), free(e->dx), free(e->dx0);
-    free(e->dnormed), free(e->dmix), free(e->dskip_scale);
+    free(e->dnormed), free(e->dmix), free(e->dskip_scale), free(e->more);
 }
 
 /* From the same normed rows and their inv, which are given on both sides. */
@@ -161,18 +175,21 @@ static void check_entry_backward(struct device_case *c, struct entry *e, struct 
     act *dx[2], *dx0[2], *dskip = device_poisoned_acts(c, e->count), *dnormed = device_acts(c, e->dnormed, e->count);
     act *device_normed = device_acts(c, normed, e->count);
     real *device_inv = device_reals(c, inv, s.rows);
+    struct residual_sums host = {.begins = e->kind.begins, .ends = e->kind.ends}, device = host;
+    if (e->kind.more) host.more = e->more, device.more = device_acts(c, e->more, e->count);
     for (int i = 0; i < 2; i++) {
-        dx[i] = device_acts(c, e->dx, e->count), dx0[i] = device_acts(c, e->dx0, e->count);
+        dx[i] = device_acts(c, e->dx, e->count);
+        dx0[i] = host.begins ? device_poisoned_acts(c, e->count) : device_acts(c, e->dx0, e->count);
         sums[i] = device_reals(c, e->dmix, e->width), scale_sums[i] = device_reals(c, e->dskip_scale, s.dim);
         cuda_residual_mix_norm_backward(&c->lane, dx[i], dx0[i], skip ? dskip : NULL, sums[i],
                                         skip ? scale_sums[i] : NULL, dnormed, device_normed, device_inv, &e->device,
-                                        s.rows, s.dim);
+                                        &device, s.rows, s.dim);
     }
     cpu_residual_mix_norm_backward(&host_lane, e->dx, e->dx0, want_dskip, e->dmix, e->dskip_scale, e->dnormed, normed,
-                                   inv, &e->host, s.rows, s.dim);
-    assert_acts("dx", host_acts(c, dx[0], e->count), e->dx, s);
+                                   inv, &e->host, &host, s.rows, s.dim);
+    if (!host.ends) assert_acts("dx", host_acts(c, dx[0], e->count), e->dx, s);
     assert_acts("dx0", host_acts(c, dx0[0], e->count), e->dx0, s);
-    if (skip) assert_acts("dskip", host_acts(c, dskip, e->count), want_dskip, s);
+    if (e->kind.skip == SKIP) assert_acts("dskip", host_acts(c, dskip, e->count), want_dskip, s);
     real *got = host_reals(c, sums[0], e->width), *got_scale = host_reals(c, scale_sums[0], s.dim);
     assert_same("dmix, twice", host_reals(c, sums[1], e->width), got, e->width * sizeof *got);
     assert_same("dskip_scale, twice", host_reals(c, scale_sums[1], s.dim), got_scale, s.dim * sizeof *got_scale);
@@ -181,11 +198,11 @@ static void check_entry_backward(struct device_case *c, struct entry *e, struct 
     free(want_dskip);
 }
 
-static void check_entry(struct shape s, bool with_skip) {
+static void check_entry(struct shape s, struct entry_kind kind) {
     struct device_case c;
     struct entry e;
     case_begin(&c, cuda_rows_scratch(s.rows, s.dim));
-    entry_begin(&e, &c, s, with_skip);
+    entry_begin(&e, &c, s, kind);
     real *want = malloc(e.count * sizeof *want), *want_normed = malloc(e.count * sizeof *want);
     real *inv = malloc(s.rows * sizeof *inv), *device_inv = device_poisoned_reals(&c, s.rows);
     act *y = device_poisoned_acts(&c, e.count), *normed = device_poisoned_acts(&c, e.count);
@@ -198,6 +215,7 @@ static void check_entry(struct shape s, bool with_skip) {
     assert_acts("normed", got, want_normed, s);
     act *x = device_acts(&c, e.x, e.count);
     e.device.x = x;
+    if (kind.skip == SKIP_OF_ITSELF) e.device.skip = x;
     cuda_residual_mix_norm_forward(&c.lane, x, normed, device_inv, &e.device, s.rows, s.dim);
     assert_acts("y in place", host_acts(&c, x, e.count), want, s);
     free(want), free(want_normed), free(inv);
@@ -207,15 +225,16 @@ static void check_entry(struct shape s, bool with_skip) {
 
 static void entries_with_their_norms_agree_with_the_cpu(void **state) {
     (void)state;
-    for (int i = 0; i < SHAPES; i++) {
-        check_entry(shapes[i], false);
-        check_entry(shapes[i], true);
-    }
+    for (int i = 0; i < SHAPES; i++)
+        for (int k = 0; k < ENTRY_KINDS; k++) check_entry(shapes[i], entry_kinds[k]);
 }
 
 static void norms_agree_with_the_cpu(void **state) {
     (void)state;
-    for (int i = 0; i < SHAPES; i++) check_rms_norm(shapes[i]);
+    for (int i = 0; i < SHAPES; i++) {
+        check_rms_norm(shapes[i], true);
+        check_rms_norm(shapes[i], false);
+    }
 }
 
 static void residual_mixes_agree_with_the_cpu(void **state) {

@@ -99,7 +99,7 @@ static void rms_norm_forward(struct op_run *run) {
 }
 static void rms_norm_backward(struct op_run *run) {
     const struct sizes *s = run->state;
-    cpu_rms_norm_backward(&run->lane, din(run, 0), dout(run, 0), out(run, 0), s->kept, s->n[0], s->n[1]);
+    cpu_rms_norm_backward(&run->lane, din(run, 0), dout(run, 0), out(run, 0), s->kept, s->n[0], s->n[1], true);
 }
 
 /* --- residual_mix, scaled_add: size = rows, dim ------------------------------------------------------------------ */
@@ -172,10 +172,11 @@ static void residual_mix_norm_forward(struct op_run *run) {
 static void residual_mix_norm_backward(struct op_run *run) {
     const struct sizes *s = run->state;
     struct residual_inputs inputs = residual_inputs(run);
+    const struct residual_sums nothing_else = {0};
     if (!s->bench) memcpy(din(run, 0), dout(run, 0), run->inputs[0].count * sizeof(real));
     cpu_residual_mix_norm_backward(&run->lane, din(run, 0), din(run, 1), s->n[2] ? din(run, 3) : NULL, din(run, 2),
-                                   s->n[2] ? din(run, 4) : NULL, dout(run, 1), out(run, 1), s->kept, &inputs, s->n[0],
-                                   s->n[1]);
+                                   s->n[2] ? din(run, 4) : NULL, dout(run, 1), out(run, 1), s->kept, &inputs,
+                                   &nothing_else, s->n[0], s->n[1]);
 }
 
 /* --- add_into: size = count. Its backward is the identity for both. ----------------------------------------------- */

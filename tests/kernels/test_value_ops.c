@@ -183,6 +183,38 @@ static void a_blocks_entry_has_the_bits_of_its_parts(void **state) {
     assert_memory_equal(x, y, sizeof y);
 }
 
+/* With nothing else to add up, and with all there is, against the ops that do it. */
+static void a_blocks_entry_adds_up_what_its_sums_say(void **state) {
+    (void)state;
+    enum { DX, DX0, DSKIP, GRADIENTS };
+    real x[COUNT], x0[COUNT], scale[DIM], mix[2 * DIM], dnormed[COUNT], normed[COUNT], inv[ROWS], more[COUNT];
+    real plain[GRADIENTS][COUNT] = {0}, sum[GRADIENTS][COUNT], dmix[2 * DIM] = {0}, dscale[DIM] = {0};
+    const struct residual_inputs in = {.x = x, .skip = normed, .x0 = x0, .skip_scale = scale, .mix = mix};
+    struct residual_inputs of_itself = in;
+    of_itself.skip = x;
+    const struct residual_sums nothing_else = {0}, all = {.begins = true, .ends = true, .more = more};
+    normals(x, COUNT, "x", 1), normals(x0, COUNT, "x0", 1), normals(scale, DIM, "scale", 1);
+    normals(mix, 2 * DIM, "mix", 1), normals(dnormed, COUNT, "dnormed", 1), normals(more, COUNT, "more", 1);
+    cpu_rms_norm_forward(NULL, normed, inv, x, ROWS, DIM);
+    for (int skips_itself = 0; skips_itself < 2; skips_itself++) {
+        normals(plain[DX], COUNT, "dx", 1), normals(sum[DX], COUNT, "dx", 1), normals(sum[DX0], COUNT, "dx0", 1);
+        memset(plain[DX0], 0, sizeof plain[DX0]);
+        struct residual_inputs skipping = skips_itself ? of_itself : in;
+        cpu_residual_mix_norm_backward(NULL, sum[DX], sum[DX0], sum[DSKIP], dmix, dscale, dnormed, normed, inv,
+                                       &skipping, &all, ROWS, DIM);
+        real copy[COUNT];
+        memcpy(copy, skipping.skip, sizeof copy);
+        skipping.skip = copy; /* of the same values, it is not x */
+        cpu_residual_mix_norm_backward(NULL, plain[DX], plain[DX0], plain[DSKIP], dmix, dscale, dnormed, normed, inv,
+                                       &skipping, &nothing_else, ROWS, DIM);
+        if (skips_itself) cpu_add_into(NULL, plain[DX], plain[DSKIP], COUNT);
+        cpu_add_into(NULL, plain[DX], more, COUNT);
+        cpu_add_into(NULL, plain[DX0], plain[DX], COUNT);
+        assert_memory_equal(sum[DX0], plain[DX0], sizeof sum[DX0]);
+        if (!skips_itself) assert_memory_equal(sum[DSKIP], plain[DSKIP], sizeof sum[DSKIP]);
+    }
+}
+
 static void leaky_relu_squared_may_work_in_place_backward(void **state) {
     (void)state;
     real x[COUNT], dy[COUNT], dx[COUNT];
@@ -321,6 +353,7 @@ int main(void) {
         cmocka_unit_test(residual_ops_may_work_in_place),
         cmocka_unit_test(scaled_add_starts_from_x),
         cmocka_unit_test(a_blocks_entry_has_the_bits_of_its_parts),
+        cmocka_unit_test(a_blocks_entry_adds_up_what_its_sums_say),
         cmocka_unit_test(leaky_relu_squared_may_work_in_place_backward),
         cmocka_unit_test(products_with_an_epilogue_have_the_bits_of_their_parts),
         cmocka_unit_test(the_tree_adds_neighbours_first),

@@ -229,8 +229,8 @@ static void the_announced_memory_is_what_is_taken(void **state) {
 
 static void overflow_a_mix(struct lane *lane, real *dx, real *dx0, real *dskip, real *dmix, real *dskip_scale,
                            const real *dnormed, const real *normed, const real *inv, const struct residual_inputs *in,
-                           size_t rows, size_t dim) {
-    cpu_residual_mix_norm_backward(lane, dx, dx0, dskip, dmix, dskip_scale, dnormed, normed, inv, in, rows, dim);
+                           const struct residual_sums *sums, size_t rows, size_t dim) {
+    cpu_residual_mix_norm_backward(lane, dx, dx0, dskip, dmix, dskip_scale, dnormed, normed, inv, in, sums, rows, dim);
     dmix[dim - 1] = (real)INFINITY;
 }
 

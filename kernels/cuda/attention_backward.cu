@@ -24,7 +24,7 @@
 
 namespace {
 
-constexpr int PADDING = 128; /* queries that row_figures_kernel's blocks divide */
+constexpr int PADDING = 128; /* a head's rows of figures are a multiple of it */
 
 struct backward {
     const bf16 *q, *k, *v, *dout, *out;
@@ -42,27 +42,43 @@ size_t padded_time(const attention_shape *s) { return ceil_div(s->time, PADDING)
 
 /* --- figures of a row --------------------------------------------------------------------------------------------- */
 
-/* The thread's share of x y: packs of N, `lanes` of them apart. */
-template <int N> __device__ float dot(const bf16 *x, const bf16 *y, int dim, int lane, int lanes) {
-    float sum = 0;
-    for (int i = lane * N; i < dim; i += lanes * N) {
-        pack<N> a = load<N>(x + i), b = load<N>(y + i);
-        for (int j = 0; j < N; j++) sum += a.at[j] * b.at[j];
-    }
-    return sum;
-}
+constexpr int FIGURE_THREADS = 128, FIGURE_ROWS = 4; /* rows that a thread has a share of, read together */
 
-/* `lanes` threads a row, a power of two; blockDim.x / lanes rows a block, which divides `padded`. */
-template <int N> __global__ void row_figures_kernel(backward b, int lanes) {
-    size_t row = (size_t)blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes;
-    int token = (int)(row % b.padded), head = (int)(row / b.padded), lane = (int)threadIdx.x % lanes;
-    auto dout = head_of(b.dout, b.queries, head / b.heads, head % b.heads).from(token);
-    auto out = head_of(b.out, b.queries, head / b.heads, head % b.heads).from(token);
-    bool wanted = token < b.queries.rows;
-    float d = wanted ? dot<N>(dout.first, out.first, dout.dim, lane, lanes) : 0;
-    for (int offset = lanes / 2; offset > 0; offset /= 2) d += __shfl_xor_sync(0xffffffffu, d, offset);
-    float log_sum = wanted ? b.log_sum[(size_t)head * b.queries.rows + token] * LOG2_E : INFINITY;
-    if (lane == 0) b.base2_sum[row] = log_sum, b.d[row] = d;
+/* A block has neighbours among a sequence's rows (token, head) as they stand in memory, `lanes` threads a row, a power
+ * of two. One lane of a row's writes its figures, each the next row's. */
+template <int N>
+__global__ void __launch_bounds__(FIGURE_THREADS, 7) row_figures_kernel(backward b, unsigned lanes, unsigned blocks) {
+    const unsigned sequence = blockIdx.x / blocks, lane = threadIdx.x % lanes, apart = FIGURE_THREADS / lanes;
+    const unsigned first = blockIdx.x % blocks * FIGURE_ROWS * apart + threadIdx.x / lanes;
+    const unsigned heads = (unsigned)b.heads, rows = (unsigned)b.queries.rows * heads;
+    const size_t start = sequence * b.queries.sequence, dim = (size_t)b.queries.dim;
+    float d[FIGURE_ROWS] = {}, log_sum[FIGURE_ROWS];
+    size_t to[FIGURE_ROWS];
+    for (unsigned k = 0; k < FIGURE_ROWS; k++) {
+        unsigned row = first + k * apart, token = row / heads, head = sequence * heads + row % heads;
+        bool writes = k % lanes == lane;
+        to[k] = writes && token < b.padded ? head * b.padded + token : SIZE_MAX;
+        log_sum[k] = writes && row < rows ? b.log_sum[(size_t)head * b.queries.rows + token] * LOG2_E : INFINITY;
+    }
+    for (size_t i = lane * N; i < dim; i += lanes * N) {
+        held<N> x[FIGURE_ROWS] = {}, y[FIGURE_ROWS] = {};
+        for (unsigned k = 0; k < FIGURE_ROWS; k++) {
+            unsigned row = first + k * apart;
+            if (row >= rows) continue;
+            x[k] = hold<N>(b.dout + start + row * dim + i);
+            y[k] = hold<N>(b.out + start + row * dim + i);
+        }
+        for (unsigned k = 0; k < FIGURE_ROWS; k++) {
+            pack<N> p = unpacked(x[k]), q = unpacked(y[k]);
+            for (int j = 0; j < N; j++) d[k] += p.at[j] * q.at[j];
+        }
+    }
+    for (unsigned k = 0; k < FIGURE_ROWS; k++) {
+        for (unsigned offset = lanes / 2; offset > 0; offset /= 2) d[k] += __shfl_xor_sync(0xffffffffu, d[k], offset);
+        if (to[k] == SIZE_MAX) continue;
+        b.base2_sum[to[k]] = log_sum[k];
+        b.d[to[k]] = d[k];
+    }
 }
 
 /* --- what both kernels of gradients share ------------------------------------------------------------------------- */
@@ -406,10 +422,10 @@ __global__ void __launch_bounds__(QUERY_THREADS<DIM>, 2)
 /* --- launches ----------------------------------------------------------------------------------------------------- */
 
 template <int N> void launch_row_figures(const backward &b, const struct attention_shape *s) {
-    int lanes = 1, threads = PADDING;
+    unsigned lanes = 1;
     while (lanes < WARP && (size_t)lanes * N < s->head_dim) lanes *= 2;
-    size_t rows = s->batch * s->heads * b.padded;
-    LAUNCH(row_figures_kernel<N>, (unsigned)(rows * lanes / threads), threads, 0, b, lanes);
+    unsigned blocks = (unsigned)ceil_div(b.padded * s->heads, (size_t)FIGURE_ROWS * FIGURE_THREADS / lanes);
+    LAUNCH(row_figures_kernel<N>, (unsigned)s->batch * blocks, FIGURE_THREADS, 0, b, lanes, blocks);
 }
 
 template <int DIM, bool VECTORS> void launch_gradients(backward b, const struct attention_shape *s) {

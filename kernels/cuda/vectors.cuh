@@ -2,6 +2,8 @@
  *
  * Code is written once for packs of N elements: N fills 16 bytes where addresses and sizes allow, else N is 1. */
 #pragma once
+#include <type_traits>
+
 #include "kernels/cuda/device.cuh"
 
 template <int N> struct pack { float at[N]; };
@@ -25,6 +27,14 @@ template <int N> __device__ static inline pack<N> load(const bf16 *from) {
     }
     return p;
 }
+
+/* N neighbours as they stand in memory, in half the registers, for what is read ahead; N is ACTS or 1. */
+template <int N> using held = std::conditional_t<N == ACTS, uint4, bf16>;
+template <int N> __device__ static inline held<N> hold(const bf16 *from) {
+    return *reinterpret_cast<const held<N> *>(from);
+}
+__device__ static inline pack<ACTS> unpacked(const uint4 &x) { return unpack(x); }
+__device__ static inline pack<1> unpacked(bf16 x) { return pack<1>{{to_float(x)}}; }
 
 template <int N> __device__ static inline pack<N> load(const float *from) {
     pack<N> p;

@@ -48,18 +48,33 @@ template <int N> __device__ static inline pack<N> open_gate(const float *gate) {
 }
 
 struct smear {
-    enum { SUMS = 0 };
+    enum { SUMS = 0, AHEAD = 4 /* rows that a thread reads together */ };
     bf16 *y;
     const bf16 *x;
     const float *gate;
     size_t time, dim;
     template <int N> struct columns { pack<N> gate; };
     template <int N> __device__ void begin(columns<N> &mine, size_t c) const { mine.gate = open_gate<N>(gate + c); }
-    template <int N> __device__ void row(columns<N> &mine, size_t r, size_t c) const {
+    template <int N> __device__ void run(columns<N> &mine, size_t r, size_t end, size_t c) const {
+        if (r >= end) return;
+        size_t t = r % time;
         const bf16 *from = x + r * dim + c;
-        pack<N> now = load<N>(from), before = r % time ? load<N>(from - dim) : pack<N>{};
-        for (int i = 0; i < N; i++) now.at[i] = mine.gate.at[i] * now.at[i] + (1 - mine.gate.at[i]) * before.at[i];
-        store<N>(y + r * dim + c, now);
+        held<N> before = t ? hold<N>(from - dim) : held<N>{};
+        held<N> ahead[AHEAD];
+        for (; r < end; r += AHEAD) {
+#pragma unroll
+            for (unsigned k = 0; k < AHEAD; k++)
+                if (r + k < end) ahead[k] = hold<N>(x + (r + k) * dim + c);
+#pragma unroll
+            for (unsigned k = 0; k < AHEAD; k++) {
+                if (r + k >= end) break;
+                pack<N> now = unpacked(ahead[k]), old = unpacked(before), sum;
+                for (int i = 0; i < N; i++) sum.at[i] = mine.gate.at[i] * now.at[i] + (1 - mine.gate.at[i]) * old.at[i];
+                store<N>(y + (r + k) * dim + c, sum);
+                t = t + 1 == time ? 0 : t + 1;
+                before = t ? ahead[k] : held<N>{};
+            }
+        }
     }
 };
 
@@ -70,28 +85,47 @@ extern "C" void cuda_smear_forward(struct lane *lane, act *y, const act *x, cons
 }
 
 struct smear_slope {
-    enum { SUMS = 1 };
+    enum { SUMS = 1, AHEAD = 8 };
     bf16 *dx;
     const bf16 *dy, *x;
     const float *gate;
-    size_t time, dim;
+    size_t rows, time, dim;
     template <int N> struct columns { pack<N> gate, sum[SUMS]; };
     template <int N> __device__ void begin(columns<N> &mine, size_t c) const { mine.gate = open_gate<N>(gate + c); }
-    template <int N> __device__ void row(columns<N> &mine, size_t r, size_t c) const {
-        size_t at = r * dim + c;
-        pack<N> now = load<N>(x + at), before = r % time ? load<N>(x + at - dim) : pack<N>{};
-        pack<N> d = load<N>(dy + at), next = (r + 1) % time ? load<N>(dy + at + dim) : pack<N>{};
-        for (int i = 0; i < N; i++) {
-            float g = mine.gate.at[i];
-            mine.sum[0].at[i] += g * (1 - g) * d.at[i] * (now.at[i] - before.at[i]);
-            d.at[i] = g * d.at[i] + (1 - g) * next.at[i];
+    template <int N> __device__ void run(columns<N> &mine, size_t r, size_t end, size_t c) const {
+        if (r >= end) return;
+        size_t t = r % time;
+        held<N> before = t ? hold<N>(x + (r - 1) * dim + c) : held<N>{}, first = hold<N>(dy + r * dim + c);
+        held<N> of_x[AHEAD] = {}, of_dy[AHEAD] = {};
+        pack<N> sum = {};
+        for (; r < end; r += AHEAD) {
+#pragma unroll
+            for (unsigned k = 0; k < AHEAD; k++) {
+                if (r + k < end) of_x[k] = hold<N>(x + (r + k) * dim + c);
+                if (r + k < end && r + k + 1 < rows) of_dy[k] = hold<N>(dy + (r + k + 1) * dim + c);
+            }
+#pragma unroll
+            for (unsigned k = 0; k < AHEAD; k++) {
+                if (r + k >= end) break;
+                const bool last = t + 1 == time;
+                pack<N> now = unpacked(of_x[k]), old = unpacked(before), d = unpacked(first), next = unpacked(of_dy[k]),
+                        to;
+                for (int i = 0; i < N; i++) {
+                    float g = mine.gate.at[i];
+                    sum.at[i] += d.at[i] * (now.at[i] - old.at[i]);
+                    to.at[i] = g * d.at[i] + (last ? 0 : (1 - g) * next.at[i]);
+                }
+                store<N>(dx + (r + k) * dim + c, to);
+                before = last ? held<N>{} : of_x[k], first = of_dy[k];
+                t = last ? 0 : t + 1;
+            }
         }
-        store<N>(dx + at, d);
+        for (int i = 0; i < N; i++) mine.sum[0].at[i] = mine.gate.at[i] * (1 - mine.gate.at[i]) * sum.at[i];
     }
 };
 
 extern "C" void cuda_smear_backward(struct lane *lane, act *dx, real *dgate, const act *dy, const act *x,
                                     const real *gate, size_t batch, size_t time, size_t dim) {
-    for_each_column("smear_backward", lane, smear_slope{acts(dx), acts(dy), acts(x), gate, time, dim}, dgate,
-                    batch * time, dim, aligned(dx, dy, x));
+    for_each_column("smear_backward", lane, smear_slope{acts(dx), acts(dy), acts(x), gate, batch * time, time, dim},
+                    dgate, batch * time, dim, aligned(dx, dy, x));
 }

@@ -18,7 +18,16 @@
  * (segments, D) floats. */
 #include "kernels/cuda/vectors.cuh"
 
-enum { TILE = 512, SEGMENT = 32, SUM_THREADS = 64, AT_ONCE = 8, SCAN_THREADS = 1024, SCAN_WARPS = SCAN_THREADS / WARP };
+enum {
+    TILE = 512,
+    SEGMENT = 32,
+    SUM_THREADS = 64,
+    AT_ONCE = 8,
+    OFFSET_THREADS = 64,
+    TILES_AT_ONCE = 32,
+    SCAN_THREADS = 1024,
+    SCAN_WARPS = SCAN_THREADS / WARP
+};
 
 struct sorting {
     size_t rows, dim, entries, tiles, segments;
@@ -47,6 +56,17 @@ extern "C" size_t cuda_embedding_scratch(size_t rows, size_t dim, size_t entries
     return sorting_of(NULL, rows, dim, entries).bytes;
 }
 
+/* How many of tile[first..end-1] are id; both are multiples of 4. */
+__device__ static inline uint32_t equal_ids(const int32_t *tile, unsigned first, unsigned end, int32_t id) {
+    uint32_t equal = 0;
+#pragma unroll 4
+    for (unsigned i = first; i < end; i += 4) {
+        int4 four = *reinterpret_cast<const int4 *>(tile + i);
+        equal += four.x == id, equal += four.y == id, equal += four.z == id, equal += four.w == id;
+    }
+    return equal;
+}
+
 /* One block a tile: a row's rank is the number of equal ids before it, and the last of them knows how many there are.
  */
 static __global__ void __launch_bounds__(TILE) count_kernel(struct sorting s, const int32_t *ids) {
@@ -57,25 +77,28 @@ static __global__ void __launch_bounds__(TILE) count_kernel(struct sorting s, co
     for (size_t i = threadIdx.x; i < s.entries; i += TILE) counts[i] = 0;
     tile[threadIdx.x] = id;
     __syncthreads();
-    uint32_t before = 0, equal = 0;
-    for (unsigned i = 0; i < TILE; i++) {
-        equal += tile[i] == id;
+    const unsigned own = threadIdx.x / WARP * WARP; /* the first row of the warp */
+    uint32_t before = equal_ids(tile, 0, own, id), behind = equal_ids(tile, own + WARP, TILE, id);
+    for (unsigned i = own; i < own + WARP; i++) {
         before += tile[i] == id && i < threadIdx.x;
+        behind += tile[i] == id && i > threadIdx.x;
     }
     if (r >= s.rows) return;
     s.rank[r] = before;
-    if (before + 1 == equal) counts[id] = equal;
+    if (behind == 0) counts[id] = before + 1;
 }
 
-static __global__ void __launch_bounds__(EACH_THREADS) offsets_kernel(struct sorting s) {
-    size_t id = blockIdx.x * (size_t)EACH_THREADS + threadIdx.x;
+static __global__ void __launch_bounds__(OFFSET_THREADS) offsets_kernel(struct sorting s) {
+    size_t id = blockIdx.x * (size_t)OFFSET_THREADS + threadIdx.x;
     if (id >= s.entries) return;
-    uint32_t sum = 0, count[AT_ONCE];
-    for (size_t first = 0; first < s.tiles; first += AT_ONCE) {
+    uint32_t sum = 0, count[TILES_AT_ONCE];
+    for (size_t first = 0; first < s.tiles; first += TILES_AT_ONCE) {
         uint32_t *at = s.counts + first * s.entries + id;
-        for (size_t t = 0; t < AT_ONCE; t++) count[t] = first + t < s.tiles ? at[t * s.entries] : 0;
-        for (size_t t = 0; t < AT_ONCE && first + t < s.tiles; t++) {
-            at[t * s.entries] = sum;
+#pragma unroll
+        for (unsigned t = 0; t < TILES_AT_ONCE; t++) count[t] = first + t < s.tiles ? at[t * s.entries] : 0;
+#pragma unroll
+        for (unsigned t = 0; t < TILES_AT_ONCE; t++) {
+            if (first + t < s.tiles) at[t * s.entries] = sum;
             sum += count[t];
         }
     }
@@ -123,20 +146,32 @@ __device__ static inline size_t end_of_run(const struct sorting &s, int32_t id) 
     return (size_t)id + 1 < s.entries ? s.start[id + 1] : s.rows;
 }
 
+/* A run that has gone to the table, but for the last step: what is there is on its way, and is waited for when the next
+ * run ends. */
+template <int N> struct table_sum {
+    float *to; /* NULL: none */
+    pack<N> sum, table;
+    __device__ void begin(float *at, const pack<N> &found) { to = at, sum = found, table = load<N>(at); }
+    __device__ void finish() {
+        if (!to) return;
+        for (int i = 0; i < N; i++) table.at[i] += sum.at[i];
+        store<N>(to, table);
+        to = NULL;
+    }
+};
+
 /* Where a run's sum goes, which may be the first of its segment, or the last. */
 template <int N>
-__device__ static inline void leave(const struct sorting &s, float *dtable, int32_t id, const pack<N> &sum, bool first,
-                                    bool last, size_t c) {
+__device__ static inline void leave(const struct sorting &s, float *dtable, table_sum<N> &open, int32_t id,
+                                    const pack<N> &sum, bool first, bool last, size_t c) {
     size_t segment = blockIdx.x;
-    float *to = dtable + (size_t)id * s.dim + c;
     if (first && s.start[id] < segment * SEGMENT)
         store<N>(s.heads + segment * s.dim + c, sum);
     else if (last && end_of_run(s, id) > (segment + 1) * SEGMENT)
         store<N>(s.tails + segment * s.dim + c, sum);
     else {
-        pack<N> table = load<N>(to);
-        for (int i = 0; i < N; i++) table.at[i] += sum.at[i];
-        store<N>(to, table);
+        open.finish();
+        open.begin(dtable + (size_t)id * s.dim + c, sum);
     }
 }
 
@@ -152,19 +187,27 @@ static __global__ void __launch_bounds__(SUM_THREADS) sum_kernel(struct sorting 
     }
     __syncthreads();
     if (c >= s.dim) return;
-    pack<N> sum = {}, d[AT_ONCE];
+    pack<N> sum = {};
+    table_sum<N> open = {};
     bool first = true;
     for (unsigned k = 0; k < count; k += AT_ONCE) {
-        for (unsigned i = 0; i < AT_ONCE; i++) d[i] = k + i < count ? load<N>(dx + row[k + i] * s.dim + c) : pack<N>{};
-        for (unsigned i = 0; i < AT_ONCE && k + i < count; i++) {
-            for (int j = 0; j < N; j++) sum.at[j] += d[i].at[j];
+        held<N> ahead[AT_ONCE] = {};
+#pragma unroll
+        for (unsigned i = 0; i < AT_ONCE; i++)
+            if (k + i < count) ahead[i] = hold<N>(dx + row[k + i] * s.dim + c);
+#pragma unroll
+        for (unsigned i = 0; i < AT_ONCE; i++) {
+            if (k + i >= count) break;
+            pack<N> d = unpacked(ahead[i]);
+            for (int j = 0; j < N; j++) sum.at[j] += d.at[j];
             bool last = k + i + 1 == count;
             if (!last && id[k + i + 1] == id[k + i]) continue;
-            leave<N>(s, dtable, id[k + i], sum, first, last, c);
+            leave<N>(s, dtable, open, id[k + i], sum, first, last, c);
             sum = pack<N>{};
             first = false;
         }
     }
+    open.finish();
 }
 
 /* The run that begins in this block's segment and goes on beyond it: its parts, in order. */
@@ -184,7 +227,7 @@ extern "C" void cuda_embedding_backward(struct lane *lane, real *dtable, const i
     struct sorting s = sorting_of(lane->scratch, rows, dim, entries);
     if (rows == 0) return;
     LAUNCH(count_kernel, (unsigned)s.tiles, TILE, TILE * sizeof(int32_t), s, ids);
-    LAUNCH(offsets_kernel, (unsigned)ceil_div(entries, EACH_THREADS), EACH_THREADS, 0, s);
+    LAUNCH(offsets_kernel, (unsigned)ceil_div(entries, OFFSET_THREADS), OFFSET_THREADS, 0, s);
     LAUNCH(starts_kernel, 1, SCAN_THREADS, SCAN_WARPS * sizeof(uint32_t), s);
     LAUNCH(place_kernel, (unsigned)ceil_div(rows, EACH_THREADS), EACH_THREADS, 0, s, ids);
     if (aligned(acts(dx)) && aligned(dtable) && dim % ACTS == 0)

@@ -10,7 +10,10 @@
 #include "model/ranks.h"
 #include "model/trainer_state.h"
 
-enum { TREE_BLOCK = 1 << 16 }; /* of a CPU, where blocks are spread over lanes; on a device all is one */
+enum {
+    TREE_BLOCK = 1 << 16, /* of a CPU, where blocks are spread over lanes; on a device all is one */
+    UPDATE_LANES = 8 /* of a device at least: no matrix fills it, and those of each shape are updated by themselves */
+};
 
 /* --- schedules --------------------------------------------------------------------------------------------------- */
 
@@ -117,8 +120,9 @@ static status measure(struct trainer *t, const struct config *config, const stru
     t->first_shard = comm_first_shard(t->comm, MICRO_SHARDS);
     t->shard_count = comm_shard_count(t->comm, MICRO_SHARDS);
     TRY(network_create(&t->net, &t->config, ops, t->slice_sequences, (size_t)config->train_sequence));
-    t->lane_count = trainer_lanes(&t->net);
-    t->workspace_count = t->lane_count < t->shard_count ? t->lane_count : t->shard_count;
+    int lanes = trainer_lanes(&t->net);
+    t->workspace_count = lanes < t->shard_count ? lanes : t->shard_count;
+    t->lane_count = ops->device_memory && lanes < UPDATE_LANES ? UPDATE_LANES : lanes;
     t->tree_block = ops->device_memory ? t->net.parameters.total : TREE_BLOCK;
     TRY(optimizer_create(&t->optimizer, &t->config, &t->net.parameters, ops, t->comm->rank, t->comm->size));
     struct arena counting = {.ops = ops}, host = {0};

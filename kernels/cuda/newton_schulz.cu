@@ -2,16 +2,17 @@
  *
  *   X = G/(|G| + 1e-7), wide; steps times:  A = X X^T;  B = b A + c A^2;  X = a X + B X
  *
- * Each line is one product: b A and a X are its beta term. Matrices are kept wide (n x longer), so tall ones are
- * transposed on the way in and out. For the 7 in_proj of the published preset (2240 x 512), 5 steps are 92 GFLOP:
+ * Each line is one product: b A and a X are its beta term. Matrices are kept as they come: of a tall G, X is the
+ * transpose, which the products are told. For the 7 in_proj of the published preset (2240 x 512), 5 steps are 92 GFLOP:
  * 0.12 ms at 790 TFLOP/s; all of that preset's matrices, 0.30 TFLOP: 0.38 ms. Around the products each matrix is read
  * for its norm, read again and written as bf16, and the other way round: 4, 6 and 6 bytes an element, few operations
  * each; for the 25.1 million elements of all, 100, 151 and 151 MB: 23, 35 and 35 us at 4.3 TB/s.
  *
  * Scratch: X | X' | A | B (batch of each, bf16) | partial sums of squares | norms | the workspace of cuBLASLt. */
 #include "kernels/cuda/product.cuh"
+#include "kernels/cuda/vectors.cuh"
 
-enum { THREADS = 256, TILE = 32, NORM_BLOCKS = 32 };
+enum { THREADS = 256, NORM_BLOCKS = 64, SQUARES_AHEAD = 16 /* elements that a thread reads together */ };
 static const size_t MOST_MATRICES = 64;
 
 static const float COEFFICIENT_A = 3.4445f, COEFFICIENT_B = -4.7750f, COEFFICIENT_C = 2.0315f;
@@ -22,7 +23,8 @@ struct matrices {
 };
 
 struct layout {
-    size_t n, longer, count; /* of one matrix, wide: n <= longer */
+    bool tall;
+    size_t n, longer, count; /* of one matrix: n <= longer */
     bf16 *x, *next, *a, *b;
     double *partial; /* (batch, NORM_BLOCKS) */
     void *workspace;
@@ -31,6 +33,7 @@ struct layout {
 
 static struct layout layout_of(void *scratch, size_t batch, size_t rows, size_t cols) {
     struct layout l = {};
+    l.tall = rows > cols;
     l.n = rows < cols ? rows : cols;
     l.longer = rows < cols ? cols : rows;
     l.count = rows * cols;
@@ -52,8 +55,14 @@ __global__ void __launch_bounds__(THREADS) squares_kernel(double *partial, struc
     double *room = shared_memory<double>();
     const float *x = g.at[blockIdx.y];
     double sum = 0;
-    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (size_t)THREADS * NORM_BLOCKS)
-        sum += (double)x[i] * (double)x[i];
+    const size_t stride = (size_t)THREADS * NORM_BLOCKS;
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += SQUARES_AHEAD * stride) {
+        float ahead[SQUARES_AHEAD];
+#pragma unroll
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++) ahead[k] = i + k * stride < count ? x[i + k * stride] : 0;
+#pragma unroll
+        for (unsigned k = 0; k < SQUARES_AHEAD; k++) sum += (double)ahead[k] * (double)ahead[k];
+    }
     room[threadIdx.x] = sum;
     __syncthreads();
     for (int half = THREADS / 2; half > 0; half /= 2) {
@@ -63,48 +72,31 @@ __global__ void __launch_bounds__(THREADS) squares_kernel(double *partial, struc
     if (threadIdx.x == 0) partial[blockIdx.y * NORM_BLOCKS + blockIdx.x] = room[0];
 }
 
+/* A warp calls this together. */
 __device__ static float inverse_norm(const double *partial) {
     double sum = 0;
-    for (int i = 0; i < NORM_BLOCKS; i++) sum += partial[i];
+    for (int i = (int)threadIdx.x % WARP; i < NORM_BLOCKS; i += WARP) sum += partial[i];
+    for (int offset = WARP / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
     return (float)(1 / (sqrt(sum) + 1e-7));
 }
 
-/* x = the matrix over its norm, rounded; transposed when it is tall. A tile of 32 x 32 goes through shared memory so
- * that both sides are read and written along their rows. */
-__global__ void enter_kernel(bf16 *x, struct matrices g, const double *partial, size_t rows, size_t cols, bool tall) {
-    float *tile = shared_memory<float>(); /* TILE x (TILE + 1) */
-    const float *from = g.at[blockIdx.z];
-    const float scale = inverse_norm(partial + blockIdx.z * NORM_BLOCKS);
-    bf16 *to = x + blockIdx.z * rows * cols;
-    size_t row = (size_t)blockIdx.y * TILE, col = (size_t)blockIdx.x * TILE;
-    for (size_t i = threadIdx.y; i < TILE; i += blockDim.y)
-        if (row + i < rows && col + threadIdx.x < cols)
-            tile[i * (TILE + 1) + threadIdx.x] = from[(row + i) * cols + col + threadIdx.x] * scale;
-    __syncthreads();
-    for (size_t i = threadIdx.y; i < TILE; i += blockDim.y) {
-        if (!tall && row + i < rows && col + threadIdx.x < cols)
-            to[(row + i) * cols + col + threadIdx.x] = to_bf16(tile[i * (TILE + 1) + threadIdx.x]);
-        if (tall && col + i < cols && row + threadIdx.x < rows)
-            to[(col + i) * rows + row + threadIdx.x] = to_bf16(tile[threadIdx.x * (TILE + 1) + i]);
-    }
+/* x = the matrices over their norms, rounded, N neighbours a thread; a block has some of one matrix. */
+template <int N>
+__global__ void __launch_bounds__(THREADS)
+    enter_kernel(bf16 *x, struct matrices g, const double *partial, size_t count) {
+    const float scale = inverse_norm(partial + blockIdx.y * NORM_BLOCKS);
+    size_t i = ((size_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    if (i >= count) return;
+    pack<N> p = load<N>(g.at[blockIdx.y] + i);
+    for (int k = 0; k < N; k++) p.at[k] *= scale;
+    store<N>(x + blockIdx.y * count + i, p);
 }
 
-/* The way back: rows and cols are those of the matrix that is left, not of x. */
-__global__ void leave_kernel(struct matrices g, const bf16 *x, size_t rows, size_t cols, bool tall) {
-    float *tile = shared_memory<float>();
-    float *to = g.at[blockIdx.z];
-    const bf16 *from = x + blockIdx.z * rows * cols;
-    size_t row = (size_t)blockIdx.y * TILE, col = (size_t)blockIdx.x * TILE;
-    for (size_t i = threadIdx.y; i < TILE; i += blockDim.y) {
-        if (!tall && row + i < rows && col + threadIdx.x < cols)
-            tile[i * (TILE + 1) + threadIdx.x] = to_float(from[(row + i) * cols + col + threadIdx.x]);
-        if (tall && col + i < cols && row + threadIdx.x < rows)
-            tile[threadIdx.x * (TILE + 1) + i] = to_float(from[(col + i) * rows + row + threadIdx.x]);
-    }
-    __syncthreads();
-    for (size_t i = threadIdx.y; i < TILE; i += blockDim.y)
-        if (row + i < rows && col + threadIdx.x < cols)
-            to[(row + i) * cols + col + threadIdx.x] = tile[i * (TILE + 1) + threadIdx.x];
+/* The way back. */
+template <int N>
+__global__ void __launch_bounds__(THREADS) leave_kernel(struct matrices g, const bf16 *x, size_t count) {
+    size_t i = ((size_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    if (i < count) store<N>(g.at[blockIdx.y] + i, load<N>(x + blockIdx.y * count + i));
 }
 
 /* All three products of a step; the squares are symmetric, so column-major and row-major are one. */
@@ -120,12 +112,14 @@ static struct product square_product(const struct layout *l, size_t batch, const
     return p;
 }
 
+/* To the products, which count columns first, a wide matrix is its transpose, (longer, n), and a tall one is X. */
 static void one_step(const struct layout *l, size_t batch) {
+    const size_t leading = l->tall ? l->n : l->longer;
     struct product gram = square_product(l, batch, l->x, l->a);
-    gram.transpose_a = true;
+    gram.transpose_a = !l->tall, gram.transpose_b = l->tall;
     gram.k = l->longer;
     gram.b = l->x;
-    gram.lda = gram.ldb = l->longer;
+    gram.lda = gram.ldb = leading;
     gram.stride_a = gram.stride_b = l->count;
     gram.alpha = 1;
     product_run(&gram);
@@ -139,32 +133,50 @@ static void one_step(const struct layout *l, size_t batch) {
     polynomial.alpha = COEFFICIENT_C, polynomial.beta = COEFFICIENT_B;
     product_run(&polynomial);
 
-    struct product update = square_product(l, batch, l->x, l->next); /* X'^T = X^T B + a X^T */
-    update.m = update.lda = update.ldd = l->longer;
-    update.k = update.ldb = l->n;
-    update.b = l->b;
-    update.stride_a = update.stride_d = l->count;
-    update.stride_b = l->n * l->n;
+    struct product update = square_product(l, batch, l->tall ? l->b : l->x, l->next); /* X'^T = X^T B + a X^T */
+    update.m = leading, update.n = l->tall ? l->longer : l->n;
+    update.k = l->n;
+    update.b = l->tall ? l->x : l->b;
+    update.lda = update.ldd = leading;
+    update.ldb = l->n;
+    update.stride_a = l->tall ? l->n * l->n : l->count;
+    update.stride_b = l->tall ? l->count : l->n * l->n;
+    update.stride_d = l->count;
     update.c = l->x;
     update.alpha = 1, update.beta = COEFFICIENT_A;
     product_run(&update);
 }
 
+template <int N> static void enter(const struct layout *l, const struct matrices *g, size_t batch) {
+    dim3 blocks((unsigned)ceil_div(l->count, THREADS * N), (unsigned)batch);
+    LAUNCH(enter_kernel<N>, blocks, THREADS, 0, l->x, *g, l->partial, l->count);
+}
+
+template <int N> static void leave(const struct layout *l, const struct matrices *g, size_t batch) {
+    dim3 blocks((unsigned)ceil_div(l->count, THREADS * N), (unsigned)batch);
+    LAUNCH(leave_kernel<N>, blocks, THREADS, 0, *g, l->x, l->count);
+}
+
+static bool whole_vectors(const struct matrices *g, size_t batch, size_t count) {
+    bool vectors = count % ACTS == 0;
+    for (size_t i = 0; i < batch; i++) vectors = vectors && aligned(g->at[i]);
+    return vectors;
+}
+
 static void orthogonalise(struct lane *lane, const struct matrices *g, size_t batch, size_t rows, size_t cols,
                           int steps) {
     struct layout l = layout_of(static_cast<char *>(lane->scratch), batch, rows, cols);
-    const bool tall = rows > cols;
-    const dim3 tiles((unsigned)ceil_div(cols, TILE), (unsigned)ceil_div(rows, TILE), (unsigned)batch), threads(TILE, 8);
-    const size_t tile_bytes = TILE * (TILE + 1) * sizeof(float);
+    const bool vectors = whole_vectors(g, batch, l.count);
+    auto first = vectors ? enter<ACTS> : enter<1>, last = vectors ? leave<ACTS> : leave<1>;
     LAUNCH(squares_kernel, dim3(NORM_BLOCKS, (unsigned)batch), THREADS, THREADS * sizeof(double), l.partial, *g,
            l.count);
-    LAUNCH(enter_kernel, tiles, threads, tile_bytes, l.x, *g, l.partial, rows, cols, tall);
+    first(&l, g, batch);
     for (int step = 0; step < steps; step++) {
         one_step(&l, batch);
         bf16 *done = l.next;
         l.next = l.x, l.x = done;
     }
-    LAUNCH(leave_kernel, tiles, threads, tile_bytes, *g, l.x, rows, cols, tall);
+    last(&l, g, batch);
 }
 
 extern "C" void cuda_newton_schulz(struct lane *lane, real *const *x, size_t batch, size_t rows, size_t cols,

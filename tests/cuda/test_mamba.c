@@ -28,8 +28,8 @@ static const struct mamba_shape shapes[] = {
     /* More columns of steps than fit in shared memory. */
     {.batch = 2, .time = 40, .heads = 96, .head_dim = 2, .state = 4, .groups = 2, .angles = 2, .chunk = 16},
     /* These fill their tiles; those after them all but for tokens and angles. */
-    {.batch = 1, .time = 256, .heads = 4, .head_dim = 64, .state = 64, .groups = 2, .angles = 16, .chunk = 64},
-    {.batch = 2, .time = 64, .heads = 2, .head_dim = 64, .state = 64, .groups = 1, .angles = 16, .chunk = 64},
+    {.batch = 1, .time = 256, .heads = 8, .head_dim = 64, .state = 64, .groups = 2, .angles = 16, .chunk = 64},
+    {.batch = 2, .time = 64, .heads = 8, .head_dim = 64, .state = 64, .groups = 1, .angles = 16, .chunk = 64},
     {.batch = 1, .time = 100, .heads = 2, .head_dim = 64, .state = 64, .groups = 1, .angles = 10, .chunk = 64},
     {.batch = 2, .time = 72, .heads = 4, .head_dim = 64, .state = 64, .groups = 2, .angles = 4, .chunk = 32},
 };

@@ -73,6 +73,10 @@ BLAS(cublasLtMatmulAlgoGetHeuristic,
       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference, int wanted,
       cublasLtMatmulHeuristicResult_t *results, int *found),
      (handle, product, a, b, c, d, preference, wanted, results, found))
+BLAS(cublasLtMatmulAlgoConfigGetAttribute,
+     (const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute, void *value, size_t bytes,
+      size_t *written),
+     (algorithm, attribute, value, bytes, written))
 BLAS(cublasLtMatmul,
      (cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void *alpha, const void *a,
       cublasLtMatrixLayout_t layout_a, const void *b, cublasLtMatrixLayout_t layout_b, const void *beta, const void *c,

@@ -17,7 +17,7 @@
  * in which a device sums the norm that optim.clip compares. 4: rounding in a device's scan. 5: rounding in a
  * device's attention and scan, and in products with an epilogue. 6: a branch's scale is in the weights that end it;
  * rounding in a device's attention and scan, and in what prepares it. */
-#define NUMERICS_REVISION 6
+#define NUMERICS_REVISION 7
 
 /* The parts of a run, in the order in which they are done. */
 enum run_part { PART_TRAIN, PART_RAW, PART_AVERAGE, PART_AVERAGED, PART_QUANTISE, PART_ARTIFACT, PART_COUNT };

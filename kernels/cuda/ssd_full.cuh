@@ -290,24 +290,23 @@ struct tile_steps {
 
 /* --- B and C ------------------------------------------------------------------------------------------------------ */
 
-/* A thread's part of making them: eight columns in ROWS rows that are eight apart, of B or C, or of C alone. A warp has
- * the rotated half of the columns or the other; of two warps w and w + 4, which share a scheduler, one has each. */
+/* A thread's part of making them: eight columns in ROWS rows that are eight apart, of B or C. A warp has the rotated
+ * half of the columns or the other; of two warps w and w + 4, which share a scheduler, one has each. */
 struct vector_place {
     unsigned row, column;
     bool c, rotated;
 };
-template <bool BOTH> __device__ static inline vector_place place_of_vectors(const group_place &place) {
+__device__ static inline vector_place place_of_vectors(const group_place &place) {
     unsigned part = place.band ^ place.group, row = place.lane / 8 + place.lane / 4 % 2 * 4; /* t, t + 4: for banks */
-    unsigned block = BOTH ? place.group * 32 : place.group * 32 + place.band / 2 * 16;
-    return {block + row, part % 2 * 32 + place.lane % 4 * 8, !BOTH || part / 2 == 1, part % 2 == 0};
+    return {place.group * 32 + row, part % 2 * 32 + place.lane % 4 * 8, part / 2 == 1, part % 2 == 0};
 }
 __device__ static inline void load_eight(float (&to)[8], const float *from) {
     float4 low = *reinterpret_cast<const float4 *>(from), high = *reinterpret_cast<const float4 *>(from + 4);
     to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
     to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }
-template <bool BOTH> struct own_vectors {
-    static constexpr unsigned ROWS = BOTH ? 4 : 2, APART = 8;
+struct own_vectors {
+    static constexpr unsigned ROWS = 4, APART = 8;
     const bf16 *rows;     /* of this thread's first row in the tile that is fetched next */
     const float *inverse; /* of that row's token */
     unsigned width;
@@ -316,13 +315,13 @@ template <bool BOTH> struct own_vectors {
     float inv[ROWS];
 
     __device__ own_vectors(const head_view &v, int tile, const group_place &own) : width((unsigned)v.width) {
-        vector_place place = place_of_vectors<BOTH>(own);
+        vector_place place = place_of_vectors(own);
         unsigned row = (unsigned)tile * TILE + place.row;
         rows = (place.c ? v.c : v.b) + row * width + place.column;
         inverse = (place.c ? v.inv_c : v.inv_b) + row;
     }
     __device__ void fetch_parameters(const head_view &v, const mamba_weights &weights, const group_place &own) {
-        vector_place place = place_of_vectors<BOTH>(own);
+        vector_place place = place_of_vectors(own);
         load_eight(norm, (place.c ? weights.c_norm : weights.b_norm) + place.column);
         load_eight(bias, (place.c ? v.c_bias : v.b_bias) + place.column);
     }
@@ -333,13 +332,9 @@ template <bool BOTH> struct own_vectors {
             inv[i] = inverse[i * APART];
         }
     }
-    __device__ void move(int tiles) {
-        rows += (ptrdiff_t)(tiles * TILE) * width;
-        inverse += tiles * TILE;
-    }
     /* to = rotated (raw inv norm + bias) */
     __device__ void make(square *b, square *c, turn_table *tables, unsigned which, const group_place &own) const {
-        vector_place place = place_of_vectors<BOTH>(own);
+        vector_place place = place_of_vectors(own);
         tile_line line(place.c ? c : b, which, place.row, place.column / 8);
 #pragma unroll
         for (unsigned i = 0; i < ROWS; i++) {

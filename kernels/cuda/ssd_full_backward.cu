@@ -491,7 +491,7 @@ __device__ static inline void walk_heads(backward_squares *m, const backward_arg
         place = afresh(own), at = afresh(block);
         /* The last head's are fetched twice, since what is fetched only sometimes would have registers always. */
         head_view next = view_at(a, at, more ? head + 1 : head);
-        own_vectors<true> vectors(next, (int)at.tile, place);
+        own_vectors vectors(next, (int)at.tile, place);
         vectors.fetch();
         vectors.fetch_parameters(next, a.t.weights, place);
         sum_phases(m, here, more ? 1 - here : here, a.dtape.phase + matrix_of(a, at, head) * ANGLES, warp, place.lane);
@@ -550,7 +550,7 @@ __global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_gradients(backward_ar
     head_view v = view_at(a, at, head);
     if (place.group == 0) m->steps[0].fetch(v, (int)at.tile, place);
     fetch_operands(m, a, at, head, 0, place);
-    own_vectors<true> vectors(v, (int)at.tile, place);
+    own_vectors vectors(v, (int)at.tile, place);
     vectors.fetch();
     vectors.fetch_parameters(v, a.t.weights, place);
     angle_steps<WARP_ANGLES> angles;

@@ -28,7 +28,7 @@ extern "C" {
 enum { SAMPLES = 9, MATRICES = 8, DECODED = 32 };
 static const float SAMPLE_MS = 2;
 static const double BATCH_SECONDS = 0.01;
-static double sustain_seconds = 0.4;
+static double sustain_seconds = 0.4, limit_seconds = 1.5; /* limits: longer than the clocks go up and down */
 
 /* A call's shapes: spec of the published preset; one call is a micro-batch. Decoding takes the last token of DECODED
  * sequences, as many as self-calibration samples at once. */
@@ -149,16 +149,16 @@ struct sustained {
     double seconds, watts;
 };
 
-/* One call after another for sustain_seconds, after as many that do not count: the device finds its clocks in them.
+/* One call after another for `length` seconds, after as many that do not count: the device finds its clocks in them.
  * Power is measured from one step of the meter to another. */
-static sustained sustain(const std::function<void()> &call, double once) {
+static sustained sustain(const std::function<void()> &call, double once, double length) {
     struct reading {
         double time, joules;
     } first = {}, last = {};
     int repeats = std::max(1, (int)(BATCH_SECONDS / once)), batches = 0;
     double busy = 0;
-    for (double end = clock_seconds() + sustain_seconds; clock_seconds() < end;) milliseconds(call, repeats);
-    double before = energy_used(device_bus()), end = clock_seconds() + sustain_seconds;
+    for (double end = clock_seconds() + length; clock_seconds() < end;) milliseconds(call, repeats);
+    double before = energy_used(device_bus()), end = clock_seconds() + length;
     do {
         busy += milliseconds(call, repeats) / 1e3, batches++;
         double joules = energy_used(device_bus());
@@ -178,7 +178,7 @@ struct rates {
 static void row(const char *name, double bytes, double flops, const std::function<void()> &call) {
     if (word && !strstr(name, word)) return;
     double s = seconds(call), limit = cool.limit(bytes, flops);
-    sustained among = sustain(call, s);
+    sustained among = sustain(call, s, sustain_seconds);
     printf("%-32s %10.1f %10.1f %9.1f %9.1f %9.1f %6.0f %% %-8s %9.1f %6.0f %% %6.0f %8.1f\n", name, s * 1e6,
            limit * 1e6, bytes / 1e6, flops / 1e9, flops > 0 ? flops / s / 1e12 : bytes / s / 1e9, 100 * limit / s,
            flops / cool.product > bytes / cool.copy ? "product" : "copy", among.seconds * 1e6,
@@ -196,7 +196,7 @@ static void measure_limits() {
     char *from = reinterpret_cast<char *>(activations(p.copy_bytes / 2)), *to = (char *)activations(p.copy_bytes / 2);
     auto copy = [&] { ops->copy(&lane, to, from, p.copy_bytes); };
     double bytes = 2.0 * (double)p.copy_bytes, s = seconds(copy);
-    sustained copying = sustain(copy, s);
+    sustained copying = sustain(copy, s, limit_seconds);
     cool.copy = bytes / s, hot.copy = bytes / copying.seconds;
     free_all();
     size_t n = p.product_side, rows = 8 * n;
@@ -205,7 +205,7 @@ static void measure_limits() {
     auto product = [&] { ops->linear_forward(&lane, y, x, w, rows, n, n); };
     double flops = 2.0 * (double)rows * (double)n * (double)n;
     s = seconds(product);
-    sustained multiplying = sustain(product, s);
+    sustained multiplying = sustain(product, s, limit_seconds);
     cool.product = flops / s, hot.product = flops / multiplying.seconds;
     free_all();
     print_limits("by itself:", cool, 0, 0);
@@ -501,7 +501,7 @@ static void make_small() {
     p.time = p.attention.time = p.mamba.time = 64;
     p.copy_bytes = 1 << 20;
     p.product_side = 16;
-    sustain_seconds = 0;
+    sustain_seconds = limit_seconds = 0;
 }
 
 int main(int argc, char **argv) {

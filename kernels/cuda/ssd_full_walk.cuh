@@ -95,6 +95,9 @@ __device__ static inline void wait_for(copy_barrier *here, unsigned turn) {
 /* Left operands to the warp's rows of a tile, and from there to memory; they stay until rows_are_stored. */
 __device__ static inline void store_band(const matrix_rows<bf16> &to, int tile, square *tiles, unsigned which,
                                          const uint32_t (&a)[STEPS][4], const group_place &place) {
+#if !HINGE_WGMMA
+    __syncwarp(); /* lanes have read each other's rows there; Hopper's store keeps the warp together itself */
+#endif
     store_left(tiles, which, a, place);
     shared_written();
     __syncwarp();

@@ -6,15 +6,7 @@
  * devices, and where heads are not whole pieces of 16 bytes, all threads copy, and a barrier of the block says both. */
 #pragma once
 #include "kernels/cuda/attention_tile.cuh"
-
-#ifdef HINGE_CUDA_EMULATOR /* has no bulk copies */
-#define __grid_constant__
-struct tensor_map {};
-struct copy_barrier {};
-#else
-#include "kernels/cuda/bulk_copy.cuh"
-using tensor_map = CUtensorMap;
-#endif
+#include "kernels/cuda/tensor_map.cuh"
 
 /* Whether a kernel whose heads are (or are not) VECTORS has its tiles copied in bulk. */
 template <bool VECTORS> constexpr bool BULK = HINGE_WGMMA ? VECTORS : false;

@@ -7,15 +7,7 @@
  * for them there. A wait for copies by cp.async is one for stores in bulk, too, and the other way round. */
 #pragma once
 #include "kernels/cuda/ssd_full.cuh"
-
-#ifdef HINGE_CUDA_EMULATOR /* has no bulk copies */
-#define __grid_constant__
-struct tensor_map {};
-struct copy_barrier {};
-#else
-#include "kernels/cuda/bulk_copy.cuh"
-using tensor_map = CUtensorMap;
-#endif
+#include "kernels/cuda/tensor_map.cuh"
 
 /* --- a warp's rows of a tile, from and to memory ------------------------------------------------------------------ */
 

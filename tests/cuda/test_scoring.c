@@ -2,7 +2,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <string.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
@@ -11,31 +10,19 @@
 #include "tests/cuda/device_model.h"
 #include "tests/model/toy.h"
 
-enum { WINDOWS = 6 };
-
 static const real *trained(int i) { return trained_on_cpu(i)->weights; }
-
-static const struct dataset *scored_text(void) {
-    static uint8_t bytes[TOY_VOCAB], none[TOY_VOCAB];
-    static struct dataset dataset;
-    memset(bytes, 1, sizeof bytes);
-    dataset = *toy_dataset();
-    dataset.validation = (struct token_stream){dataset.train.tokens, WINDOWS * 16 + 6};
-    dataset.token_bytes = bytes;
-    dataset.token_space = dataset.token_boundary = none;
-    return &dataset;
-}
 
 static void scoring_and_learning_while_scoring_agree(void **state) {
     (void)state;
     static const char *const modes[] = {"eval.tail=keep", "eval.mode=ttt eval.ttt_chunk=32 eval.ttt_optimizer=adamw"};
+    struct dataset text = toy_scored(6);
     for (int i = 0; i < DEVICE_SETTINGS; i++)
         for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
             struct evaluation cpu, device, again;
             struct config config = device_config(i, modes[mode]);
-            assert_good(evaluate(&config, toy_backend(1), trained(i), scored_text(), NULL, NULL, &cpu));
-            assert_good(evaluate(&config, cuda(), trained(i), scored_text(), NULL, NULL, &device));
-            assert_good(evaluate(&config, cuda(), trained(i), scored_text(), NULL, NULL, &again));
+            assert_good(evaluate(&config, toy_backend(1), trained(i), &text, NULL, NULL, &cpu));
+            assert_good(evaluate(&config, cuda(), trained(i), &text, NULL, NULL, &device));
+            assert_good(evaluate(&config, cuda(), trained(i), &text, NULL, NULL, &again));
             assert_close_to(modes[mode], device.nll, cpu.nll, LOSS_TOLERANCE);
             assert_true(device.nll == again.nll);
         }
@@ -46,11 +33,7 @@ static void rounds_of_an_evaluation_have_the_bits_of_windows_one_by_one(void **s
     (void)state;
     static const char *const modes[] = {"eval.tail=keep train.slice_tokens=16",
                                         "train.slice_tokens=16 eval.mode=ttt eval.ttt_chunk=1024"};
-    static uint8_t bytes[TOY_VOCAB], none[TOY_VOCAB];
-    memset(bytes, 1, sizeof bytes);
-    struct dataset text = *toy_dataset();
-    text.validation = (struct token_stream){text.train.tokens, 16 * 70 + 6};
-    text.token_bytes = bytes, text.token_space = text.token_boundary = none;
+    struct dataset text = toy_scored(70);
     for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
         struct evaluation alone, together;
         struct backend narrow = *cuda();

@@ -125,28 +125,18 @@ static void a_checkpoint_goes_on_from_the_device_memory(void **state) {
     trainer_destroy(second);
 }
 
-static const struct dataset *scored_text(void) {
-    static uint8_t bytes[TOY_VOCAB], none[TOY_VOCAB];
-    static struct dataset dataset;
-    memset(bytes, 1, sizeof bytes);
-    dataset = *toy_dataset();
-    dataset.validation = (struct token_stream){dataset.train.tokens, WINDOWS * 16 + 6};
-    dataset.token_bytes = bytes;
-    dataset.token_space = dataset.token_boundary = none;
-    return &dataset;
-}
-
 static void evaluation_and_learning_while_scoring_have_the_same_bits(void **state) {
     (void)state;
     static const char *const modes[] = {"eval.tail=keep train.slice_tokens=48", "eval.mode=sliding eval.stride=5",
                                         "eval.mode=ttt eval.ttt_chunk=64 eval.ttt_rate=0.01",
                                         "eval.mode=ttt eval.ttt_chunk=64 eval.ttt_optimizer=adamw eval.ttt_epochs=2"};
+    struct dataset text = toy_scored(WINDOWS);
     for (int i = 0; i < SETTINGS; i++)
         for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
             struct evaluation cpu, other;
             struct config config = config_of(i, modes[mode]);
-            assert_good(evaluate(&config, toy_backend(2), trained(i), scored_text(), NULL, NULL, &cpu));
-            assert_good(evaluate(&config, device(), trained(i), scored_text(), NULL, NULL, &other));
+            assert_good(evaluate(&config, toy_backend(2), trained(i), &text, NULL, NULL, &cpu));
+            assert_good(evaluate(&config, device(), trained(i), &text, NULL, NULL, &other));
             assert_true(cpu.nll == other.nll && cpu.nll > 0);
             assert_memory_equal(cpu.blocks, other.blocks, sizeof cpu.blocks);
             assert_int_equal(guarded_pieces(), 0);
@@ -272,13 +262,14 @@ static void an_evaluation_takes_the_memory_that_it_announces(void **state) {
     (void)state;
     static const char *const modes[] = {"train.slice_tokens=48", "eval.mode=sliding eval.stride=5",
                                         "eval.mode=ttt eval.ttt_chunk=64 eval.ttt_optimizer=adamw"};
+    struct dataset text = toy_scored(WINDOWS);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         struct evaluation out;
         size_t announced;
         struct config config = config_of(0, modes[i]);
         const struct backend *ops = metered();
-        assert_good(evaluation_memory(&config, ops, scored_text(), &announced));
-        assert_good(evaluate(&config, ops, trained(0), scored_text(), NULL, NULL, &out));
+        assert_good(evaluation_memory(&config, ops, &text, &announced));
+        assert_good(evaluate(&config, ops, trained(0), &text, NULL, NULL, &out));
         assert_announced(announced, modes[i]);
     }
 }

@@ -61,6 +61,16 @@ const struct dataset *toy_dataset(void) {
     return &dataset;
 }
 
+struct dataset toy_scored(size_t windows) {
+    static uint8_t bytes[TOY_VOCAB], none[TOY_VOCAB];
+    memset(bytes, 1, sizeof bytes);
+    struct dataset scored = *toy_dataset();
+    scored.validation = (struct token_stream){scored.train.tokens, windows * 16 + 6};
+    scored.token_bytes = bytes;
+    scored.token_space = scored.token_boundary = none;
+    return scored;
+}
+
 static int one(void) { return 1; }
 static int two(void) { return 2; }
 static int four(void) { return 4; }

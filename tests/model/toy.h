@@ -14,6 +14,9 @@ struct config toy_config(const char *settings);
 /* Each token follows from the one before, but for one in twenty, which is random. Borrowed, lives forever. */
 const struct dataset *toy_dataset(void);
 
+/* The same with a text to score, `windows` of 16 tokens and six more, each token a byte. */
+struct dataset toy_scored(size_t windows);
+
 /* The CPU backend with so many lanes. */
 const struct backend *toy_backend(int lanes);
 

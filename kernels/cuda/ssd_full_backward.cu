@@ -1,14 +1,10 @@
 /* ssd_full_backward: ssd_backward's tiles for heads that fill them; ssd_backward.cuh says what the products are.
  *
- * A block has one tile of one group and walks the group's heads. One warpgroup has W, dB and <H', K>, the other M, dx
- * and dC. W and M stay in registers, from where they enter the next product; W also goes to shared memory, where dC
- * finds its transpose. The gradients of B and C, summed over the heads, stay in registers until the norm's backward
- * pass has made them those of proj's columns.
- *
- * All of a block meet twice a head: when its B, C, x and dy are there, and when its products are made. Between those
- * the warpgroups tell each other what they have written and read (ssd_full_backward.cuh: say, await), the next head's x
- * and dy arrive, and its rotations are made; behind them come the sums over tokens, the next head's K and H', and its B
- * and C. What comes from global memory by registers is asked for before the barrier that it is used behind.
+ * A block has one tile of one group and walks the group's heads. One warpgroup has W and dB, the other M, dx and dC; of
+ * <H', K> each has half. W and M stay in registers, from where they enter the next product; W also goes to shared
+ * memory, where dC finds its transpose. A head's operands from global memory lie there twice: the next one's arrive
+ * while this one's products are made. The gradients of B and C, summed over the heads, stay in registers until the
+ * norm's backward pass has made them those of proj's columns.
  *
  * Registers are what is short: all 128 are used, so what is needed once a head lies in shared memory (the rates,
  * dtheta) or is found again, which afresh() and sum_now() force; a loop's invariants that are spilled come back late.
@@ -22,12 +18,120 @@
  *
  * Published preset, a call: 69 GFLOP (87 us); x, dy, H', K read, dx written: 671 MB, the rest 60 MB (170 us); some
  * 0.33 MB through shared memory a head and tile, 128 bytes a cycle an SM (183 us). Limit by bytes 170 us; with
- * ssd_carry's 69 us and ssd_join's 9 MB 240 us. Measured on an H200: 350 us, in which 172 million instructions are
- * issued, 55% of what could be; that was before the phases had four warps. */
-#include "kernels/cuda/ssd_full_phases.cuh"
-#include "kernels/cuda/ssd_full_weigh.cuh"
+ * ssd_carry's 69 us and ssd_join's 9 MB 240 us. Measured on an H200: 367 us, in 67% of which the pipe of shared memory
+ * has work. */
+#include "kernels/cuda/ssd_backward.cuh"
+#include "kernels/cuda/ssd_full.cuh"
+
+struct backward_squares {
+    square b, c, w;                            /* c behind b */
+    square x[2], dy[2], state[2], gradient[2]; /* of head i: i % 2, as weights and steps */
+    turn_table turn;
+    tile_weights weights[2];
+    tile_steps steps[2];
+    float within[TILE];                            /* what is left in a token of the first of its band */
+    float4 dtheta[SSD_THREADS], rate[SSD_THREADS]; /* of the warp's angles, the lane's tokens */
+    float bias[2][BANDS][TILE]; /* each band's part of db_bias and dc_bias; at the end of the norms' */
+    float dot[2][TILE];         /* dB_t.B_t, dC_t.C_t */
+    float diagonal[2][TILE];    /* dy_t.x_t, C_t.B_t */
+    float dkappa[TILE];
+    float passed[BANDS], through[TILE]; /* parts of sum kappa_s f_s (K^T x_s).B_s and <H', K> */
+};
+
+static constexpr unsigned WARP_ANGLES = ANGLES / SSD_WARPS;
+static_assert(WARP_ANGLES == 2);
+
+/* What a block has all the time. */
+struct block_view {
+    unsigned batch, tile, group, index, tiles, heads; /* index: batch x tiles + tile; heads: of a group */
+};
+
+__device__ static inline block_view afresh(const block_view &at) {
+    return {afresh(at.batch), afresh(at.tile), at.group, at.index, at.tiles, at.heads};
+}
+__device__ static inline head_view view_at(const backward_arguments &a, const block_view &at, unsigned head) {
+    return view_head<full_head>(a.t, at.batch, head, at.group, at.tiles);
+}
+__device__ static inline size_t first_row(const backward_arguments &a, const block_view &at) {
+    return (size_t)at.batch * a.t.s.time + at.tile * TILE;
+}
+/* Of the tile's matrices and phases, which lie head by head. */
+__device__ static inline size_t matrix_of(const backward_arguments &a, const block_view &at, unsigned head) {
+    return (size_t)(at.batch * (unsigned)a.t.s.heads + head) * at.tiles + at.tile;
+}
+
+/* Begins the copies of a head's operands. */
+__device__ static inline void fetch_operands(backward_squares *m, const backward_arguments &a, const block_view &at,
+                                             unsigned head, unsigned which, const group_place &place) {
+    size_t row = first_row(a, at), matrix = matrix_of(a, at, head) * (TILE * TILE);
+    unsigned width = afresh((unsigned)a.t.columns.width), inner = afresh((unsigned)a.t.s.heads * TILE);
+    load_square(m->x, which, a.t.proj + row * width + a.t.columns.x + head * TILE, width, place);
+    load_square(m->dy, which, a.dy + row * inner + head * TILE, inner, place);
+    load_square(m->gradient, which, a.gradients + matrix, TILE, place);
+    load_square(m->state, which, acts(a.t.tape.states) + matrix, TILE, place);
+    copy_commit();
+}
 
 /* --- products ----------------------------------------------------------------------------------------------------- */
+
+/* In a block of 8 x 8 a lane has `row`, and the columns `column` and the next. */
+struct diagonal_place {
+    int row, column;
+    __device__ explicit diagonal_place(unsigned lane) : row((int)lane / 4), column((int)lane % 4 * 2) {}
+};
+
+/* A block of 16 columns, all of tokens behind the rows': their weights are the rows' in the block's first token, times
+ * what is left of that one (`within`) in the others. */
+__device__ static inline void weigh_behind(float (&left)[4], float (&right)[4], const tile_weights &w,
+                                           const float *within, int first, const float (&since)[2], int column) {
+    float start = w.l[first], upper = fast_exp2(start - since[0]), lower = fast_exp2(start - since[1]);
+    float2 near = two_at(within, first + column), far = two_at(within, first + 8 + column);
+    left[0] *= upper * near.x, left[1] *= upper * near.y, left[2] *= lower * near.x, left[3] *= lower * near.y;
+    right[0] *= upper * far.x, right[1] *= upper * far.y, right[2] *= lower * far.x, right[3] *= lower * far.y;
+}
+
+/* Two neighbours in a block of 8 x 8 on the diagonal, which is kept, and which `d` joins. l: of the columns' tokens. */
+__device__ static inline void weigh_diagonal(float &even, float &odd, float2 l, float since, float gamma, float d,
+                                             float *diagonal, const diagonal_place &at) {
+    bool first = at.row == at.column, second = at.row == at.column + 1;
+    if (first) diagonal[at.row] = even;
+    if (second) diagonal[at.row] = odd;
+    float by_even = fast_exp2(l.x - since), by_odd = fast_exp2(l.y - since);
+    even = even * (at.row < at.column ? by_even : first ? gamma : 0) + (first ? d : 0);
+    odd = odd * (at.row <= at.column ? by_odd : second ? gamma : 0) + (second ? d : 0);
+}
+
+/* The warp's rows of f or g, tokens that weigh, become those of W or M; `d` joins the diagonal, which is kept. */
+template <int BAND>
+__device__ static inline void weigh_band(float (&acc)[FRAGMENTS][4], const tile_weights &w, const float *within,
+                                         float *diagonal, float d, const group_place &place) {
+    float since[2] = {w.since[place.upper], w.since[place.upper + 8]},
+          gamma[2] = {w.gamma[place.upper], w.gamma[place.upper + 8]};
+    diagonal_place at(place.lane);
+    constexpr int FIRST = BAND * 16;
+    float(&left)[4] = acc[2 * BAND], (&right)[4] = acc[2 * BAND + 1];
+    float2 near = two_at(w.l, FIRST + at.column), far = two_at(w.l, FIRST + 8 + at.column);
+#pragma unroll
+    for (int i = 0; i < 2 * BAND; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
+    weigh_diagonal(left[0], left[1], near, since[0], gamma[0], d, diagonal + FIRST, at);
+    left[2] = left[3] = 0;
+    right[0] *= fast_exp2(far.x - since[0]), right[1] *= fast_exp2(far.y - since[0]);
+    weigh_diagonal(right[2], right[3], far, since[1], gamma[1], d, diagonal + FIRST + 8, at);
+#pragma unroll
+    for (int j = BAND + 1; j < BANDS; j++)
+        weigh_behind(acc[2 * j], acc[2 * j + 1], w, within, 16 * j, since, at.column);
+}
+__device__ static inline void weigh_rows(float (&acc)[FRAGMENTS][4], const tile_weights &w, const float *within,
+                                         float *diagonal, float d, const group_place &place) {
+    if (place.band == 0)
+        weigh_band<0>(acc, w, within, diagonal, d, place);
+    else if (place.band == 1)
+        weigh_band<1>(acc, w, within, diagonal, d, place);
+    else if (place.band == 2)
+        weigh_band<2>(acc, w, within, diagonal, d, place);
+    else
+        weigh_band<3>(acc, w, within, diagonal, d, place);
+}
 
 /* What a tile has where the lane's accumulators lie: pairs of the upper and the lower row. */
 struct own_pairs {
@@ -68,18 +172,14 @@ __device__ static inline void sum_columns(float *to, const float (&acc)[FRAGMENT
     *reinterpret_cast<float2 *>(to + fragment * 8 + lane % 4 * 2) = {sum[0], sum[1]};
 }
 
-/* Where a warp's parts of what the tile's states give to all its log_decays are, of the lane's row. */
-__device__ static inline float *through_at(backward_squares *m, const group_place &place) {
-    return m->through + place.band * 8 + diagonal_place(place.lane).row;
-}
-
-/* The warp's parts of <H', K>, on the diagonal of H' K^T: the rows of its band. */
+/* The warp's parts of <H', K>, on the diagonal of H' K^T: the rows of its band, in half of the columns. */
 __device__ static inline void dot_states(backward_squares *m, unsigned here, const group_place &place) {
-    tile_line rows(&m->state, 0, place.row + place.lane % 16, place.lane / 16),
-        columns(m->gradient, here, place.row + place.lane % 8 + place.lane / 16 * 8, place.lane / 8 % 2);
+    tile_line rows(m->state, here, place.row + place.lane % 16, 4 * place.group + place.lane / 16),
+        columns(m->gradient, here, place.row + place.lane % 8 + place.lane / 16 * 8,
+                4 * place.group + place.lane / 8 % 2);
     float upper[4] = {}, lower[4] = {};
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) {
+    for (int k = 0; k < STEPS / 2; k++) {
         uint32_t left[4], right[4];
         ldmatrix_x4(left, rows.at(2 * k));
         ldmatrix_x4(right, columns.at(2 * k));
@@ -87,26 +187,9 @@ __device__ static inline void dot_states(backward_squares *m, unsigned here, con
         mma_m16n8k16(lower, left, {right[2], right[3]});
     }
     diagonal_place at(place.lane);
-    float whole = m->weights[here].whole, *to = through_at(m, place);
-    if (at.row == at.column) *to = whole * (upper[0] + lower[2]);
-    if (at.row == at.column + 1) *to = whole * (upper[1] + lower[3]);
-}
-
-/* Adds sum kappa_s f_s (K^T x_s).B_s, of the warp's rows, to its parts: likewise on the diagonal of a product. */
-__device__ static inline void dot_passed(backward_squares *m, const float (&passed)[FRAGMENTS][4], const own_pairs &b,
-                                         const group_place &place) {
-    float upper[4] = {}, lower[4] = {};
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        uint32_t left[4];
-        pack_left(left, passed, k);
-        mma_m16n8k16(upper, left, {b.held[k][0], b.held[k][2]});
-        mma_m16n8k16(lower, left, {b.held[k][1], b.held[k][3]});
-    }
-    diagonal_place at(place.lane);
-    float *to = through_at(m, place);
-    if (at.row == at.column) *to += upper[0] + lower[2];
-    if (at.row == at.column + 1) *to += upper[1] + lower[3];
+    float *to = m->through + (place.group * BANDS + place.band) * 8 + at.row;
+    if (at.row == at.column) *to = upper[0] + lower[2];
+    if (at.row == at.column + 1) *to = upper[1] + lower[3];
 }
 
 /* Begins f or g; rows: those of x or B. */
@@ -121,7 +204,8 @@ __device__ static inline void multiply_pairs(float (&acc)[FRAGMENTS][4], uint32_
     products_commit();
 }
 
-/* dB of the rotated B: W C + diag(kappa f) x K; on the way W to shared memory. */
+/* dB of the rotated B: W C + diag(kappa f) x K; on the way W to shared memory, and a barrier when it is there and x is
+ * free. */
 __device__ static inline void gradient_b(float (&db)[FRAGMENTS][4], own_pairs &b, const uint32_t (&rows)[STEPS][4],
                                          const uint32_t (&left)[STEPS][4], backward_squares *m, unsigned here,
                                          const group_place &place) {
@@ -131,15 +215,16 @@ __device__ static inline void gradient_b(float (&db)[FRAGMENTS][4], own_pairs &b
     products_commit();
     store_left(&m->w, 0, left, place);
     shared_written();
-    say(W_WRITTEN);
     products_wait<0>(db);
-    say(FIRST_READ_GRADIENT);
+    __syncthreads();
     scale_rows(db, w.fall[place.upper], w.fall[place.upper + 8]);
     b.load(&m->b, 0, place);
-    dot_passed(m, db, b, place);
+    two_rows passed = b.dot(db);
     products_begin();
     multiply_all<BY_COLUMNS>(db, left, &m->c, true);
     products_commit();
+    float sum = warp_sum(passed.upper + passed.lower);
+    if (place.lane == 0) m->passed[place.band] = sum;
     products_wait<0>(db);
 }
 
@@ -152,7 +237,6 @@ __device__ static inline void gradient_x(uint32_t (&left)[STEPS][4], float (&dx)
     multiply_all<BY_ROWS>(dx, rows, &m->gradient[here], false);
     products_commit();
     products_wait<0>(dx);
-    say(SECOND_READ_GRADIENT);
     scale_rows(dx, w.fall[place.upper], w.fall[place.upper + 8]);
     products_begin();
     multiply_all<BY_COLUMNS>(dx, left, &m->dy[here], true);
@@ -161,62 +245,69 @@ __device__ static inline void gradient_x(uint32_t (&left)[STEPS][4], float (&dx)
     pack_all(left, dx);
 }
 
-/* dC of the rotated C, W^T B + diag(r) dy H'; on the way dx to where it goes, and what is done `beside` that; spends
- * x. */
-template <class BESIDE>
+/* dC of the rotated C, W^T B + diag(r) dy H', and on the way dx to where it goes; spends x. */
 __device__ static inline void gradient_c(float (&dc)[FRAGMENTS][4], own_pairs &c, backward_squares *m, unsigned here,
-                                         const uint32_t (&dx)[STEPS][4], const full_backward_arguments &a,
-                                         const block_view &at, unsigned head, const group_place &place, BESIDE beside) {
+                                         const uint32_t (&dx)[STEPS][4], bf16 *to, unsigned width,
+                                         const group_place &place) {
     const tile_weights &w = m->weights[here];
     clear_rows(dc);
     products_begin();
 #pragma unroll
-    for (int k = 0; k < TILE; k += 16) multiply<BY_ROWS, BY_COLUMNS>(dc, &m->dy[here], 0, &m->state, 0, k, k > 0);
+    for (int k = 0; k < TILE; k += 16) multiply<BY_ROWS, BY_COLUMNS>(dc, &m->dy[here], 0, &m->state[here], 0, k, k > 0);
     products_commit();
-    await(X_READ);
     store_left(m->x, here, dx, place);
-    send_band(m, here, a, at, head, place);
-    beside();
+    __syncwarp();
+    copy_band(to, width, m->x, here, place);
     products_wait<0>(dc);
     scale_rows(dc, w.r[place.upper], w.r[place.upper + 8]);
-    await(W_WRITTEN);
     products_begin();
 #pragma unroll
     for (int k = 0; k < TILE; k += 16) multiply<BY_COLUMNS, BY_COLUMNS>(dc, &m->w, 0, &m->b, 0, k, true);
     products_commit();
     c.load(&m->c, 0, place);
     products_wait<0>(dc);
-    await(FIRST_READ_GRADIENT);
 }
+
+/* Of the phases of a head, dphi by B and by C, where its K was; lines of 64 tokens, permuted for the banks of lanes
+ * that have four angles of eight tokens. */
+__device__ static inline float *phase_line(backward_squares *m, unsigned here, unsigned which, unsigned angle) {
+    return reinterpret_cast<float *>(&m->gradient[here]) + (which * ANGLES + angle) * TILE;
+}
+__device__ static inline unsigned phase_place(unsigned angle, unsigned token) { return token ^ angle % 4 * 8; }
 
 /* dB or dC of the rotated rows to that of the others, with the rows' dot products, the phases' gradients, and the
  * columns' sums for the bias. */
 __device__ static inline void unrotate(float (&acc)[FRAGMENTS][4], const own_pairs &rotated, backward_squares *m,
                                        unsigned here, unsigned which, const group_place &place) {
+    two_rows dot = rotated.dot(acc);
+    dot = {sum_of_four(dot.upper), sum_of_four(dot.lower)};
+    if (place.lane % 4 == 0) m->dot[which][place.upper] = dot.upper, m->dot[which][place.upper + 8] = dot.lower;
     float *dphi[2] = {phase_line(m, here, which, place.lane % 4) + phase_place(place.lane, place.upper),
                       phase_line(m, here, which, place.lane % 4) + phase_place(place.lane, place.upper + 8)};
-    float dot[2][2] = {}; /* of the upper and the lower row, by even and by odd columns */
 #pragma unroll
-    for (unsigned i = 0; i < FRAGMENTS; i++)
+    for (unsigned i = 0; i < FRAGMENTS / 2; i++)
 #pragma unroll
         for (unsigned half = 0; half < 2; half++) {
             uint32_t pair = half == 0 ? rotated.upper((int)i) : rotated.lower((int)i);
-            float &even = acc[i][2 * half], &odd = acc[i][2 * half + 1], first = low_half(pair),
-                  second = high_half(pair);
-            dot[half][0] += even * first, dot[half][1] += odd * second;
-            if (i >= FRAGMENTS / 2) continue;
             const rotation *turn = reinterpret_cast<const rotation *>(
-                turns_at(m->turn, here, place.upper, place.lane / 2 % 2 * 2, 4 * i, 8 * half));
-            dphi[half][4 * i * TILE] = odd * first - even * second;
+                turns_at(&m->turn, 0, place.upper, place.lane / 2 % 2 * 2, 4 * i, 8 * half));
+            float &even = acc[i][2 * half], &odd = acc[i][2 * half + 1];
+            dphi[half][4 * i * TILE] = odd * low_half(pair) - even * high_half(pair);
             rotate_back(even, odd, turn[place.lane % 2]);
         }
-    two_rows sum = {sum_of_four(dot[0][0] + dot[0][1]), sum_of_four(dot[1][0] + dot[1][1])};
-    if (place.lane % 4 == 0) m->dot[which][place.upper] = sum.upper, m->dot[which][place.upper + 8] = sum.lower;
     sum_columns(m->bias[which][place.band], acc, place.lane);
 }
 
-/* --- steps, B and C --------------------------------------------------------------------------------------------------
- */
+/* --- phases and steps --------------------------------------------------------------------------------------------- */
+
+/* What the warp's rotations of a head are made of, whose steps are steps[which]. */
+__device__ static inline angle_steps<WARP_ANGLES> steps_of(const backward_squares *m, unsigned which, unsigned warp,
+                                                           unsigned lane) {
+    const tile_steps &s = m->steps[which];
+    float4 rate = m->rate[warp * WARP + lane];
+    float2 phase = two_at(s.phase, (int)(warp * WARP_ANGLES));
+    return {two_at(s.delta, 2 * (int)lane), {{rate.x, rate.y}, {rate.z, rate.w}}, {phase.x, phase.y}};
+}
 
 /* By one warp: a head's weights. */
 __device__ static inline void weigh_tokens(tile_weights *w, float *within, const tile_steps &s, unsigned lane) {
@@ -228,65 +319,68 @@ __device__ static inline void weigh_tokens(tile_weights *w, float *within, const
     *reinterpret_cast<float2 *>(within + token) = {fast_exp2(l.x - first), fast_exp2(l.y - first)};
 }
 
-/* As own_vectors::make, by warps that have the rotated columns, or do not: rows do not wait for each other. */
-template <bool ROTATED>
-__device__ static inline void make_rows(backward_squares *m, const own_vectors &from, unsigned which,
-                                        const vector_place &place) {
-    constexpr unsigned ROWS = own_vectors::ROWS, APART = own_vectors::APART;
-    tile_line line(place.c ? &m->c : &m->b, 0, place.row, place.column / 8);
+/* The warps' parts of what turns a token's delta: their angles' rate times F; where W was. */
+__device__ static inline float *turned_parts(backward_squares *m) { return reinterpret_cast<float *>(&m->w); }
+
+/* The warp's angles: dphi to F, its sum over the token and the tile's later ones; adds delta F to dtheta, and leaves
+ * the tile's sums of dphi. Beside that, because sums over lanes have little to do, its rotations of the next head. */
+__device__ static inline void sum_phases(backward_squares *m, unsigned here, unsigned next, float *sums, unsigned warp,
+                                         unsigned lane) {
+    float2 first[WARP_ANGLES];
+    float sum[WARP_ANGLES];
 #pragma unroll
-    for (unsigned i = 0; i < ROWS; i++) {
-        uint32_t pairs[4] = {from.raw[i].x, from.raw[i].y, from.raw[i].z, from.raw[i].w};
-        float value[8];
-        norm_eight(value, pairs, from.inv[i], from.norm, from.bias);
-        if (ROTATED)
-#pragma unroll
-            for (unsigned k = 0; k < 4; k += 2) {
-                float4 two = *turns_at(m->turn, which, place.row, place.column / 2, k, i * APART);
-                rotate(value[2 * k], value[2 * k + 1], {two.x, two.y});
-                rotate(value[2 * k + 2], value[2 * k + 3], {two.z, two.w});
-            }
-#pragma unroll
-        for (int k = 0; k < 4; k++) pairs[k] = pack_bf16(value[2 * k], value[2 * k + 1]);
-        *line.eight(0, i * APART) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+    for (unsigned i = 0; i < WARP_ANGLES; i++) {
+        unsigned j = warp * WARP_ANGLES + i;
+        int at = (int)phase_place(j, 2 * lane);
+        float2 b = two_at(phase_line(m, here, 0, j), at), c = two_at(phase_line(m, here, 1, j), at);
+        first[i] = {b.x + c.x, b.y + c.y};
+        sum[i] = first[i].x + first[i].y;
     }
-}
-__device__ static inline void make_vectors(backward_squares *m, const own_vectors &from, unsigned which,
-                                           const group_place &own) {
-    vector_place place = place_of_vectors(own);
-    if (place.rotated)
-        make_rows<true>(m, from, which, place);
-    else
-        make_rows<false>(m, from, which, place);
+    angle_steps<WARP_ANGLES> angles = steps_of(m, next, warp, lane);
+    angles.make(&m->turn, 0, warp * WARP_ANGLES, lane, [&](unsigned offset) {
+#pragma unroll
+        for (unsigned i = 0; i < WARP_ANGLES; i++) {
+            float more = __shfl_down_sync(0xffffffffu, sum[i], offset);
+            if (lane + offset < WARP) sum[i] += more;
+        }
+    });
+    float2 delta = two_at(m->steps[here].delta, 2 * (int)lane);
+    float second[WARP_ANGLES] = {sum[0] - first[0].x, sum[1] - first[1].x}; /* of the lane's second token */
+    float4 &dtheta = m->dtheta[warp * WARP + lane], before = dtheta;
+    dtheta = {before.x + delta.x * sum[0], before.y + delta.y * second[0], before.z + delta.x * sum[1],
+              before.w + delta.y * second[1]};
+    if (lane == 0) *reinterpret_cast<float2 *>(sums + warp * WARP_ANGLES) = {sum[0], sum[1]};
+    *reinterpret_cast<float2 *>(turned_parts(m) + warp * TILE +
+                                2 * lane) = {angles.rate[0].x * sum[0] + angles.rate[1].x * sum[1],
+                                             angles.rate[0].y * second[0] + angles.rate[1].y * second[1]};
 }
 
-/* The bands' parts of two vectors, added in order, to to[0 ..] and to[stride ..]; by one warp. */
-__device__ static inline void store_sums(float *to, unsigned stride, const backward_squares *m, unsigned lane) {
-    unsigned which = lane / (WARP / 2), n = lane % (WARP / 2) * 4;
-    float4 sum = four_at(m->bias[which][0], n);
-#pragma unroll
-    for (int i = 1; i < BANDS; i++) {
-        float4 more = four_at(m->bias[which][i], n);
-        sum = {sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w};
-    }
-    store<FLOATS>(to + which * stride + n, pack<FLOATS>{{sum.x, sum.y, sum.z, sum.w}});
+/* The bands' parts of two vectors, added in order, to to[0 ..] and to[stride ..]; by 128 threads. */
+__device__ static inline void store_sums(float *to, unsigned stride, const backward_squares *m, unsigned thread) {
+    const float(&part)[BANDS][TILE] = m->bias[thread / TILE];
+    unsigned n = thread % TILE;
+    to[thread / TILE * stride + n] = ((part[0][n] + part[1][n]) + part[2][n]) + part[3][n];
 }
 
-/* From the sums to the gradient of log_decay; by one warp. first_at: of the tile's first token. */
-__device__ static inline void gradient_decays(backward_squares *m, const backward_arguments &a, size_t first_at,
-                                              unsigned lane) {
+/* From the sums to the gradient of log_decay, and the tile's part of dD; by one warp. first_at: of the tile's first
+ * token. */
+__device__ static inline void gradient_decays(backward_squares *m, const backward_arguments &a, const tile_weights &w,
+                                              size_t first_at, size_t index, unsigned lane) {
     float2 by_b = two_at(m->dot[0], 2 * (int)lane), by_c = two_at(m->dot[1], 2 * (int)lane);
-    float first = by_c.x - by_b.x, behind = first + (by_c.y - by_b.y), state = m->through[lane];
-#pragma unroll
+    float2 through = two_at(m->through, 2 * (int)lane), of_w = two_at(m->diagonal[0], 2 * (int)lane);
+    float first = by_c.x - by_b.x, behind = first + (by_c.y - by_b.y), dd = of_w.x + of_w.y;
+    float state = w.whole * (through.x + through.y) + (lane < BANDS ? m->passed[lane] : 0);
     for (unsigned offset = 1; offset < WARP; offset *= 2) { /* to the sum over this lane's tokens and all later ones */
         float more = __shfl_down_sync(0xffffffffu, behind, offset);
         if (lane + offset < WARP) behind += more;
         state += __shfl_xor_sync(0xffffffffu, state, offset);
+        dd += __shfl_xor_sync(0xffffffffu, dd, offset);
     }
     *reinterpret_cast<float2 *>(a.dtape.log_decay + first_at + 2 * lane) = {behind + state, behind - first + state};
+    if (lane == 0) a.dd[index] = dd;
 }
 
-/* And to those of gamma and kappa, which is left for delta, and the tile's part of dD. */
+/* And to those of gamma and kappa, which is left for delta. */
 __device__ static inline void gradient_shares(backward_squares *m, const backward_arguments &a, const tile_weights &w,
                                               size_t first_at, size_t index, unsigned lane) {
     float2 by_b = two_at(m->dot[0], 2 * (int)lane);
@@ -299,32 +393,16 @@ __device__ static inline void gradient_shares(backward_squares *m, const backwar
     *reinterpret_cast<float2 *>(a.dtape.gamma + first_at + 2 * lane) = {
         of_w.x * of_g.x + dkappa[0] - (lane > 0 ? before : 0), of_w.y * of_g.y + dkappa[1] - dkappa[0]};
     *reinterpret_cast<float2 *>(m->dkappa + 2 * lane) = {dkappa[0], dkappa[1]};
-    float dd = warp_sum(of_w.x + of_w.y);
-    if (lane == 0) a.dd[index] = dd;
     if (lane == WARP - 1) a.last[index] = dkappa[1];
 }
 
-/* The gradients of the tokens' delta, by their phases and by the kappa of the token before, of a head that sum_phases
- * and gradient_shares are done with; by one warpgroup. A lane adds four tokens of two angles, and lanes share the
- * tokens as they add. */
-__device__ static inline void gradient_delta(backward_squares *m, const backward_arguments &a, const block_view &block,
-                                             unsigned head, unsigned which, const group_place &place) {
-    unsigned angle = place.lane / 4, t = place.row + place.lane % 4 * 4;
-    const float *line = phase_line(m, which, 0, angle) + phase_place(angle, t);
-    float4 one = four_at(line, 0), other = four_at(line, ANGLES / 2 * TILE);
-    float four[4] = {one.x + other.x, one.y + other.y, one.z + other.z, one.w + other.w};
-    bool last_two = place.lane & 16, second = place.lane & 8;
+/* The gradient of a token's delta, by its phases and by the kappa of the token before. */
+__device__ static inline float gradient_delta(backward_squares *m, unsigned t) {
+    const float *parts = turned_parts(m);
+    float turned = 0;
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float sent = last_two ? four[i] : four[2 + i], kept = last_two ? four[2 + i] : four[i];
-        four[i] = kept + __shfl_xor_sync(0xffffffffu, sent, 16);
-    }
-    float sent = second ? four[0] : four[1], turned = second ? four[1] : four[0];
-    turned += __shfl_xor_sync(0xffffffffu, sent, 8);
-    turned += __shfl_xor_sync(0xffffffffu, turned, 4);
-    t += place.lane / 16 * 2 + place.lane / 8 % 2;
-    float *to = a.dtape.delta + token_of(a, block, head) + t;
-    if (angle % 2 == 0) *to = (t > 0 ? m->dkappa[t - 1] : 0) + TURN * turned;
+    for (unsigned i = 0; i < SSD_WARPS; i++) turned += parts[i * TILE + t];
+    return (t > 0 ? m->dkappa[t - 1] : 0) + TURN * turned;
 }
 
 /* --- the tiles ---------------------------------------------------------------------------------------------------- */
@@ -361,12 +439,12 @@ __device__ static inline void backward_norm(float (&sum)[FRAGMENTS][4], backward
 }
 
 /* One warpgroup's walk over the heads: the first has B, the other C. */
-__device__ static inline void walk_heads(backward_squares *m, const full_backward_arguments &a, const block_view &block,
+__device__ static inline void walk_heads(backward_squares *m, const backward_arguments &a, const block_view &block,
                                          const group_place &own) {
     const mamba_shape &s = a.t.s;
     unsigned first_head = block.group * block.heads, warp = own.group * BANDS + own.band, all_heads = (unsigned)s.heads;
     float sum[FRAGMENTS][4];
-    bool has_b = own.group == 0, sums = !place_of_vectors(own).rotated; /* whether it has phases to sum */
+    bool has_b = own.group == 0;
     float d = has_b ? 0 : a.t.weights.d[first_head];
     clear_rows(sum);
 #pragma unroll 1
@@ -376,35 +454,29 @@ __device__ static inline void walk_heads(backward_squares *m, const full_backwar
         unsigned here = i % 2, head = first_head + i;
         bool more = i + 1 < block.heads;
         copy_wait<0>();
-        wait_for_rows(m, i);
         shared_written();
-        __syncthreads(); /* B, C, x, dy and the next head's steps are there; nobody reads the head before's any more */
+        __syncthreads(); /* B, C and all operands are there; nobody reads those of the head before any more */
         float acc[FRAGMENTS][4];
         uint32_t rows[STEPS][4], left[STEPS][4];
         multiply_pairs(acc, rows, m, here, place);
-        if (i + 2 < block.heads) fetch_steps(m, a, at, head + 2, here, place);
-        if (more) fetch_rows(m, a, at, head + 1, 1 - here, place);
+        if (!has_b && more) m->steps[1 - here].fetch(view_at(a, at, head + 1), (int)at.tile, place);
         copy_commit();
-        wait_for_states(m, i);
-        if (has_b) dot_states(m, here, place);
+        if (more) fetch_operands(m, a, at, head + 1, 1 - here, place);
+        dot_states(m, here, place);
         products_wait<0>(acc);
-        if (has_b) say(X_READ);
         weigh_rows(acc, m->weights[here], m->within, m->diagonal[place.group], d, place);
         pack_all(left, acc); /* W or M */
         sum_now(acc);
         own_pairs rotated;
         if (has_b) {
             gradient_b(acc, rotated, rows, left, m, here, place);
-            sum_now(acc);
-            if (more) turn_tokens(m, 1 - here, warp, place.lane);
-            if (i > 0) gradient_delta(m, a, at, head - 1, 1 - here, place);
-            await(SECOND_READ_GRADIENT);
         } else {
             gradient_x(left, acc, rows, m, here, place);
             d = a.t.weights.d[more ? head + 1 : head];
-            gradient_c(acc, rotated, m, here, left, a, at, head, place, [&] {
-                if (more) turn_tokens(m, 1 - here, warp, place.lane);
-            });
+            __syncthreads();
+            unsigned width = afresh((unsigned)a.t.columns.width);
+            gradient_c(acc, rotated, m, here, left,
+                       a.dproj + (first_row(a, at) + place.row) * width + a.t.columns.x + head * TILE, width, place);
         }
         sum_now(acc);
         place = afresh(own);
@@ -414,31 +486,33 @@ __device__ static inline void walk_heads(backward_squares *m, const full_backwar
 #pragma unroll
             for (int j = 0; j < 4; j++) sum[k][j] += acc[k][j];
         sum_now(sum);
+        copy_wait<1>();
+        __syncthreads(); /* the sums and the next head's steps are there; B, C, W and the rotations are free */
         place = afresh(own), at = afresh(block);
         /* The last head's are fetched twice, since what is fetched only sometimes would have registers always. */
         head_view next = view_at(a, at, more ? head + 1 : head);
         own_vectors vectors(next, (int)at.tile, place);
         vectors.fetch();
         vectors.fetch_parameters(next, a.t.weights, place);
-        size_t first_at = token_of(a, at, head), index = (size_t)at.index * all_heads + head;
-        sum_lane sums_at(place);
-        float4 delta[2] = {};
-        if (sums) fetch_delta(delta, a.t.tape.delta + first_at, sums_at);
-        wait_for_sent();
-        __syncthreads(); /* the sums and the next head's rotations are there; B, C, W, x, dy and H' are free */
-        if (more) fetch_states(m, a, at, head + 1, 1 - here, place);
-        /* Those that rotate nothing in making B and C have more to do here. */
-        if (sums)
-            sum_phases(m, here, delta, a.dtape.phase + matrix_of(a, at, head) * ANGLES, sums_at, place.lane);
-        else if (has_b && place.band == 0)
-            store_sums(a.biases + (index + (size_t)at.index * all_heads) * TILE, all_heads * TILE, m, place.lane);
-        else if (has_b)
+        sum_phases(m, here, more ? 1 - here : here, a.dtape.phase + matrix_of(a, at, head) * ANGLES, warp, place.lane);
+        size_t first_at = (size_t)(at.batch * all_heads + head) * s.time + at.tile * TILE,
+               index = (size_t)at.index * all_heads + head;
+        if (has_b)
+            store_sums(a.biases + (index + (size_t)at.index * all_heads) * TILE, all_heads * TILE, m,
+                       place.band * WARP + place.lane);
+        else if (place.band == 0)
             gradient_shares(m, a, m->weights[here], first_at, index, place.lane);
-        else if (place.band == 1)
-            gradient_decays(m, a, first_at, place.lane);
-        else if (more)
+        __syncthreads(); /* the parts of delta's gradient and the next head's rotations are there */
+        /* Beside B's and C's making, by warps that rotate nothing in that. */
+        if (has_b && place.band % 2 == 1) {
+            unsigned t = place.band / 2 * WARP + place.lane;
+            a.dtape.delta[first_at + t] = gradient_delta(m, t);
+        } else if (!has_b && place.band == 0) {
+            gradient_decays(m, a, m->weights[here], first_at, index, place.lane);
+        } else if (!has_b && place.band == 2 && more) {
             weigh_tokens(&m->weights[1 - here], m->within, m->steps[1 - here], place.lane);
-        if (more) make_vectors(m, vectors, 1 - here, place);
+        }
+        if (more) vectors.make(&m->b, &m->c, &m->turn, 0, place);
     }
     const block_view &at = block;
     head_view v = view_at(a, at, first_head);
@@ -446,29 +520,27 @@ __device__ static inline void walk_heads(backward_squares *m, const full_backwar
     load_square(&m->b, 0, v.b + row, (unsigned)v.width, own);
     load_square(&m->c, 0, v.c + row, (unsigned)v.width, own);
     copy_commit();
-    sum_lane sums_at(own);
     float *theta = a.dtape.theta +
-                   ((size_t)(at.group * (unsigned)s.batch + at.batch) * ANGLES + sums_at.angle) * s.time +
-                   at.tile * TILE;
-    if (sums)
-        for (unsigned i = 0; i < 2; i++)
-            *reinterpret_cast<float4 *>(theta + sums_at.tokens(i)) = *sums_at.dtheta(m, i, own.lane);
+                   ((size_t)(at.group * (unsigned)s.batch + at.batch) * ANGLES + warp * WARP_ANGLES) * s.time +
+                   at.tile * TILE + 2 * own.lane;
+#pragma unroll
+    for (unsigned i = 0; i < WARP_ANGLES; i++)
+        *reinterpret_cast<float2 *>(theta + i * s.time) =
+            *(reinterpret_cast<const float2 *>(&m->dtheta[warp * WARP + own.lane]) + i);
     copy_wait<0>();
     __syncthreads();
-    if (has_b) gradient_delta(m, a, at, first_head + at.heads - 1, (at.heads - 1) % 2, own);
     size_t column = (has_b ? a.t.columns.b : a.t.columns.c) + at.group * TILE;
     backward_norm(sum, m, own.group, (has_b ? v.inv_b : v.inv_c) + at.tile * TILE,
                   has_b ? a.t.weights.b_norm : a.t.weights.c_norm,
                   a.dproj + ((size_t)at.batch * s.time + at.tile * TILE) * v.width + column, (unsigned)v.width, own);
     __syncthreads();
-    if (warp == 0)
+    if (has_b)
         store_sums(a.norms + ((size_t)at.index * 2 * s.groups + at.group) * TILE, (unsigned)s.groups * TILE, m,
-                   own.lane);
+                   own.band * WARP + own.lane);
 }
 
 /* Grid: (sequence, tile, group), the group fastest. */
-__global__ void __launch_bounds__(SSD_THREADS, 2)
-    ssd_full_gradients(const __grid_constant__ full_backward_arguments a) {
+__global__ void __launch_bounds__(SSD_THREADS, 2) ssd_full_gradients(backward_arguments a) {
     auto *m = shared_memory<backward_squares>();
     const mamba_shape &s = a.t.s;
     group_place place = place_in_group();
@@ -476,25 +548,21 @@ __global__ void __launch_bounds__(SSD_THREADS, 2)
     block_view at = {index / tiles, index % tiles, blockIdx.x % groups, index, tiles, (unsigned)s.heads / groups};
     unsigned head = at.group * at.heads, warp = place.group * BANDS + place.band;
     head_view v = view_at(a, at, head);
-    copies_begin(m, at.tile + 1 == at.tiles);
-    fetch_steps(m, a, at, head, 0, place);
-    if (at.heads > 1) fetch_steps(m, a, at, head + 1, 1, place);
-    fetch_rows(m, a, at, head, 0, place);
-    fetch_states(m, a, at, head, 0, place);
-    copy_commit();
+    if (place.group == 0) m->steps[0].fetch(v, (int)at.tile, place);
+    fetch_operands(m, a, at, head, 0, place);
     own_vectors vectors(v, (int)at.tile, place);
     vectors.fetch();
     vectors.fetch_parameters(v, a.t.weights, place);
-    phase_lane lane_at(warp, place.lane);
-    m->rate[threadIdx.x] = four_at(v.rate + lane_at.angle * (unsigned)v.time, at.tile * TILE + lane_at.token);
+    angle_steps<WARP_ANGLES> angles;
+    angles.fetch_rates(v, (int)at.tile, warp * WARP_ANGLES, place.lane);
+    m->rate[threadIdx.x] = {angles.rate[0].x, angles.rate[0].y, angles.rate[1].x, angles.rate[1].y};
     m->dtheta[threadIdx.x] = {0, 0, 0, 0};
     copy_wait<0>();
-    wait_for_rows(m, 0);
     __syncthreads();
-    turn_tokens(m, 0, warp, place.lane);
+    steps_of(m, 0, warp, place.lane).make(&m->turn, 0, warp * WARP_ANGLES, place.lane);
     if (warp == 0) weigh_tokens(&m->weights[0], m->within, m->steps[0], place.lane);
     __syncthreads();
-    make_vectors(m, vectors, 0, place);
+    vectors.make(&m->b, &m->c, &m->turn, 0, place);
     walk_heads(m, a, at, place);
 }
 
@@ -504,7 +572,5 @@ size_t ssd_full_backward_bytes() { return sizeof(backward_squares); }
 
 void ssd_full_backward(const backward_arguments &a) {
     size_t blocks = a.t.s.batch * mamba_chunks(&a.t.s) * a.t.s.groups;
-    full_backward_arguments all = {a};
-    if (is_hopper()) make_maps(&all);
-    LAUNCH(ssd_full_gradients, (unsigned)blocks, SSD_THREADS, ssd_full_backward_bytes(), all);
+    LAUNCH(ssd_full_gradients, (unsigned)blocks, SSD_THREADS, ssd_full_backward_bytes(), a);
 }

@@ -64,13 +64,21 @@ __device__ static inline void copy_box(void *shared, const CUtensorMap *map, int
                  : "r"(shared_address(shared)), "l"(map), "r"(column), "r"(row), "r"(shared_address(b))
                  : "memory");
 }
-/* The same of tensors with four dimensions; of bytes that follow each other, a multiple of 16, aligned. */
+/* The same of tensors with four and five dimensions; of bytes that follow each other, a multiple of 16, aligned. */
 __device__ static inline void copy_box(void *shared, const CUtensorMap *map, int i, int j, int k, int l,
                                        copy_barrier *b) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5}], [%6];"
                  :
                  : "r"(shared_address(shared)), "l"(map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(shared_address(b))
+                 : "memory");
+}
+__device__ static inline void copy_box(void *shared, const CUtensorMap *map, int i, int j, int k, int l, int m,
+                                       copy_barrier *b) {
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
+                 :
+                 : "r"(shared_address(shared)), "l"(map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(m), "r"(shared_address(b))
                  : "memory");
 }
 __device__ static inline void copy_bytes(void *shared, const void *from, int bytes, copy_barrier *b) {
@@ -80,30 +88,9 @@ __device__ static inline void copy_bytes(void *shared, const void *from, int byt
                  : "memory");
 }
 
-/* Copies a box from shared memory, whose writers have called shared_written() (warpgroup.cuh), to (column, row) of the
- * map's tensor; what lies beyond its end is left out. One thread, which commits what it has begun, and may wait until
- * all but N of its youngest commits have been read. */
-__device__ static inline void store_box(const CUtensorMap *map, int column, int row, const void *shared) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];"
-                 :
-                 : "l"(map), "r"(column), "r"(row), "r"(shared_address(shared))
-                 : "memory");
-}
-__device__ static inline void stores_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-template <int N> __device__ static inline void stores_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read %0;" : : "n"(N) : "memory");
-}
-
 /* Brings the line that holds an address of global memory to the L2 cache. */
 __device__ static inline void fetch_to_l2(const void *from) {
     asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(from)));
-}
-/* Brings a box there. */
-__device__ static inline void box_to_l2(const CUtensorMap *map, int column, int row) {
-    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];"
-                 :
-                 : "l"(map), "r"(column), "r"(row)
-                 : "memory");
 }
 
 /* True for one thread of a warp whose threads all ask. */

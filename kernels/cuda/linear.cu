@@ -2,8 +2,6 @@
  *
  *   x (R,in) w (out,in) y (R,out);  dx = dy w;  dw += dy^T x
  *
- * Where a depth of 512 and the shape allow it, y and dx come from linear_epilogue.cu, else from cuBLASLt.
- *
  * At the published preset (R 65,536) in_proj, 512 to 2240, is 150 GFLOP each way: 0.19 ms at 790 TFLOP/s, against
  * 0.08 ms for its 361 MB; fc and proj, 512 to 1536 and back, 103 GFLOP: 0.13 ms against 0.06 ms; out_proj, 1024 to
  * 512, 69 GFLOP: 0.09 ms against 0.05 ms. head_forward, 512 to 1024 in blocks of 8192 rows: 8.6 GFLOP a block, 11 us,
@@ -11,7 +9,11 @@
 #include "kernels/cuda/linear_epilogue.cuh"
 #include "kernels/cuda/product.cuh"
 
-extern "C" size_t cuda_linear_scratch(size_t, size_t, size_t) { return PRODUCT_WORKSPACE; }
+/* An epilogue's weights in its order, or the workspace of cuBLASLt. */
+extern "C" size_t cuda_linear_scratch(size_t, size_t out, size_t in) {
+    size_t ordered = scratch_bytes(out * in * sizeof(bf16));
+    return ordered > PRODUCT_WORKSPACE ? ordered : (size_t)PRODUCT_WORKSPACE;
+}
 
 extern "C" void cuda_round_to_acts(struct lane *, act *to, const real *from, size_t count) {
     round_to_bf16(acts(to), from, count);
@@ -35,14 +37,12 @@ static struct product forward_product(const char *name, struct lane *lane, void 
 
 extern "C" void cuda_linear_forward(struct lane *lane, act *y, const act *x, const act *w, size_t rows, size_t out,
                                     size_t in) {
-    if (stored_product("linear_forward", acts(y), acts(x), acts(w), false, {rows, out, in})) return;
     struct product p = forward_product("linear_forward", lane, y, x, w, rows, out, in);
     product_run(&p);
 }
 
 extern "C" void cuda_linear_add_forward(struct lane *lane, act *y, const act *before, const act *x, const act *w,
                                         size_t rows, size_t out, size_t in) {
-    if (added_product("linear_add_forward", acts(y), acts(before), acts(x), acts(w), {rows, out, in})) return;
     struct product p = forward_product("linear_add_forward", lane, y, x, w, rows, out, in);
     p.c = before, p.beta = 1;
     product_run(&p);
@@ -58,8 +58,6 @@ extern "C" void cuda_head_forward(struct lane *lane, real *logits, const act *x,
 /* dx^T (in,R) = w^T dy^T. */
 extern "C" void cuda_linear_backward_input(struct lane *lane, act *dx, const act *dy, const act *w, size_t rows,
                                            size_t out, size_t in, bool accumulate) {
-    if (!accumulate && stored_product("linear_backward_input", acts(dx), acts(dy), acts(w), true, {rows, in, out}))
-        return;
     struct product p = {};
     p.name = "linear_backward_input";
     p.m = in, p.n = rows, p.k = out;
@@ -93,14 +91,14 @@ extern "C" void cuda_linear_backward_weight(struct lane *lane, real *dw, const a
 
 extern "C" void cuda_linear_leaky_relu_squared_forward(struct lane *lane, act *h, act *y, const act *x, const act *w,
                                                        size_t rows, size_t out, size_t in) {
-    if (leaky_relu_squared_product(acts(h), acts(y), acts(x), acts(w), {rows, out, in})) return;
+    if (leaky_relu_squared_product(lane->scratch, acts(h), acts(y), acts(x), acts(w), {rows, out, in})) return;
     cuda_linear_forward(lane, h, x, w, rows, out, in);
     cuda_leaky_relu_squared_forward(lane, y, h, rows * out);
 }
 
 extern "C" void cuda_linear_leaky_relu_squared_backward(struct lane *lane, act *dh, const act *dy, const act *w,
                                                         const act *h, size_t rows, size_t out, size_t in) {
-    if (leaky_relu_squared_slope_product(acts(dh), acts(dy), acts(w), acts(h), {rows, in, out})) return;
+    if (leaky_relu_squared_slope_product(lane->scratch, acts(dh), acts(dy), acts(w), acts(h), {rows, in, out})) return;
     cuda_linear_backward_input(lane, dh, dy, w, rows, out, in, false);
     cuda_leaky_relu_squared_backward(lane, dh, dh, h, rows * in);
 }
@@ -108,7 +106,8 @@ extern "C" void cuda_linear_leaky_relu_squared_backward(struct lane *lane, act *
 extern "C" void cuda_linear_silu_gate_backward(struct lane *lane, act *dy, act *dz, const act *dout, const act *w,
                                                const act *y, const act *z, size_t z_stride, size_t rows, size_t out,
                                                size_t in) {
-    if (silu_gate_slope_product(acts(dy), acts(dz), acts(dout), acts(w), acts(y), acts(z), z_stride, {rows, in, out}))
+    if (silu_gate_slope_product(lane->scratch, acts(dy), acts(dz), acts(dout), acts(w), acts(y), acts(z), z_stride,
+                                {rows, in, out}))
         return;
     cuda_linear_backward_input(lane, dy, dout, w, rows, out, in, false);
     cuda_silu_gate_backward(lane, dy, dz, dy, y, z, z_stride, rows, in);

@@ -1,32 +1,31 @@
-/* linear_epilogue: a product of x (rows, depth) and w, whose results may go through an elementwise function before they
- * are written: on Hopper the MLP's activation and its slope, the slope of the Mamba mixer's gate, and adding to what is
- * there, cost no pass over memory of their own.
+/* linear_epilogue: a product of x (rows, depth) and w, whose results go through an elementwise function in registers
+ * before they are written: on Hopper the MLP's activation and its slope, and the slope of the Mamba mixer's gate, cost
+ * no pass over memory of their own.
  *
- * What binds such a product is what an SM can read from shared memory. So w stays in registers: a warpgroup holds 64
- * columns of it, all DEPTH of them, as left operands for good, and makes results^T (64 columns x 128 rows) = w x^T;
- * only x comes from shared memory. A block's two warpgroups have the same rows and take turns, so that one multiplies
- * while the other is in its epilogue. One warp fetches tiles of 128 rows, in steps of 64 of the depth, into a ring; w
- * comes through it first. The two blocks of a cluster have the same rows and other columns: each fetches half of a step
- * for both, since what an SM can fetch from L2 would bind as well.
+ * A block keeps 128 columns of w for good, in shared memory, and works through tiles of 128 rows. One warp fetches the
+ * tiles, in steps of 64 of the depth, into a ring; two warpgroups take the tiles in turn, so that one multiplies while
+ * the other is in its epilogue. What an epilogue reads of its first rows is on its way during the product. No register
+ * may be spilled: what is, comes from L2, shared memory having left no room for L1. The two blocks of a cluster have
+ * the same rows and other columns: each fetches half of a step for both, since what an SM can fetch from L2 is what
+ * would bind.
  *
- * What an epilogue reads comes to a warpgroup's tiles in shared memory while it multiplies, its results take their
- * place and leave as boxes, whole lines at a time; both are begun by a warp of the warpgroup's own. There is no order
- * that w's rows or columns would have to be put in, and where tensors end, boxes do.
+ * w's rows are copied in an order in which the eight columns that a thread's fragments hold of each 32 are
+ * neighbours: its results then leave it 16 bytes at a time. A copy of a box can do that with w (columns, depth); w
+ * (depth, columns) is turned and put in order first, 3.5 us a call.
  *
  * Published preset, a call: 103 GFLOP, 0.131 ms at 790 TFLOP/s (gate: 69, 0.087 ms). Bytes: 469 MB, h and y written
- * (0.11 ms at 4.3 TB/s); 469 MB, h read and dh written; gate: 604 MB (0.14 ms). in_proj and attention's: linear.cu. */
+ * (0.11 ms at 4.3 TB/s); 469 MB, h read and dh written; gate: 604 MB (0.14 ms). */
 #include "kernels/cuda/linear_epilogue.cuh"
 
 #ifdef HINGE_CUDA_EMULATOR /* has neither clusters nor bulk copies */
-bool stored_product(const char *, bf16 *, const bf16 *, const bf16 *, bool, const epilogue_shape &) { return false; }
-bool added_product(const char *, bf16 *, const bf16 *, const bf16 *, const bf16 *, const epilogue_shape &) {
+bool leaky_relu_squared_product(void *, bf16 *, bf16 *, const bf16 *, const bf16 *, const epilogue_shape &) {
     return false;
 }
-bool leaky_relu_squared_product(bf16 *, bf16 *, const bf16 *, const bf16 *, const epilogue_shape &) { return false; }
-bool leaky_relu_squared_slope_product(bf16 *, const bf16 *, const bf16 *, const bf16 *, const epilogue_shape &) {
+bool leaky_relu_squared_slope_product(void *, bf16 *, const bf16 *, const bf16 *, const bf16 *,
+                                      const epilogue_shape &) {
     return false;
 }
-bool silu_gate_slope_product(bf16 *, bf16 *, const bf16 *, const bf16 *, const bf16 *, const bf16 *, size_t,
+bool silu_gate_slope_product(void *, bf16 *, bf16 *, const bf16 *, const bf16 *, const bf16 *, const bf16 *, size_t,
                              const epilogue_shape &) {
     return false;
 }
@@ -38,73 +37,85 @@ bool silu_gate_slope_product(bf16 *, bf16 *, const bf16 *, const bf16 *, const b
 
 namespace epilogue {
 
-constexpr int ROWS = 128, COLUMNS = 64;                               /* of a warpgroup's tile */
-constexpr int PARTS = 2, PART_ROWS = ROWS / PARTS;                    /* which come and leave one after the other */
-constexpr int DEPTH = 512, STEP = 64, STEPS = DEPTH / STEP;           /* of the depth, at once */
-constexpr int GROUPS = 2, BLOCK_COLUMNS = GROUPS * COLUMNS;           /* warpgroups of a block that multiply */
-constexpr int CLUSTER = 2, CLUSTER_COLUMNS = CLUSTER * BLOCK_COLUMNS; /* blocks */
-constexpr int THREADS = (GROUPS + 1) * WARPGROUP;
-constexpr int RING_AND_TILES = 226 << 10; /* bytes; a block may have 1024 more, for barriers */
+constexpr int ROWS = 128, COLUMNS = 128, STEP = 64, MOST_DEPTH = 512; /* of a tile; of the depth at once and in all */
+constexpr int STAGES = 6, CLUSTER = 2;                                /* of the ring; blocks */
+constexpr int THREADS = 3 * WARPGROUP;
 
-using tile = panels<ROWS, COLUMNS>;
-using step_rows = panels<ROWS, STEP>; /* of x; of w, BLOCK_COLUMNS rows of it */
-
-/* Shared memory of a block whose warpgroups have so many tiles for what they read and write. The ring has the rest. */
-template <int TILES> struct block_memory {
-    static constexpr int STAGES = (RING_AND_TILES - GROUPS * TILES * (int)sizeof(tile)) / (int)sizeof(step_rows);
-    static_assert(STAGES > STEPS); /* both warpgroups read a tile of x, one after the other */
-    step_rows ring[STAGES];
-    tile at[GROUPS][TILES];
-    copy_barrier here[STAGES], spent[STAGES]; /* of the ring */
-    copy_barrier turn[GROUPS];                /* of each warpgroup to multiply */
-    copy_barrier part_here[GROUPS][PARTS];    /* what is read has come, or there is room for results */
-    copy_barrier part_done[GROUPS][PARTS];    /* results are there */
+/* Shared memory of a block. */
+struct block_memory {
+    panels<COLUMNS, STEP> w[MOST_DEPTH / STEP];
+    panels<ROWS, STEP> x[STAGES];
+    copy_barrier w_here[MOST_DEPTH / STEP], x_here[STAGES], x_spent[STAGES];
+    copy_barrier turn[2]; /* of each warpgroup to multiply */
 };
 
 /* --- what follows the product -------------------------------------------------------------------------------------
  *
- * run() of one sum: x[i] is the element of tensor i that is READ, and then of that which is WRITTEN. */
+ * announce() of a row's COLUMNS columns, when its tile is fetched; fetch() and run() of eight neighbouring columns. */
 
-struct stored {
-    static constexpr int READ = 0, WRITTEN = 1;
-    static __device__ void run(float sum, float (&x)[2]) { x[0] = sum; }
-};
-
-struct added {
-    static constexpr int READ = 1, WRITTEN = 1;
-    static __device__ void run(float sum, float (&x)[2]) { x[0] += sum; }
-};
-
-/* To h and y. */
 struct leaky_relu_squared {
-    static constexpr int READ = 0, WRITTEN = 2;
-    static __device__ void run(float sum, float (&x)[2]) {
-        float l = sum > 0 ? sum : sum / 2;
-        x[0] = sum, x[1] = l * l;
+    bf16 *h, *y;
+    size_t stride;
+    static constexpr int AHEAD = 1;
+    struct inputs {};
+    __device__ void announce(size_t, size_t) const {}
+    __device__ inputs fetch(size_t, size_t) const { return {}; }
+    __device__ void run(size_t row, size_t column, pack<8> p, const inputs &) const {
+        store<8>(h + row * stride + column, p);
+        for (float &x : p.at) {
+            float l = x > 0 ? x : x / 2;
+            x = l * l;
+        }
+        store<8>(y + row * stride + column, p);
     }
 };
 
-/* h to dh. */
 struct leaky_relu_squared_slope {
-    static constexpr int READ = 1, WRITTEN = 1;
-    static __device__ void run(float sum, float (&x)[2]) { x[0] = sum * (x[0] > 0 ? 2 * x[0] : x[0] / 2); }
-};
-
-/* y and z to dy and dz. */
-struct silu_gate_slope {
-    static constexpr int READ = 2, WRITTEN = 2;
-    static __device__ void run(float sum, float (&x)[2]) {
-        float s = fast_sigmoid(x[1]), silu = x[1] * s;
-        x[1] = x[0] * sum * (s + silu * (1 - s));
-        x[0] = sum * silu;
+    bf16 *dh;
+    const bf16 *h;
+    size_t stride;
+    static constexpr int AHEAD = 4;
+    struct inputs {
+        uint4 h;
+    };
+    __device__ void announce(size_t row, size_t column) const { fetch_to_l2(h + row * stride + column); }
+    __device__ inputs fetch(size_t row, size_t column) const {
+        return {*reinterpret_cast<const uint4 *>(h + row * stride + column)};
+    }
+    __device__ void run(size_t row, size_t column, pack<8> p, const inputs &in) const {
+        pack<8> x = unpack(in.h);
+        for (int i = 0; i < 8; i++) p.at[i] *= x.at[i] > 0 ? 2 * x.at[i] : x.at[i] / 2;
+        store<8>(dh + row * stride + column, p);
     }
 };
 
-template <class Epilogue> constexpr int TILES = Epilogue::READ > Epilogue::WRITTEN ? Epilogue::READ : Epilogue::WRITTEN;
-
-/* The tensors: boxes of what is multiplied, and of what an epilogue reads and writes. */
-struct tensor_maps {
-    CUtensorMap x, w, read[2], written[2];
+struct silu_gate_slope {
+    bf16 *dy, *dz;
+    const bf16 *y, *z;
+    size_t stride, z_stride;
+    static constexpr int AHEAD = 2; /* registers would not hold more beside the sums */
+    struct inputs {
+        uint4 y, z;
+    };
+    __device__ void announce(size_t row, size_t column) const {
+        fetch_to_l2(y + row * stride + column);
+        fetch_to_l2(z + row * z_stride + column);
+    }
+    __device__ inputs fetch(size_t row, size_t column) const {
+        return {*reinterpret_cast<const uint4 *>(y + row * stride + column),
+                *reinterpret_cast<const uint4 *>(z + row * z_stride + column)};
+    }
+    __device__ void run(size_t row, size_t column, pack<8> g, const inputs &in) const {
+        pack<8> p = unpack(in.y), gate = unpack(in.z);
+        for (int i = 0; i < 8; i++) {
+            float s = fast_sigmoid(gate.at[i]);
+            float silu = gate.at[i] * s;
+            p.at[i] *= g.at[i] * (s + silu * (1 - s));
+            g.at[i] *= silu;
+        }
+        store<8>(dz + row * z_stride + column, p);
+        store<8>(dy + row * stride + column, g);
+    }
 };
 
 /* --- the product -------------------------------------------------------------------------------------------------- */
@@ -112,193 +123,136 @@ struct tensor_maps {
 #if HINGE_WGMMA
 #define CLUSTERS __cluster_dims__(CLUSTER)
 
-/* Which tiles of rows a cluster works through, first, first + step, ..; and which of the groups of columns it has. */
+/* Which tiles of rows a cluster works through, first, first + step, ..; and its first column. */
 struct cluster_work {
-    int first, step, tiles, group, groups;
+    int first, step, tiles, columns;
     __device__ int row(int i) const { return (first + i * step) * ROWS; }
 };
 
 __device__ cluster_work work_of(const epilogue_shape &s) {
-    int groups = (int)ceil_div(s.columns, CLUSTER_COLUMNS), cluster = (int)blockIdx.x / CLUSTER;
-    int step = (int)gridDim.x / CLUSTER / groups, first = cluster / groups, all = (int)ceil_div(s.rows, ROWS);
-    return {first, step, first < all ? (all - first + step - 1) / step : 0, cluster % groups, groups};
+    int groups = (int)(s.columns / (COLUMNS * CLUSTER)), cluster = (int)blockIdx.x / CLUSTER;
+    int step = (int)gridDim.x / CLUSTER / groups, first = cluster / groups, all = (int)((s.rows + ROWS - 1) / ROWS);
+    return {first, step, first < all ? (all - first + step - 1) / step : 0, cluster % groups * CLUSTER * COLUMNS};
 }
 
-/* Of a thread, of 65536 / 384: a fetching thread needs few, a multiplying one 128 for w and 64 for its sums. */
+/* Of a thread, of 65536 / 384: a fetching thread needs few, a multiplying one 128 for its sums alone. */
 constexpr int FETCHING_REGISTERS = 40, MULTIPLYING_REGISTERS = 232;
 
-/* Step n of the ring: w's come first, then those of all tiles of x. */
-template <class Memory> struct ring_place {
+/* Step n of the ring, counted over all tiles. */
+struct ring_place {
     int stage;
     unsigned parity;
-    __device__ explicit ring_place(int n) : stage(n % Memory::STAGES), parity((unsigned)(n / Memory::STAGES % 2)) {}
+    __device__ explicit ring_place(int n) : stage(n % STAGES), parity((unsigned)(n / STAGES % 2)) {}
 };
 
-/* One thread fetches w's steps for this block: BLOCK_COLUMNS rows of (columns, depth), or, ACROSS, of the depth. */
-template <bool ACROSS, class Memory> __device__ void fetch_weight(Memory *m, const CUtensorMap *w, int column) {
-    for (int k = 0; k < STEPS; k++) {
-        barrier_expect(&m->here[k], sizeof m->ring[k]);
-        if (ACROSS)
-            for (int i = 0; i < BLOCK_COLUMNS; i += PANEL)
-                copy_box(m->ring[k].pieces[0][i], w, column + i, k * STEP, &m->here[k]);
-        else
-            copy_box(&m->ring[k], w, k * STEP, column, &m->here[k]);
+/* One thread fetches w, for good. */
+__device__ void fetch_weight(block_memory *m, const CUtensorMap *w_map, int steps, int column) {
+    for (int k = 0; k < steps; k++) {
+        barrier_expect(&m->w_here[k], COLUMNS * STEP * 2);
+        copy_box(&m->w[k], w_map, k * STEP, 0, 0, 0, column / 32, &m->w_here[k]);
     }
 }
 
-/* One thread fetches every tile's steps, as room comes free. The ring is too short to wait for memory, above all where
- * much is written: of the tile behind, each of the clusters with the same rows announces some steps to L2. */
-template <class Memory>
-__device__ void fetch_rows(Memory *m, const CUtensorMap *x, const cluster_work &work, int rank) {
-    int first_row = rank * (ROWS / CLUSTER);
-    for (int n = STEPS; n < (work.tiles + 1) * STEPS; n++) {
-        ring_place<Memory> at(n);
-        int i = n / STEPS - 1, k = n % STEPS;
-        if (i + 1 < work.tiles && k % work.groups == work.group) box_to_l2(x, k * STEP, work.row(i + 1) + first_row);
-        barrier_wait(&m->spent[at.stage], at.parity ^ 1);
-        barrier_expect(&m->here[at.stage], sizeof m->ring[at.stage]);
-        copy_box(m->ring[at.stage].pieces[0][first_row], x, k * STEP, work.row(i) + first_row, &m->here[at.stage],
-                 (1 << CLUSTER) - 1);
-    }
-}
-
-/* A part of tile i gets what its epilogue reads, or is free for results. */
-template <class Epilogue, class Memory>
-__device__ void bring(Memory *m, const tensor_maps &maps, const cluster_work &work, int column, int group, int i,
-                      int part) {
-    copy_barrier *here = &m->part_here[group][part];
-    if (i >= work.tiles) return;
-    if (Epilogue::READ > 0)
-        barrier_expect(here, Epilogue::READ * PART_ROWS * COLUMNS * 2);
-    else
-        barrier_arrive(here);
-    for (int t = 0; t < Epilogue::READ; t++)
-        copy_box(m->at[group][t].pieces[0][part * PART_ROWS], &maps.read[t], column, work.row(i) + part * PART_ROWS,
-                 here);
-}
-
-/* One thread brings a warpgroup's tiles what its epilogue reads, and takes from them what it has made. */
-template <class Epilogue, class Memory>
-__device__ void carry(Memory *m, const tensor_maps &maps, const cluster_work &work, int column, int group) {
-    for (int p = 0; p < PARTS; p++) bring<Epilogue>(m, maps, work, column, group, 0, p);
-    for (int i = 0; i < work.tiles; i++) {
-        for (int p = 0; p < PARTS; p++) {
-            barrier_wait(&m->part_done[group][p], (unsigned)i % 2);
-            for (int t = 0; t < Epilogue::WRITTEN; t++)
-                store_box(&maps.written[t], column, work.row(i) + p * PART_ROWS,
-                          m->at[group][t].pieces[0][p * PART_ROWS]);
-            stores_commit();
-            if (p == 0) continue;
-            stores_wait_read<1>();
-            bring<Epilogue>(m, maps, work, column, group, i + 1, p - 1);
+/* One warp fetches every tile's steps, as room comes free; its first lane begins the copies. */
+template <class Epilogue>
+__device__ void fetch_tiles(block_memory *m, const CUtensorMap *x_map, const Epilogue &epilogue,
+                            const cluster_work &work, const epilogue_shape &s, int steps, int column, int rank) {
+    constexpr int LINES = COLUMNS / PANEL; /* of 128 bytes, of a row of the tile */
+    int lane = (int)threadIdx.x % WARP;
+    for (int i = 0, n = 0; i < work.tiles; i++)
+        for (int k = 0; k < steps; k++, n++) {
+            ring_place at(n);
+            barrier_wait(&m->x_spent[at.stage], at.parity ^ 1);
+            if (lane == 0) {
+                barrier_expect(&m->x_here[at.stage], ROWS * STEP * 2);
+                copy_box(m->x[at.stage].pieces[0][rank * (ROWS / CLUSTER)], x_map, k * STEP,
+                         work.row(i) + rank * (ROWS / CLUSTER), &m->x_here[at.stage], (1 << CLUSTER) - 1);
+            }
+            size_t row = (size_t)(work.row(i) + (k * WARP + lane) / LINES);
+            if (k < ROWS * LINES / WARP && row < s.rows)
+                epilogue.announce(row, (size_t)(column + (k * WARP + lane) % LINES * PANEL));
         }
-        stores_wait_read<0>();
-        bring<Epilogue>(m, maps, work, column, group, i + 1, PARTS - 1);
-    }
 }
 
 /* This warp no longer reads a stage: both blocks of the cluster may fill it. */
-template <class Memory> __device__ void spend(Memory *m, int stage) {
-    if (threadIdx.x % WARP < CLUSTER) barrier_arrive(&m->spent[stage], (int)threadIdx.x % WARP);
+__device__ void spend(block_memory *m, int stage) {
+    if (threadIdx.x % WARP < CLUSTER) barrier_arrive(&m->x_spent[stage], (int)threadIdx.x % WARP);
 }
 
-/* w^T's fragments of a warp: 16 columns, all of the depth. */
-using weight = uint32_t[DEPTH / 16][4];
-
-template <bool ACROSS, class Memory> __device__ void take_weight(weight &w, Memory *m, int group) {
-    int lane = (int)threadIdx.x % WARP, column = group * COLUMNS + (int)threadIdx.x / WARP % 4 * 16;
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        barrier_wait(&m->here[k], 0);
-        auto *by_columns = reinterpret_cast<const panels<STEP, BLOCK_COLUMNS> *>(&m->ring[k]);
-#pragma unroll
-        for (int i = 0; i < STEP; i += 16)
-            if (ACROSS)
-                ldmatrix_x4_trans(w[(k * STEP + i) / 16],
-                                  by_columns->piece(i + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
-            else
-                ldmatrix_x4(w[(k * STEP + i) / 16], m->ring[k].piece(column + lane % 16, i + lane / 16 * 8));
-        __syncwarp();
-        spend(m, k);
-    }
+/* The warpgroup's turn to multiply its tile number `turn`: the other one has seen all that came before in the ring, so
+ * no stage's barrier is two phases from what is waited for. */
+__device__ void wait_for_turn(block_memory *m, int group, int turn) {
+    if (group == 1 || turn > 0) barrier_wait(&m->turn[group], (unsigned)(turn - 1 + group) % 2);
+}
+__device__ void pass_turn(block_memory *m, int group, int rank) {
+    if (threadIdx.x % WARP == 0) barrier_arrive(&m->turn[1 - group], rank);
 }
 
-/* The warpgroup's turn to multiply tile i. */
-template <class Memory> __device__ void wait_for_turn(Memory *m, int group, int i) {
-    if (group == 1 || i > 0) barrier_wait(&m->turn[group], (unsigned)(i - 1 + group) % 2);
-}
-template <class Memory> __device__ void pass_turn(Memory *m, int group) {
-    if (threadIdx.x % WARP == 0) barrier_arrive(&m->turn[1 - group]);
-}
-
-/* sums = w x^T of tile i. */
-template <class Memory>
-__device__ void multiply_tile(float (&sums)[ROWS / 8][4], const weight &w, Memory *m, int i, int group) {
-    using place = ring_place<Memory>;
-    int n = (i + 1) * STEPS;
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        place at(n + k);
-        barrier_wait(&m->here[at.stage], at.parity);
-        if (k == STEPS - 1) pass_turn(m, group);
+/* upper, lower = 64 rows each of x w^T; n: the tile's first step of the ring. */
+__device__ void multiply_tile(float (&upper)[COLUMNS / 8][4], float (&lower)[COLUMNS / 8][4], block_memory *m, int n,
+                              int steps, int group, int rank, bool first) {
+    for (int k = 0; k < steps; k++) {
+        ring_place at(n + k);
+        if (first) barrier_wait(&m->w_here[k], 0);
+        barrier_wait(&m->x_here[at.stage], at.parity);
+        if (k == steps - 1) pass_turn(m, group, rank);
         products_begin();
 #pragma unroll
-        for (int j = 0; j < STEP; j += 16)
-            multiply<BY_ROWS>(sums, w[(k * STEP + j) / 16], &m->ring[at.stage], 0, j, k > 0 || j > 0);
+        for (int i = 0; i < STEP; i += 16) {
+            multiply<BY_ROWS, BY_ROWS>(upper, &m->x[at.stage], 0, &m->w[k], 0, i, k > 0 || i > 0);
+            multiply<BY_ROWS, BY_ROWS>(lower, &m->x[at.stage], 64, &m->w[k], 0, i, k > 0 || i > 0);
+        }
         products_commit();
         products_wait<1>();
-        if (k > 0) spend(m, place(n + k - 1).stage);
+        if (k > 0) spend(m, ring_place(n + k - 1).stage);
     }
-    products_wait<0>(sums);
-    spend(m, place(n + STEPS - 1).stage);
+    products_wait<0>(upper, lower);
+    spend(m, ring_place(n + steps - 1).stage);
 }
 
-/* Four 8 x 8 matrices to shared memory, as ldmatrix_x4_trans reads them. */
-__device__ void stmatrix_x4_trans(void *row, const uint32_t (&r)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};"
-                 :
-                 : "r"(shared_address(row)), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-                 : "memory");
-}
+/* What an epilogue reads for one of the four rows of a tile that a thread has results of. */
+template <class Epilogue> struct row_inputs {
+    static constexpr int BLOCKS = COLUMNS / 32;
+    typename Epilogue::inputs of[BLOCKS];
 
-/* The tiles of 16 rows of sums, from `row` on: a warp has 16 columns of them. */
+    __device__ void fetch(const Epilogue &epilogue, int row, int rows, int column) {
+        if (row < rows)
+#pragma unroll
+            for (int i = 0; i < BLOCKS; i++) of[i] = epilogue.fetch((size_t)row, (size_t)column + i * 32);
+    }
+    /* d: the sums of 64 rows; half: the row is the thread's first or second of them. */
+    __device__ void finish(const Epilogue &epilogue, const float (&d)[COLUMNS / 8][4], int half, int row, int rows,
+                           int column) const {
+        if (row < rows)
+#pragma unroll
+            for (int i = 0; i < BLOCKS; i++) {
+                pack<8> p;
+                for (int j = 0; j < 8; j++) p.at[j] = d[4 * i + j / 2][2 * half + j % 2];
+                epilogue.run((size_t)row, (size_t)column + i * 32, p, of[i]);
+            }
+    }
+};
+
+/* A warpgroup's tiles: every second one. Of a thread's four rows of results, what AHEAD read is on its way at a time,
+ * of the first ones during the product. */
 template <class Epilogue>
-__device__ void finish_rows(tile (&at)[TILES<Epilogue>], const float (&sums)[ROWS / 8][4], int row) {
-    int lane = (int)threadIdx.x % WARP, column = (int)threadIdx.x / WARP % 4 * 16 + lane / 8 % 2 * 8;
-    uint32_t x[2][4] = {};
+__device__ void multiply_all(block_memory *m, const Epilogue &epilogue, const cluster_work &work, int rows, int steps,
+                             int column, int group, int rank) {
+    constexpr int AHEAD = Epilogue::AHEAD;
+    int thread = (int)threadIdx.x % WARPGROUP;
+    column += thread % 4 * 8;
+    for (int i = group; i < work.tiles; i += 2) {
+        float sums[2][COLUMNS / 8][4];
+        int first = work.row(i) + thread / WARP * 16 + thread % WARP / 4;
+        auto row = [&](int r) { return first + r / 2 * 64 + r % 2 * 8; };
+        row_inputs<Epilogue> in[AHEAD];
+        for (int r = 0; r < AHEAD; r++) in[r].fetch(epilogue, row(r), rows, column);
+        wait_for_turn(m, group, i / 2);
+        multiply_tile(sums[0], sums[1], m, i * steps, steps, group, rank, i == group);
 #pragma unroll
-    for (int t = 0; t < Epilogue::READ; t++)
-        ldmatrix_x4_trans(x[t], at[t].piece(row + lane / 16 * 8 + lane % 8, column));
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        float low[2] = {low_half(x[0][r]), low_half(x[1][r])}, high[2] = {high_half(x[0][r]), high_half(x[1][r])};
-        Epilogue::run(sums[row / 8 + r / 2][r % 2 * 2], low);
-        Epilogue::run(sums[row / 8 + r / 2][r % 2 * 2 + 1], high);
-        for (int t = 0; t < Epilogue::WRITTEN; t++) x[t][r] = pack_bf16(low[t], high[t]);
-    }
-#pragma unroll
-    for (int t = 0; t < Epilogue::WRITTEN; t++)
-        stmatrix_x4_trans(at[t].piece(row + lane / 16 * 8 + lane % 8, column), x[t]);
-}
-
-/* A warpgroup's tiles: its columns of all of the block's rows. */
-template <bool ACROSS, class Epilogue, class Memory>
-__device__ void multiply_all(Memory *m, const cluster_work &work, int group) {
-    weight w;
-    take_weight<ACROSS>(w, m, group);
-    for (int i = 0; i < work.tiles; i++) {
-        float sums[ROWS / 8][4];
-        wait_for_turn(m, group, i);
-        multiply_tile(sums, w, m, i, group);
-#pragma unroll
-        for (int p = 0; p < PARTS; p++) {
-            barrier_wait(&m->part_here[group][p], (unsigned)i % 2);
-#pragma unroll
-            for (int row = 0; row < PART_ROWS; row += 16)
-                finish_rows<Epilogue>(m->at[group], sums, p * PART_ROWS + row);
-            shared_written();
-            __syncwarp();
-            if (threadIdx.x % WARP == 0) barrier_arrive(&m->part_done[group][p]);
+        for (int r = 0; r < 4; r++) {
+            in[r % AHEAD].finish(epilogue, sums[r / 2], r % 2, row(r), rows, column);
+            if (r + AHEAD < 4) in[r % AHEAD].fetch(epilogue, row(r + AHEAD), rows, column);
         }
     }
 }
@@ -306,36 +260,31 @@ __device__ void multiply_all(Memory *m, const cluster_work &work, int group) {
 #define CLUSTERS
 #endif
 
-template <bool ACROSS, class Epilogue>
+template <class Epilogue>
 __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
-    epilogue_kernel(const __grid_constant__ tensor_maps maps, epilogue_shape s) {
+    epilogue_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap w_map,
+                    Epilogue epilogue, epilogue_shape s) {
 #if HINGE_WGMMA
-    auto *m = shared_memory<block_memory<TILES<Epilogue>>>();
+    block_memory *m = shared_memory<block_memory>();
     cluster_work work = work_of(s);
-    int rank = (int)cluster_rank(), column = work.group * CLUSTER_COLUMNS + rank * BLOCK_COLUMNS;
+    int steps = (int)s.depth / STEP, rank = (int)cluster_rank(), column = work.columns + rank * COLUMNS;
     int group = uniform((int)threadIdx.x / WARPGROUP);
     if (threadIdx.x == 0) {
-        for (copy_barrier &b : m->here) barrier_begin(&b, 1);
-        for (copy_barrier &b : m->spent) barrier_begin(&b, CLUSTER * GROUPS * WARPGROUP / WARP);
+        for (copy_barrier &b : m->w_here) barrier_begin(&b, 1);
+        for (copy_barrier &b : m->x_here) barrier_begin(&b, 1);
+        for (copy_barrier &b : m->x_spent) barrier_begin(&b, CLUSTER * WARPGROUP / WARP);
         for (copy_barrier &b : m->turn) barrier_begin(&b, WARPGROUP / WARP);
-        for (int i = 0; i < GROUPS * PARTS; i++) {
-            barrier_begin(&m->part_here[i / PARTS][i % PARTS], 1);
-            barrier_begin(&m->part_done[i / PARTS][i % PARTS], WARPGROUP / WARP);
-        }
         barriers_begun();
     }
     cluster_barrier();
-    if (group == GROUPS) {
+    if (group == 2) {
         give_registers<FETCHING_REGISTERS>();
-        int warp = (int)threadIdx.x / WARP % 4;
-        if (threadIdx.x % WARP == 0 && warp < GROUPS) carry<Epilogue>(m, maps, work, column + warp * COLUMNS, warp);
-        if (threadIdx.x % WARP == 0 && warp == GROUPS) {
-            fetch_weight<ACROSS>(m, &maps.w, column);
-            fetch_rows(m, &maps.x, work, rank);
-        }
+        int warp = (int)threadIdx.x / WARP - 2 * WARPGROUP / WARP;
+        if (warp == 0) fetch_tiles(m, &x_map, epilogue, work, s, steps, column, rank);
+        if (warp == 1 && threadIdx.x % WARP == 0) fetch_weight(m, &w_map, steps, column);
     } else {
         take_registers<MULTIPLYING_REGISTERS>();
-        multiply_all<ACROSS, Epilogue>(m, work, group);
+        multiply_all(m, epilogue, work, (int)s.rows, steps, column, group, rank);
     }
     cluster_barrier(); /* nobody leaves while the other block may still copy to it or arrive at its barriers */
 #endif
@@ -343,9 +292,30 @@ __global__ void CLUSTERS __launch_bounds__(THREADS, 1)
 
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
-/* Boxes of a matrix, PANEL columns by box_rows. */
-CUtensorMap map_of(const bf16 *x, size_t rows, size_t columns, size_t stride, int box_rows, const char *name) {
-    return boxes<2>{{columns, rows}, {stride * sizeof(bf16)}, {PANEL, (cuuint32_t)box_rows}}.map(x, name);
+/* The order of w's rows: n tile j of an accumulator has, for lane t, columns 8 t + 2 (j % 4) of each 32, so a thread's
+ * fragments j .. j + 3 are eight neighbours. Column 8 a + 2 b + e of 32, e 0 or 1, is therefore row 8 b + 2 a + e. */
+__device__ size_t place_of(size_t c) { return c / 32 * 32 + c % 8 / 2 * 8 + c % 32 / 8 * 2 + c % 2; }
+
+/* to (columns, depth) = from (depth, columns) across, its rows in that order. 8 of the depth a thread. */
+__global__ void put_in_order(bf16 *to, const bf16 *from, size_t columns, size_t depth) {
+    size_t i = blockIdx.x * (size_t)EACH_THREADS + threadIdx.x;
+    if (i >= columns * (depth / 8)) return;
+    size_t column = i % columns, k = i / columns * 8;
+    pack<8> p;
+    for (size_t j = 0; j < 8; j++) p.at[j] = to_float(from[(k + j) * columns + column]);
+    store<8>(to + place_of(column) * depth + k, p);
+}
+
+CUtensorMap map_of_rows(const bf16 *x, const epilogue_shape &s, const char *name) {
+    return boxes<2>{{s.depth, s.rows}, {s.depth * sizeof(bf16)}, {STEP, ROWS / CLUSTER}}.map(x, name);
+}
+
+/* w (columns, depth), by e, a, b and 32 columns at a time: where its rows are not in order, a box of it is. */
+CUtensorMap map_of_weight(const bf16 *w, bool in_order, const epilogue_shape &s, const char *name) {
+    size_t row = s.depth * sizeof(bf16), a = in_order ? 2 : 8, b = in_order ? 8 : 2;
+    return boxes<5>{
+        {s.depth, 2, 4, 4, s.columns / 32}, {row, a * row, b * row, 32 * row}, {STEP, 2, 4, 4, COLUMNS / 32}}
+        .map(w, name);
 }
 
 int multiprocessors() {
@@ -356,75 +326,49 @@ int multiprocessors() {
     return count;
 }
 
-/* A tensor that an epilogue reads or writes, and the elements of its rows. */
-struct stream {
-    const bf16 *at;
-    size_t stride;
-};
-
 /* w (columns, depth), or where it is (depth, columns), ACROSS. */
 template <bool ACROSS, class Epilogue>
-void launch(const char *name, const bf16 *x, const bf16 *w, const stream *read, const stream *written,
+void launch(const char *name, void *scratch, const bf16 *x, const bf16 *w, const Epilogue &epilogue,
             const epilogue_shape &s) {
-    tensor_maps maps = {};
-    maps.x = map_of(x, s.rows, s.depth, s.depth, ROWS / CLUSTER, name);
-    maps.w = ACROSS ? map_of(w, s.depth, s.columns, s.columns, STEP, name)
-                    : map_of(w, s.columns, s.depth, s.depth, BLOCK_COLUMNS, name);
-    for (int i = 0; i < Epilogue::READ; i++)
-        maps.read[i] = map_of(read[i].at, s.rows, s.columns, read[i].stride, PART_ROWS, name);
-    for (int i = 0; i < Epilogue::WRITTEN; i++)
-        maps.written[i] = map_of(written[i].at, s.rows, s.columns, written[i].stride, PART_ROWS, name);
-    unsigned groups = (unsigned)ceil_div(s.columns, CLUSTER_COLUMNS), clusters = (unsigned)multiprocessors() / CLUSTER;
-    LAUNCH((epilogue_kernel<ACROSS, Epilogue>), clusters / groups * groups * CLUSTER, THREADS,
-           sizeof(block_memory<TILES<Epilogue>>), maps, s);
+    bf16 *ordered = static_cast<bf16 *>(scratch);
+    if (ACROSS)
+        LAUNCH(put_in_order, (unsigned)ceil_div(s.columns * s.depth / 8, EACH_THREADS), EACH_THREADS, 0, ordered, w,
+               s.columns, s.depth);
+    unsigned groups = (unsigned)(s.columns / (COLUMNS * CLUSTER)), clusters = (unsigned)multiprocessors() / CLUSTER;
+    LAUNCH(epilogue_kernel<Epilogue>, clusters / groups * groups * CLUSTER, THREADS, sizeof(block_memory),
+           map_of_rows(x, s, name), map_of_weight(ACROSS ? ordered : w, ACROSS, s, name), epilogue, s);
 }
 
-/* Whether a product of this shape fills the device, with few columns to spare, and the device has code for it. */
+/* Whether a product of this shape fills the device, and the device has code for it. */
 bool fits(const epilogue_shape &s) {
-    size_t groups = ceil_div(s.columns, CLUSTER_COLUMNS), processors = (size_t)multiprocessors();
-    size_t spare = groups * CLUSTER_COLUMNS - s.columns, tiles = s.rows / ROWS * (s.columns / BLOCK_COLUMNS);
-    return is_hopper() && s.columns % ACTS == 0 && spare <= s.columns / 16 && s.depth == DEPTH &&
-           groups * CLUSTER <= processors && tiles >= 2 * processors;
+    size_t tiles = s.rows / ROWS * (s.columns / COLUMNS), processors = (size_t)multiprocessors();
+    return is_hopper() && s.columns % (COLUMNS * CLUSTER) == 0 && s.depth % STEP == 0 && s.depth <= MOST_DEPTH &&
+           s.columns / COLUMNS <= processors && tiles >= 2 * processors;
 }
 
 } // namespace epilogue
 
-bool stored_product(const char *name, bf16 *y, const bf16 *x, const bf16 *w, bool across, const epilogue_shape &s) {
-    if (!epilogue::fits(s) || !aligned(y, x, w)) return false;
-    const epilogue::stream written[] = {{y, s.columns}};
-    auto run = across ? epilogue::launch<true, epilogue::stored> : epilogue::launch<false, epilogue::stored>;
-    run(name, x, w, NULL, written, s);
-    return true;
-}
-
-bool added_product(const char *name, bf16 *y, const bf16 *before, const bf16 *x, const bf16 *w,
-                   const epilogue_shape &s) {
-    if (!epilogue::fits(s) || !aligned(y, before, x, w)) return false;
-    const epilogue::stream read[] = {{before, s.columns}}, written[] = {{y, s.columns}};
-    epilogue::launch<false, epilogue::added>(name, x, w, read, written, s);
-    return true;
-}
-
-bool leaky_relu_squared_product(bf16 *h, bf16 *y, const bf16 *x, const bf16 *w, const epilogue_shape &s) {
+bool leaky_relu_squared_product(void *scratch, bf16 *h, bf16 *y, const bf16 *x, const bf16 *w,
+                                const epilogue_shape &s) {
     if (!epilogue::fits(s) || !aligned(h, y, x, w)) return false;
-    const epilogue::stream written[] = {{h, s.columns}, {y, s.columns}};
-    epilogue::launch<false, epilogue::leaky_relu_squared>("linear_leaky_relu_squared_forward", x, w, NULL, written, s);
+    epilogue::launch<false>("linear_leaky_relu_squared_forward", scratch, x, w,
+                            epilogue::leaky_relu_squared{h, y, s.columns}, s);
     return true;
 }
 
-bool leaky_relu_squared_slope_product(bf16 *dh, const bf16 *dy, const bf16 *w, const bf16 *h, const epilogue_shape &s) {
-    if (!epilogue::fits(s) || !aligned(dh, dy, w, h)) return false;
-    const epilogue::stream read[] = {{h, s.columns}}, written[] = {{dh, s.columns}};
-    epilogue::launch<true, epilogue::leaky_relu_squared_slope>("linear_leaky_relu_squared_backward", dy, w, read,
-                                                               written, s);
+bool leaky_relu_squared_slope_product(void *scratch, bf16 *dh, const bf16 *dy, const bf16 *w, const bf16 *h,
+                                      const epilogue_shape &s) {
+    if (!epilogue::fits(s) || !aligned(dh, dy, h)) return false;
+    epilogue::launch<true>("linear_leaky_relu_squared_backward", scratch, dy, w,
+                           epilogue::leaky_relu_squared_slope{dh, h, s.columns}, s);
     return true;
 }
 
-bool silu_gate_slope_product(bf16 *dy, bf16 *dz, const bf16 *dout, const bf16 *w, const bf16 *y, const bf16 *z,
-                             size_t z_stride, const epilogue_shape &s) {
-    if (!epilogue::fits(s) || !aligned(dy, dz, dout, w) || !aligned(y, z) || z_stride % ACTS) return false;
-    const epilogue::stream read[] = {{y, s.columns}, {z, z_stride}}, written[] = {{dy, s.columns}, {dz, z_stride}};
-    epilogue::launch<true, epilogue::silu_gate_slope>("linear_silu_gate_backward", dout, w, read, written, s);
+bool silu_gate_slope_product(void *scratch, bf16 *dy, bf16 *dz, const bf16 *dout, const bf16 *w, const bf16 *y,
+                             const bf16 *z, size_t z_stride, const epilogue_shape &s) {
+    if (!epilogue::fits(s) || !aligned(dy, dz, dout, y, z) || z_stride % ACTS) return false;
+    epilogue::launch<true>("linear_silu_gate_backward", scratch, dout, w,
+                           epilogue::silu_gate_slope{dy, dz, y, z, s.columns, z_stride}, s);
     return true;
 }
 #endif

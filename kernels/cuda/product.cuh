@@ -7,8 +7,7 @@
  *
  * Of what may follow a product in its epilogue only beta c is used. No CUBLASLT_EPILOGUE fits: no linear layer has a
  * bias, whose sum or gradient most of them are for, and the MLP's leaky relu squared is neither their RELU nor their
- * GELU. On Hopper products with these functions are our own, and so are others of that depth, 512 (linear_epilogue.cu).
- */
+ * GELU. Products with these functions are our own, on Hopper (linear_epilogue.cu). */
 #pragma once
 #include "kernels/cuda/device.cuh"
 

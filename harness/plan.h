@@ -16,7 +16,8 @@
  * scan's phases and split sums of products on a device; chunks of test-time training beside a kept tail. 3: the order
  * in which a device sums the norm that optim.clip compares. 4: rounding in a device's scan. 5: rounding in a
  * device's attention and scan, and in products with an epilogue. 6: a branch's scale is in the weights that end it;
- * rounding in a device's attention and scan, and in what prepares it. */
+ * rounding in a device's attention and scan, and in what prepares it. 7: rounding in a device's scan, attention and
+ * sums of gradients. */
 #define NUMERICS_REVISION 7
 
 /* The parts of a run, in the order in which they are done. */

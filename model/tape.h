@@ -67,7 +67,7 @@ struct workspace {
     int32_t *buckets;              /* (R) */
     act *bigram;                   /* (R, bigram_dim) rows of the table */
     act *embedded;                 /* (R,D) before the smear */
-    act *x0, *stream, *last;       /* (R,D) the first residual, the stream inside a layer, what the head reads */
+    act *x0, *stream, *last;       /* (R,D) the first residual, the stream that no layer keeps, what the head reads */
     real *inv_x0, *inv_last;       /* (R) */
     size_t head_block;             /* rows of logits in one product */
     real *logits;                  /* (head_block, V) before the cap */

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(FIGURE_THREADS, 7) row_figures_kernel(backward
             y[k] = hold<N>(b.out + start + row * dim + i);
         }
         for (unsigned k = 0; k < FIGURE_ROWS; k++) {
-            pack<N> p = unpacked(x[k]), q = unpacked(y[k]);
+            pack<N> p = unpack(x[k]), q = unpack(y[k]);
             for (int j = 0; j < N; j++) d[k] += p.at[j] * q.at[j];
         }
     }

@@ -88,7 +88,25 @@ __device__ static inline void copy_bytes(void *shared, const void *from, int byt
                  : "memory");
 }
 
-/* Brings the line that holds an address of global memory to the L2 cache. */
+/* Copies a box from shared memory, whose writers have called shared_written() (warpgroup.cuh), to (column, row) of the
+ * map's tensor. One thread, which may wait until all that it has begun has been read. */
+__device__ static inline void store_box(const CUtensorMap *map, int column, int row, const void *shared) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n"
+                 "cp.async.bulk.commit_group;"
+                 :
+                 : "l"(map), "r"(column), "r"(row), "r"(shared_address(shared))
+                 : "memory");
+}
+__device__ static inline void stores_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+
+/* Brings a box to the L2 cache. */
+__device__ static inline void box_to_l2(const CUtensorMap *map, int column, int row) {
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];"
+                 :
+                 : "l"(map), "r"(column), "r"(row)
+                 : "memory");
+}
+/* Brings the line that holds an address of global memory there. */
 __device__ static inline void fetch_to_l2(const void *from) {
     asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(from)));
 }

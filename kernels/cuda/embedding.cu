@@ -68,7 +68,7 @@ struct smear {
 #pragma unroll
             for (unsigned k = 0; k < AHEAD; k++) {
                 if (r + k >= end) break;
-                pack<N> now = unpacked(ahead[k]), old = unpacked(before), sum;
+                pack<N> now = unpack(ahead[k]), old = unpack(before), sum;
                 for (int i = 0; i < N; i++) sum.at[i] = mine.gate.at[i] * now.at[i] + (1 - mine.gate.at[i]) * old.at[i];
                 store<N>(y + (r + k) * dim + c, sum);
                 t = t + 1 == time ? 0 : t + 1;
@@ -108,8 +108,7 @@ struct smear_slope {
             for (unsigned k = 0; k < AHEAD; k++) {
                 if (r + k >= end) break;
                 const bool last = t + 1 == time;
-                pack<N> now = unpacked(of_x[k]), old = unpacked(before), d = unpacked(first), next = unpacked(of_dy[k]),
-                        to;
+                pack<N> now = unpack(of_x[k]), old = unpack(before), d = unpack(first), next = unpack(of_dy[k]), to;
                 for (int i = 0; i < N; i++) {
                     float g = mine.gate.at[i];
                     sum.at[i] += d.at[i] * (now.at[i] - old.at[i]);

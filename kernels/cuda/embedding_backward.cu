@@ -198,7 +198,7 @@ static __global__ void __launch_bounds__(SUM_THREADS) sum_kernel(struct sorting 
 #pragma unroll
         for (unsigned i = 0; i < AT_ONCE; i++) {
             if (k + i >= count) break;
-            pack<N> d = unpacked(ahead[i]);
+            pack<N> d = unpack(ahead[i]);
             for (int j = 0; j < N; j++) sum.at[j] += d.at[j];
             bool last = k + i + 1 == count;
             if (!last && id[k + i + 1] == id[k + i]) continue;

@@ -103,8 +103,7 @@ static cublasStatus_t new_layouts(product_plan *plan) {
     return s;
 }
 
-/* As later toolkits name it. */
-enum { TILE_176x128 = 201 };
+enum { TILE_176x128 = 201 }; /* CUBLASLT_MATMUL_TILE_176x128, which early toolkits of CUDA 12 do not name */
 
 /* Forward products of many rows for which another tile than the library's first choice was measured to be faster. */
 static const struct better_tile {
@@ -117,13 +116,12 @@ static const struct better_tile {
 };
 enum { CHOICES = 8, MANY_ROWS = 1 << 14 };
 
-/* Of the library's choices, best first, the one to take: never by a time, so that the same shapes have the same bits.
- */
+/* Of the library's choices, best first, the one to take. Never by a time: the same shapes have the same bits. */
 static const cublasLtMatmulAlgo_t &choice_of(const product_key &k, const cublasLtMatmulHeuristicResult_t *choices,
                                              int count) {
-    bool forward = k.transpose_a && !k.transpose_b && !k.d_is_float && k.batch == 1 && k.n >= MANY_ROWS;
+    if (!k.transpose_a || k.transpose_b || k.d_is_float || k.batch > 1 || k.n < MANY_ROWS) return choices[0].algo;
     for (const better_tile &better : better_tiles) {
-        if (!forward || better.m != k.m || better.k != k.k || better.accumulates != k.accumulates) continue;
+        if (better.m != k.m || better.k != k.k || better.accumulates != k.accumulates) continue;
         for (int i = 0; i < count; i++) {
             int tile = 0;
             size_t written;

@@ -12,8 +12,6 @@
 
 enum { WALK_WARPS = 4, WALK_THREADS = WALK_WARPS * WARP, WALK_BLOCKS = 3, PACK_WIDTH = WARP * (int)ACTS };
 
-__device__ static inline uint4 fetch(const bf16 *from) { return *reinterpret_cast<const uint4 *>(from); }
-
 /* --- forward ------------------------------------------------------------------------------------------------------ */
 
 /* x + skip_scale skip, mixed with x0. */
@@ -25,7 +23,7 @@ template <bool SKIP> struct mixed_sum {
         uint4 x, skip, x0;
     };
     __device__ parts read(size_t at) const {
-        return parts{fetch(x + at), SKIP ? fetch(skip + at) : uint4{}, fetch(x0 + at)};
+        return parts{hold<ACTS>(x + at), SKIP ? hold<ACTS>(skip + at) : uint4{}, hold<ACTS>(x0 + at)};
     }
     /* x' */
     __device__ pack<ACTS> entering(const parts &p, size_t c) const {
@@ -122,7 +120,7 @@ template <bool SKIP> struct mixed_slope {
         uint4 dx0, more;
     };
     __device__ parts read(size_t at) const {
-        return parts{sum.read(at), begins ? uint4{} : fetch(dx0 + at), more ? fetch(more + at) : uint4{}};
+        return parts{sum.read(at), begins ? uint4{} : hold<ACTS>(dx0 + at), more ? hold<ACTS>(more + at) : uint4{}};
     }
     __device__ void pass_on(const pack<ACTS> &dy, const parts &p, pack<ACTS> (&total)[SUMS], size_t at,
                             size_t c) const {
@@ -177,9 +175,9 @@ __device__ static inline void walk_row(const Slope &work, pack<ACTS> (&total)[KE
     for (int v = 0; v < KEPT; v++) {
         size_t c = column_of<ACTS>(v), at = r * dim + c;
         if (c >= dim) continue;
-        dout[v] = fetch(dnormed + at);
-        out[v] = fetch(normed + at);
-        beside[v] = fetch(work.dx + at);
+        dout[v] = hold<ACTS>(dnormed + at);
+        out[v] = hold<ACTS>(normed + at);
+        beside[v] = hold<ACTS>(work.dx + at);
         parts[v] = work.read(at);
     }
     for (int v = 0; v < KEPT; v++) d[v] = unpack(beside[v]);

@@ -300,10 +300,12 @@ __device__ static inline vector_place place_of_vectors(const group_place &place)
     unsigned part = place.band ^ place.group, row = place.lane / 8 + place.lane / 4 % 2 * 4; /* t, t + 4: for banks */
     return {place.group * 32 + row, part % 2 * 32 + place.lane % 4 * 8, part / 2 == 1, part % 2 == 0};
 }
-__device__ static inline void load_eight(float (&to)[8], const float *from) {
-    float4 low = *reinterpret_cast<const float4 *>(from), high = *reinterpret_cast<const float4 *>(from + 4);
+__device__ static inline void take_eight(float (&to)[8], float4 low, float4 high) {
     to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
     to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
+}
+__device__ static inline void load_eight(float (&to)[8], const float *from) {
+    take_eight(to, *reinterpret_cast<const float4 *>(from), *reinterpret_cast<const float4 *>(from + 4));
 }
 struct own_vectors {
     static constexpr unsigned ROWS = 4, APART = 8;

@@ -55,11 +55,7 @@ __device__ static inline void fetch_band(square *tiles, unsigned which, const ma
 /* Brings the warp's rows to the L2 cache, so that their copy takes little time later. */
 __device__ static inline void bring_band(const matrix_rows<const bf16> &from, int tile, const group_place &place) {
 #if HINGE_WGMMA
-    if (is_elected())
-        asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];"
-                     :
-                     : "l"(from.map), "r"(from.column), "r"(from.row + tile * TILE + (int)place.row)
-                     : "memory");
+    if (is_elected()) box_to_l2(from.map, from.column, from.row + tile * TILE + (int)place.row);
 #else
     (void)from, (void)tile, (void)place;
 #endif
@@ -95,19 +91,14 @@ __device__ static inline void store_band(const matrix_rows<bf16> &to, int tile, 
     __syncwarp();
 #if HINGE_WGMMA
     if (is_elected())
-        asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n"
-                     "cp.async.bulk.commit_group;"
-                     :
-                     : "l"(to.map), "r"(to.column), "r"(to.row + tile * TILE + (int)place.row),
-                       "r"(shared_address(&tiles[which].pieces[0][place.row][0]))
-                     : "memory");
+        store_box(to.map, to.column, to.row + tile * TILE + (int)place.row, &tiles[which].pieces[0][place.row][0]);
 #else
     copy_band(to.rows + (size_t)((unsigned)tile * TILE + place.row) * to.stride, to.stride, tiles, which, place);
 #endif
 }
 __device__ static inline void rows_are_stored() {
 #if HINGE_WGMMA
-    if (is_elected()) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    if (is_elected()) stores_wait_read();
 #endif
     __syncwarp();
 }
@@ -141,11 +132,6 @@ struct turn_place {
         return reinterpret_cast<Value *>(reinterpret_cast<char *>(tables) + (offset ^ flipped * 16) + tokens * 128);
     }
 };
-
-__device__ static inline void load_eight(float (&to)[8], float4 low, float4 high) {
-    to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
-    to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
-}
 
 /* What a warp makes the rotations of four angles of a tile of: a lane has eight neighbouring tokens of one. */
 struct turn_steps {
@@ -199,8 +185,8 @@ struct staged_steps {
         turn_steps s;
         __syncwarp();
         unsigned low = piece_at(lane % 8 * 2), high = piece_at(lane % 8 * 2 + 1);
-        load_eight(s.delta, delta[low], delta[high]);
-        load_eight(s.rate, rate[lane / 8][low], rate[lane / 8][high]);
+        take_eight(s.delta, delta[low], delta[high]);
+        take_eight(s.rate, rate[lane / 8][low], rate[lane / 8][high]);
         s.phase = phase[lane / 8];
         __syncwarp();
         return s;

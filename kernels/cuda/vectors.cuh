@@ -33,8 +33,7 @@ template <int N> using held = std::conditional_t<N == ACTS, uint4, bf16>;
 template <int N> __device__ static inline held<N> hold(const bf16 *from) {
     return *reinterpret_cast<const held<N> *>(from);
 }
-__device__ static inline pack<ACTS> unpacked(const uint4 &x) { return unpack(x); }
-__device__ static inline pack<1> unpacked(bf16 x) { return pack<1>{{to_float(x)}}; }
+__device__ static inline pack<1> unpack(bf16 x) { return pack<1>{{to_float(x)}}; }
 
 template <int N> __device__ static inline pack<N> load(const float *from) {
     pack<N> p;

@@ -8,7 +8,7 @@
  *
  * "hot" is what a call takes when nothing but it has run for 0.4 s, and as long again: a device that is then at its
  * power limit lowers its clocks, as it does within a training step. The share beside it is of limits that were measured
- * hot as well; watts and millijoules, a call, are the device's own meter's. */
+ * hot as well, for 1.5 s; watts and millijoules, a call, are the device's own meter's. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

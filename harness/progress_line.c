@@ -70,9 +70,14 @@ static void put_short(const struct runner_progress *p, int without, char *out, s
     text_append(out, size, "%s left", format_duration(p->suite_seconds_left, suite_left));
 }
 
+/* What nearly every full line has room in. With less, all lines are short: two forms in turn are hard to read. */
+enum { FULL_COLUMNS = 120 };
+
 const char *progress_text(const struct runner_progress *progress, size_t columns, char *out, size_t size) {
     put_full(progress, out, size);
-    for (int without = 0; without <= LEAST_LINE && text_columns(out) > columns; without++)
+    if (columns >= FULL_COLUMNS && text_columns(out) <= columns) return out;
+    put_short(progress, 0, out, size);
+    for (int without = WITHOUT_RATE; without <= LEAST_LINE && text_columns(out) > columns; without++)
         put_short(progress, without, out, size);
     return out;
 }

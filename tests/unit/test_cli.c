@@ -250,6 +250,10 @@ static void the_progress_line_gets_short_where_there_is_little_room(void **state
     assert_string_equal(progress_text(&progress, 65, text, sizeof text),
                         "2/9 none 42 train · step 120/600 · 1 min 05 s, 1 h 02 min left");
     assert_string_equal(progress_text(&progress, 59, text, sizeof text), "2/9 train · step 120/600 · 1 h 02 min left");
+    struct runner_progress done = progress; /* whose full line has room, but not those around it */
+    done.part = PART_AVERAGE, done.stage_ended = true, done.loss = done.tokens_per_second = NAN;
+    assert_string_equal(progress_text(&done, 100, text, sizeof text),
+                        "2/9 none 42 average done · 1 min 05 s, 1 h 02 min left");
 }
 
 static void json_knows_no_nan_and_keeps_the_order_of_keys(void **state) {

@@ -130,7 +130,6 @@ __device__ static inline key_stream<DIM, VECTORS, STAGES, GROUPS> keys_of(const 
 /* --- the host's side ---------------------------------------------------------------------------------------------- */
 
 #ifdef HINGE_CUDA_EMULATOR
-static inline bool is_hopper() { return false; }
 template <int DIM> static inline tensor_map map_of_heads(const bf16 *, const attention_shape *, size_t) { return {}; }
 #else
 /* Of a tensor (batch, time, heads, head_dim), for fetch_tile. */

@@ -9,12 +9,20 @@ extern "C" {
 
 enum { OLDEST_MAJOR = 8, GRAPHS = 8 };
 
-static int chosen_device;
+static int chosen_device, device_major;
 /* Lane i of a for_each has streams[i]; all else is on the first. `current` is where the host's thread is at. */
 static cudaStream_t streams[CUDA_STREAMS], current;
 static cudaEvent_t reached[CUDA_STREAMS]; /* what others wait for before they go on */
 
 cudaStream_t device_stream() { return current; }
+
+bool is_hopper() {
+#ifdef HINGE_CUDA_EMULATOR
+    return false;
+#else
+    return device_major == 9;
+#endif
+}
 
 /* --- errors: the first is kept until finish ----------------------------------------------------------------------- */
 
@@ -65,18 +73,18 @@ static status unusable(cudaError_t error) {
 }
 
 static status check_device() {
-    int count, major, minor;
+    int count, minor;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return unusable(error);
     if (count == 0) return unusable(cudaErrorNoDevice);
     int device = chosen_device % count;
     error = cudaSetDevice(device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&device_major, cudaDevAttrComputeCapabilityMajor, device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     if (error != cudaSuccess) return unusable(error);
-    if (major < OLDEST_MAJOR)
+    if (device_major < OLDEST_MAJOR)
         return status_new(STATUS_SYSTEM, "device %d has compute capability %d.%d, but %d.0 (Ampere) or later is needed",
-                          device, major, minor, OLDEST_MAJOR);
+                          device, device_major, minor, OLDEST_MAJOR);
     return NULL;
 }
 

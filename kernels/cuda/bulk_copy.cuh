@@ -150,15 +150,6 @@ template <int DIMENSIONS> struct boxes {
     }
 };
 
-/* Whether this device runs what is compiled for sm_90a. */
-static inline bool is_hopper() {
-    static int major = -1;
-    int device = 0;
-    if (major < 0 && cudaGetDevice(&device) == cudaSuccess)
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    return major == 9;
-}
-
 /* More or fewer registers for each thread of a warpgroup, by all of it. */
 template <int REGISTERS> __device__ static inline void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(REGISTERS));

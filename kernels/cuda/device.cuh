@@ -70,6 +70,8 @@ template <typename T> __device__ static inline T *shared_memory() {
 
 /* The stream that all of this process's ops run on. */
 cudaStream_t device_stream();
+/* Whether this device runs what is compiled for sm_90a. The emulator does not. */
+bool is_hopper();
 /* Keeps the first error for the backend's finish(), with the name of the op or kernel. */
 void device_note(cudaError_t error, const char *name);
 /* Keeps a message of an op that failed for a reason of its own (cuBLASLt, NCCL). */

@@ -2,7 +2,7 @@
  *
  * cuBLASLt counts columns first; this wrapper keeps that: a is (m,k) or, transposed, (k,m); b is (k,n) or (n,k);
  * c and d are (m,n). The leading dimension is the length of a stored column, which is a row of our row-major tensors.
- * For each shape and alignment the first algorithm of the heuristic is taken once and kept, with a workspace of fixed
+ * For each shape and alignment an algorithm of the heuristic is taken once and kept, with a workspace of fixed
  * size, so that the same product has the same bits from run to run on one type of GPU.
  *
  * Of what may follow a product in its epilogue only beta c is used. No CUBLASLT_EPILOGUE fits: no linear layer has a

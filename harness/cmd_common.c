@@ -121,10 +121,13 @@ void note_peek(const struct invocation *in, struct results *results) {
 }
 
 void print_caveats(const struct results *results) {
-    struct text line = {0};
+    struct text line = {0}, blown_up = {0};
     caveats_line(results, &line);
+    caveats_blown_up(results, &blown_up);
     if (line.size) printf("Read with: %s.\n", text_of(&line));
+    if (blown_up.size) text_print(stdout, text_of(&blown_up), 0, 0);
     text_free(&line);
+    text_free(&blown_up);
 }
 
 static json_t *peeks_json(const struct results *results) {
@@ -148,6 +151,7 @@ json_t *caveats_json(const struct results *results) {
     json_object_set_new(out, "late_seeds", json_integer(c.late_seeds));
     json_object_set_new(out, "late_variants", json_integer(c.late_variants));
     json_object_set_new(out, "failed", json_integer(c.failed));
+    json_object_set_new(out, "blown_up", json_integer(c.blown_up));
     json_object_set_new(out, "deleted", json_integer(c.deleted));
     json_object_set_new(out, "peeks", peeks_json(results));
     for (int i = 0; i < results->refusal_count; i++) {

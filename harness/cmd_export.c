@@ -72,6 +72,7 @@ COLUMN(parameters, optional(s->run->parameter_count > 0, s->run->parameter_count
 COLUMN(train_seconds, real_number(s->run->train_seconds))
 COLUMN(tokens_per_second, real_number(s->run->tokens_per_second))
 COLUMN(loss_final, real_number(s->run->final_loss))
+COLUMN(training_note, text(s->run->training_note))
 COLUMN(bpb_raw, bpb(&s->run->raw))
 COLUMN(bpb_averaged, bpb(&s->run->averaged))
 COLUMN(bpb_artifact, bpb(&s->run->artifact))
@@ -117,6 +118,7 @@ static const struct column run_columns[] = {
     {"train_seconds", get_train_seconds},
     {"tokens_per_second", get_tokens_per_second},
     {"loss_final", get_loss_final},
+    {"training_note", get_training_note},
     {"bpb_raw", get_bpb_raw},
     {"bpb_averaged", get_bpb_averaged},
     {"bpb_artifact", get_bpb_artifact},

@@ -54,6 +54,7 @@ static void print_head(const struct shown *shown) {
     if (isfinite(run->train_seconds)) printf(", %s", format_duration(run->train_seconds, took));
     if (isfinite(run->tokens_per_second)) printf(", %.0f tokens/s", run->tokens_per_second);
     if (isfinite(run->final_loss)) printf(", last loss %.4f", run->final_loss);
+    if (*run->training_note) printf("\n            %s", run->training_note);
     printf("\nweights     %s\ntrace       %s\n", *run->weights_sha256 ? run->weights_sha256 : "-",
            *run->trace_sha256 ? run->trace_sha256 : "-");
 }
@@ -258,6 +259,7 @@ static json_t *shown_json(const struct shown *shown) {
     json_object_set_new(object, "steps", json_integer(run->steps));
     json_object_set_new(object, "train_seconds", json_number(run->train_seconds));
     json_object_set_new(object, "tokens_per_second", json_number(run->tokens_per_second));
+    json_object_set_new(object, "training_note", json_text(run->training_note));
     json_object_set_new(object, "weights_sha256", json_text(run->weights_sha256));
     json_object_set_new(object, "trace_sha256", json_text(run->trace_sha256));
     json_object_set_new(object, "options", texts_json(details->options, details->option_count));

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "harness/launch/ranks.h"
+#include "harness/loss_rise.h"
 #include "harness/weights.h"
 #include "kernels/clock.h"
 #include "model/trainer.h"
@@ -44,12 +45,14 @@ static status create(struct training *t) {
                                          datasets_find(c->datasets, t->config->data_name), (uint64_t)t->stage->seed));
 }
 
-static void tell(const struct training *t, const char *why) {
+static void tell(const struct training *t, const char *what, const char *so) {
     char line[1400];
-    snprintf(line, sizeof line, "%s seed %lld: %s; the training starts again",
-             t->context->plan->suite->variants[t->stage->variant].name, (long long)t->stage->seed, why);
+    snprintf(line, sizeof line, "%s seed %lld: %s; %s", t->context->plan->suite->variants[t->stage->variant].name,
+             (long long)t->stage->seed, what, so);
     if (t->context->watch.message) t->context->watch.message(t->context->watch.context, line);
 }
+
+static void tell_start(const struct training *t, const char *why) { tell(t, why, "the training starts again"); }
 
 /* Steps of two builds, or of two kinds of processor, in one training would be a training of neither: the checkpoint
  * goes before the training is said to be this build's. */
@@ -61,7 +64,7 @@ static status hold_to_one_build(struct training *t) {
     bool other = provenance_differs(&before, c->provenance, true, what, sizeof what);
     if (other && access(t->checkpoint, F_OK) == 0) {
         snprintf(line, sizeof line, "its checkpoint comes from another build or machine: %s", what);
-        tell(t, line);
+        tell_start(t, line);
     }
     if (other) unlink(t->checkpoint);
     return store_begin(c->store, t->stage->key, c->worker, c->provenance);
@@ -75,13 +78,13 @@ static status resume(struct training *t) {
     status s = trainer_load(t->trainer, t->checkpoint, t->stage->key);
     if (s && status_kind(s) != STATUS_DATA) return s;
     if (s) {
-        tell(t, status_text(s));
+        tell_start(t, status_text(s));
         status_free(s);
         return NULL;
     }
     TRY(store_count_steps(t->context->store, t->stage->key, trainer_steps_done(t->trainer), &stored));
     if (stored == trainer_steps_done(t->trainer)) return NULL;
-    tell(t, "the database lacks steps that its checkpoint has");
+    tell_start(t, "the database lacks steps that its checkpoint has");
     return create(t);
 }
 
@@ -169,8 +172,17 @@ static status save_weights(const struct training *t, const char *name, const rea
     return s;
 }
 
+/* What is to be said of a training that blew up, in text; NULL for others. */
+static const char *rise_of(const struct training *t, char *text, size_t size) {
+    struct loss_rise rise;
+    if (!losses_rose(trainer_losses(t->trainer), trainer_steps_done(t->trainer), &rise)) return NULL;
+    loss_rise_text(&rise, text, size);
+    return text;
+}
+
 static status finish(struct training *t) {
     const struct stage_context *c = t->context;
+    char rise[160];
     int64_t steps = trainer_steps_done(t->trainer), tokens;
     struct stage_result result = {.work = t->stage->work,
                                   .parameter_count = (int64_t)trainer_network(t->trainer)->parameters.elements,
@@ -184,7 +196,12 @@ static status finish(struct training *t) {
     trainer_trace_sha256(t->trainer, result.trace_sha256);
     TRY(store_step_totals(c->store, t->stage->key, &result.seconds, &tokens));
     result.tokens_per_second = (double)tokens / result.seconds;
+    result.notes = rise_of(t, rise, sizeof rise);
     TRY(store_finish(c->store, t->stage->key, c->worker, &result));
+    if (result.notes)
+        tell(t, rise,
+             "lower optim.muon_rate, optim.adam_rate or optim.embedding_rate, or start below them with a "
+             "train.warmdown of more than train.steps");
     unlink(t->checkpoint);
     return NULL;
 }

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "harness/loss_rise.h"
+
 /* Runs of a late variant are late too: a seed is, when a declared variant's run of it is. Runs lie seed by seed. */
 static int count_late_seeds(const struct results *r) {
     int count = 0;
@@ -19,6 +21,7 @@ void caveats_count(const struct results *r, struct caveats *out) {
     for (int v = 0; v < r->variant_count; v++) out->late_variants += r->variants[v].late;
     for (int i = 0; i < r->run_count; i++) {
         out->failed += strcmp(r->runs[i].status, "failed") == 0;
+        out->blown_up += *r->runs[i].training_note != '\0';
         out->deleted += strcmp(r->runs[i].status, "deleted") == 0;
     }
 }
@@ -37,6 +40,7 @@ void caveats_line(const struct results *r, struct text *t) {
     add(t, c.late_seeds, "late seed", "s");
     add(t, c.late_variants, "late variant", "s");
     add(t, c.failed, "failed run", "s");
+    add(t, c.blown_up, "blown-up run", "s");
     add(t, c.deleted, "deleted run", "s");
     add(t, c.peeks, "peek", "s");
     if (c.peeks) {
@@ -64,6 +68,27 @@ static void say_refusals(const struct results *r, struct text *t) {
                  r->refusals[i].name, r->refusals[i].value);
 }
 
+static int blown_up_of(const struct results *r, int variant) {
+    int count = 0;
+    for (int i = 0; i < r->run_count; i++) count += r->runs[i].variant == variant && *r->runs[i].training_note;
+    return count;
+}
+
+void caveats_blown_up(const struct results *r, struct text *t) {
+    struct caveats c;
+    caveats_count(r, &c);
+    if (!c.blown_up) return;
+    text_add(t, "Of %d runs %d blew up (", r->run_count, c.blown_up);
+    for (int v = 0, said = 0; v < r->variant_count; v++) {
+        int count = blown_up_of(r, v);
+        if (count) text_add(t, "%s%s %d", said++ ? ", " : "", r->variants[v].name, count);
+    }
+    text_add(t,
+             "): over the last fifth of the steps the mean training loss is more than %.2f nats per token above the "
+             "lowest over a fifth. A difference from such a run says nothing of trained models.",
+             LOSS_RISE);
+}
+
 void caveats_sentences(const struct results *r, struct text *t) {
     struct caveats c;
     caveats_count(r, &c);
@@ -71,6 +96,8 @@ void caveats_sentences(const struct results *r, struct text *t) {
         text_add(t, " Added after the declaration was frozen, and marked late: %d seed%s and %d variant%s.",
                  c.late_seeds, c.late_seeds == 1 ? "" : "s", c.late_variants, c.late_variants == 1 ? "" : "s");
     if (c.failed) text_add(t, " Failed: %d run%s.", c.failed, c.failed == 1 ? "" : "s");
+    if (c.blown_up) text_add(t, " ");
+    caveats_blown_up(r, t);
     if (c.deleted)
         text_add(t, " Deleted from the database: %d run%s, missing in every figure.", c.deleted,
                  c.deleted == 1 ? "" : "s");

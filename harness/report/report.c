@@ -11,6 +11,7 @@
 
 #include "harness/report/analysis.h"
 #include "harness/report/calibration.h"
+#include "harness/report/caveats.h"
 #include "harness/report/complaint.h"
 #include "harness/report/evidence.h"
 #include "harness/report/figure_data.h"
@@ -156,8 +157,16 @@ static void add_counts(const struct analysis *a, struct text *t) {
     if (a->spared) text_add(t, ", %d not needed", a->spared);
 }
 
+static void add_box(struct text *t, const char *head, const struct text *body) {
+    if (!body->size) return;
+    text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{%s} ", head);
+    text_latex(t, text_of(body));
+    text_add(t, "}}\\par\\vspace{0.6ex}");
+}
+
 static void define_notice(const struct analysis *a, struct text *t) {
-    struct text notice = {0};
+    struct text notice = {0}, blown_up = {0};
+    caveats_blown_up(a->results, &blown_up);
     if (a->missing || a->failed) {
         text_add(&notice, "This suite is not complete: of %d planned runs %d are done", a->planned, a->done);
         if (a->failed) text_add(&notice, ", %d failed", a->failed);
@@ -170,13 +179,11 @@ static void define_notice(const struct analysis *a, struct text *t) {
         text_latex(t, simulated_note(a->results));
         text_add(t, ".}}}\\par\\vspace{0.6ex}");
     }
-    if (notice.size) {
-        text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{Incomplete.} ");
-        text_latex(t, text_of(&notice));
-        text_add(t, "}}\\par\\vspace{0.6ex}");
-    }
+    add_box(t, "Incomplete.", &notice);
+    add_box(t, "Blown up.", &blown_up);
     text_add(t, "}\n");
     text_free(&notice);
+    text_free(&blown_up);
 }
 
 /* In place of the calibration, where no variant has runs enough: the numbers to it are named all the same. */

@@ -210,6 +210,7 @@ static void read_training(struct query *q, struct result_run *run) {
     COPY(q, C_KEY, run->train_key);
     COPY(q, C_STARTED, run->started);
     COPY(q, C_NODE, run->node);
+    COPY(q, C_NOTES, run->training_note);
     run->steps = query_int(q, C_STEPS);
     if (query_null(q, C_SECONDS)) return;
     run->parameter_count = query_int(q, C_PARAMETERS);

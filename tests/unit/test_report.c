@@ -386,6 +386,7 @@ static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
     results.variants[2].late = true;
     for (int s = 0; s < 3; s++) fixture_run(&results, 2, s)->late = true;
     results.unigram_bpb = 2.2;
+    strcpy(fixture_run(&results, 1, 0)->training_note, "the loss rose: 8.00");
     write_report(&results, in_scratch("partial"), pdf);
     char *text = pdf_text(pdf), *settings = contents(in_scratch("partial/test-data/settings.gp"));
     assert_holds(settings, "BROKEN = 0");
@@ -393,6 +394,8 @@ static void an_unfinished_suite_says_so_and_lists_what_failed(void **state) {
     assert_holds(
         text, "Incomplete. This suite is not complete: of 12 planned runs 10 are done, 1 failed, 1 have not finished");
     assert_holds(text, "step 122: the loss is not finite");
+    assert_holds(text, "Blown up. Of 12 runs 1 blew up (recurrence 1): over the last fifth of the steps");
+    assert_holds(text, "1 blown-up run");
     assert_holds(text, "2 of 3");
     assert_tables_count_up(text, 10);
     assert_holds(text, "no-rope (late)");

@@ -69,7 +69,8 @@ static void finish_run(struct store *store, const struct plan *plan) {
                         .tokens_per_second = 340,
                         .weights_sha256 = "3e1",
                         .averaged_sha256 = "3e2",
-                        .trace_sha256 = "7ace"},
+                        .trace_sha256 = "7ace",
+                        .notes = "the loss rose"},
         [PART_RAW] = {.evaluation = &evaluation},
         [PART_AVERAGE] = {.weights_sha256 = "3e2"},
         [PART_AVERAGED] = {.evaluation = &evaluation},
@@ -101,6 +102,8 @@ static void a_finished_run_comes_back_whole(void **state) {
     assert_int_equal(run->sizes.bytes, 1000);
     assert_int_equal(run->sizes.class_bytes[CLASS_MLP], 600);
     assert_string_equal(run->artifact_notes, "a note");
+    assert_string_equal(run->training_note, "the loss rose");
+    assert_string_equal(r.runs[1].training_note, "");
     assert_true(run->quantise_seconds == 0.5 && run->calibration_seconds == 0.25);
     assert_int_equal(r.provenance_count, 2);
     assert_string_equal(r.provenance[0].value, "abc");

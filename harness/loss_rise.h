@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LOSS_RISE \
-    0.25 /* nats per token: far above what a batch, QAT or the start of recurrence does to a fifth's mean */
+/* nats per token: far above what a batch, QAT or the start of recurrence does to a fifth's mean */
+#define LOSS_RISE 0.25
 enum { LOSS_RISE_STEPS = 20 }; /* of shorter trainings nothing is said: their fifths are a few batches */
 
 struct loss_rise {

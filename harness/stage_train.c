@@ -16,6 +16,8 @@
 #include "kernels/clock.h"
 #include "model/trainer.h"
 
+enum { RISE_CAPACITY = 160 };
+
 struct training {
     const struct stage_context *context;
     const struct plan_stage *stage;
@@ -26,6 +28,7 @@ struct training {
     size_t count, capacity;
     int64_t first;     /* step at which pending begins */
     double last_saved; /* monotonic seconds */
+    bool told_rise;
 };
 
 /* --- starting and resuming ---------------------------------------------------------------------------------------- */
@@ -113,6 +116,32 @@ static status save(struct training *t) {
     return NULL;
 }
 
+/* --- a loss that rises ------------------------------------------------------------------------------------------- */
+
+/* What is to be said of a training that blew up, in text; NULL for others. */
+static const char *rise_of(const struct training *t, char *text, size_t size) {
+    struct loss_rise rise;
+    if (!losses_rose(trainer_losses(t->trainer), trainer_steps_done(t->trainer), &rise)) return NULL;
+    loss_rise_text(&rise, text, size);
+    return text;
+}
+
+static void tell_rise(const struct training *t, const char *rise) {
+    tell(t, rise,
+         "lower optim.muon_rate, set optim.clip, or start below the full rates with a train.warmdown of more than "
+         "train.steps");
+}
+
+/* Once, so that nobody waits for hours for a model that is none. */
+static void watch_rise(struct training *t) {
+    char rise[RISE_CAPACITY], line[RISE_CAPACITY + 64];
+    if (t->told_rise || !rise_of(t, rise, sizeof rise)) return;
+    snprintf(line, sizeof line, "after step %lld of %lld %s", (long long)trainer_steps_done(t->trainer),
+             (long long)t->config->train_steps, rise);
+    tell_rise(t, line);
+    t->told_rise = true;
+}
+
 /* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static double rate_of(const struct step_record *record) {
@@ -137,8 +166,9 @@ static status step(struct training *t, bool *stop) {
     TRY(append(t, &record));
     *stop = watch->report(watch->context, trainer_steps_done(t->trainer), t->config->train_steps, record.loss,
                           rate_of(&record));
-    if (!*stop && clock_seconds() - t->last_saved >= t->context->checkpoint_seconds) return save(t);
-    return NULL;
+    if (*stop || clock_seconds() - t->last_saved < t->context->checkpoint_seconds) return NULL;
+    watch_rise(t);
+    return save(t);
 }
 
 static status run_steps(struct training *t) {
@@ -172,17 +202,9 @@ static status save_weights(const struct training *t, const char *name, const rea
     return s;
 }
 
-/* What is to be said of a training that blew up, in text; NULL for others. */
-static const char *rise_of(const struct training *t, char *text, size_t size) {
-    struct loss_rise rise;
-    if (!losses_rose(trainer_losses(t->trainer), trainer_steps_done(t->trainer), &rise)) return NULL;
-    loss_rise_text(&rise, text, size);
-    return text;
-}
-
 static status finish(struct training *t) {
     const struct stage_context *c = t->context;
-    char rise[160];
+    char rise[RISE_CAPACITY];
     int64_t steps = trainer_steps_done(t->trainer), tokens;
     struct stage_result result = {.work = t->stage->work,
                                   .parameter_count = (int64_t)trainer_network(t->trainer)->parameters.elements,
@@ -198,10 +220,7 @@ static status finish(struct training *t) {
     result.tokens_per_second = (double)tokens / result.seconds;
     result.notes = rise_of(t, rise, sizeof rise);
     TRY(store_finish(c->store, t->stage->key, c->worker, &result));
-    if (result.notes)
-        tell(t, rise,
-             "lower optim.muon_rate, optim.adam_rate or optim.embedding_rate, or start below them with a "
-             "train.warmdown of more than train.steps");
+    if (result.notes) tell_rise(t, rise);
     unlink(t->checkpoint);
     return NULL;
 }

@@ -28,13 +28,14 @@ static void scoring_and_learning_while_scoring_agree(void **state) {
         }
 }
 
-/* Windows one after the other, and eight at a time in rounds that are recorded; 64 of them are then learnt from. */
+/* Windows one after the other, and eight at a time in rounds that are recorded, and replayed with what the model learnt
+ * from the round before. */
 static void rounds_of_an_evaluation_have_the_bits_of_windows_one_by_one(void **state) {
     (void)state;
     struct dataset text = toy_scored(70);
     struct backend narrow = *cuda();
     struct evaluation alone, together;
-    struct config config = device_config(0, "train.slice_tokens=16 eval.tail=keep eval.mode=ttt eval.ttt_chunk=1024");
+    struct config config = device_config(0, "train.slice_tokens=16 eval.tail=keep eval.mode=ttt eval.ttt_chunk=128");
     narrow.filling_tokens = 1;
     assert_good(evaluate(&config, &narrow, trained(0), &text, NULL, NULL, &alone));
     assert_good(evaluate(&config, cuda(), trained(0), &text, NULL, NULL, &together));

@@ -150,6 +150,7 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 @test "rope runs at tiny" { runs rope 9 bpb_raw; }
 @test "architecture runs at tiny" { runs architecture 14 bpb_raw; }
 @test "optimizer runs at tiny" { runs optimizer 9 bpb_raw bpb_averaged; }
+@test "stability runs at tiny" { runs stability 8 bpb_raw; }
 @test "quantization runs at tiny" { runs quantization 9 bpb_artifact artifact_bytes; }
 @test "quantization-floor runs at tiny" { runs quantization-floor 4 bpb_artifact; }
 @test "quantization-bits runs at tiny" { runs quantization-bits 15 bpb_artifact artifact_bytes; }
@@ -196,7 +197,7 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 
 @test "every suite has a plan at every scale; the slices that time each scale give its memory and its time" {
     local flags=(--db "$FOLDER/none.db" --data "$FOLDER/data" --set model.vocab_size=1024 --set eval.tail=keep --json)
-    for suite in recurrence rope architecture optimizer quantization quantization-floor quantization-bits; do
+    for suite in recurrence rope architecture optimizer stability quantization quantization-floor quantization-bits; do
         for scale in tiny laptop small published; do # drawn figures: nothing is timed
             hinge plan "$suite" --scale "$scale" "${flags[@]}" --set run.backend=simulated >"$FOLDER/plan.json"
             [ "$(json 'd["estimate"]["seconds_total"] > 0' <"$FOLDER/plan.json")" = True ]

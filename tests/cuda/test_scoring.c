@@ -28,17 +28,22 @@ static void scoring_and_learning_while_scoring_agree(void **state) {
         }
 }
 
-/* Windows one after the other, and eight at a time in rounds that are recorded, and replayed with what the model learnt
- * from the round before. */
+/* Of windows of 16 tokens, as many at a time as lanes. */
+static struct evaluation scored_on(size_t lanes) {
+    struct backend narrow = *cuda();
+    struct dataset text = toy_scored(34);
+    struct config config = device_config(0, "train.slice_tokens=16 eval.tail=keep eval.mode=ttt eval.ttt_chunk=64");
+    struct evaluation out;
+    narrow.filling_tokens = lanes * 16;
+    assert_good(evaluate(&config, &narrow, trained(0), &text, NULL, NULL, &out));
+    return out;
+}
+
+/* Rounds are recorded, and replayed with what the model learnt from the round before: four windows of a chunk one after
+ * the other, or together. */
 static void rounds_of_an_evaluation_have_the_bits_of_windows_one_by_one(void **state) {
     (void)state;
-    struct dataset text = toy_scored(70);
-    struct backend narrow = *cuda();
-    struct evaluation alone, together;
-    struct config config = device_config(0, "train.slice_tokens=16 eval.tail=keep eval.mode=ttt eval.ttt_chunk=128");
-    narrow.filling_tokens = 1;
-    assert_good(evaluate(&config, &narrow, trained(0), &text, NULL, NULL, &alone));
-    assert_good(evaluate(&config, cuda(), trained(0), &text, NULL, NULL, &together));
+    struct evaluation alone = scored_on(1), together = scored_on(4);
     assert_memory_equal(&alone.nll, &together.nll, sizeof alone.nll);
     assert_memory_equal(alone.blocks, together.blocks, sizeof alone.blocks);
 }

@@ -126,10 +126,13 @@ static const char *rise_of(const struct training *t, char *text, size_t size) {
     return text;
 }
 
-static void tell_rise(const struct training *t, const char *rise) {
+/* With what can be done, the first time. */
+static void tell_rise(struct training *t, const char *rise) {
     tell(t, rise,
-         "lower optim.muon_rate, set optim.clip, or start below the full rates with a train.warmdown of more than "
-         "train.steps");
+         t->told_rise ? "every figure of it says so from now on"
+                      : "lower optim.muon_rate, set optim.clip, or start below the full rates with a train.warmdown of "
+                        "more than train.steps");
+    t->told_rise = true;
 }
 
 /* Once, so that nobody waits for hours for a model that is none. */
@@ -139,7 +142,6 @@ static void watch_rise(struct training *t) {
     snprintf(line, sizeof line, "after step %lld of %lld %s", (long long)trainer_steps_done(t->trainer),
              (long long)t->config->train_steps, rise);
     tell_rise(t, line);
-    t->told_rise = true;
 }
 
 /* --- steps -------------------------------------------------------------------------------------------------------- */

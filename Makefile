@@ -105,6 +105,14 @@ support        = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(OP_SOURCES) $(wildca
 FUZZERS       := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fault/fuzz_*.c))
 FUZZ_SHARED   := $(patsubst %.c,$(BUILD)/%.o,tests/fault/fuzz.c tests/fault/tiny_model.c)
 
+# What objects are made with: with another compiler, other flags or, where native is, another processor they are made again,
+# or they would not be what provenance says. Expanded here: a target's own flags would come along with it.
+CPU_CODE   := $(shell $(CC) -march=$(ARCH) -Q --help=target 2>/dev/null | cksum)
+BUILT_WITH := $(shell $(CC) --version | head -n 1) $(CPU_CODE) $(CC) $(CFLAGS) $(CXX) $(CXXFLAGS) $(PKG_CFLAGS)
+ifneq ($(NVCC),)
+GPU_BUILT_WITH := $(shell $(NVCC) --version | tail -n 1) $(NVCC) $(NVFLAGS)
+endif
+
 .DEFAULT_GOAL := all
 .PHONY: all demo test test-cuda check bench bench-cuda soak cuda-tests help packages test-packages check-packages clean tests fuzzers format libraries
 
@@ -192,36 +200,44 @@ define compile_c
 @echo "  cc    $<"
 @$(CC) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 endef
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/built-with
 	$(compile_c)
 
 $(BUILD)/float64/%.o: CFLAGS += -DHINGE_DOUBLE
-$(BUILD)/float64/%.o: %.c
+$(BUILD)/float64/%.o: %.c $(BUILD)/built-with
 	$(compile_c)
 
-$(BUILD)/%.o: %.cc
+$(BUILD)/%.o: %.cc $(BUILD)/built-with
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) $(CXXFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
+# A file of that text, newer than before only where that is another.
+keep = @mkdir -p $(@D); echo '$(subst ','\'',$1)' | cmp -s - $@ || echo '$(subst ','\'',$1)' > $@
+$(BUILD)/built-with: FORCE
+	$(call keep,$(BUILT_WITH))
+ifneq ($(NVCC),)
+$(FOR_GPUS)/built-with: FORCE
+	$(call keep,$(GPU_BUILT_WITH))
+endif
+
 # The program is linked again when kernels come in or go.
-keep = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' > $@
 $(DEVICE)/kernels-linked: FORCE
 	$(call keep,$(CUDA_OBJECTS))
 $(PROGRAM): $(DEVICE)/kernels-linked
 $(BUILD)/kernels/cuda/libraries.o: CFLAGS += -isystem $(CUDA_HOME)/include
 
 ifeq ($(CUDA),emulator)
-$(DEVICE)/%.o: %.cu
+$(DEVICE)/%.o: %.cu $(BUILD)/built-with
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) -x c++ $(CUFLAGS) $(KERNEL_FLAGS) -MMD -MP -c -o $@ $<
 
-$(DEVICE)/%.o: %.c
+$(DEVICE)/%.o: %.c $(BUILD)/built-with
 	$(compile_c)
 
 # The emulator itself looks at memory that sanitisers must not see it look at.
-$(DEVICE)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc
+$(DEVICE)/tests/cuda_emulator/%.o: tests/cuda_emulator/%.cc $(BUILD)/built-with
 	@mkdir -p $(@D)
 	@echo "  c++   $<"
 	@$(CXX) $(filter-out -fsanitize% -O1 -fno-omit-frame-pointer,$(CUFLAGS)) -O3 $(if $(findstring address,$(SAN)),-DEMULATOR_ASAN) \
@@ -232,9 +248,9 @@ define compile_cu
 @echo "  nvcc  $<"
 @$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 endef
-$(FOR_GPUS)/%.o: %.cu
+$(FOR_GPUS)/%.o: %.cu $(FOR_GPUS)/built-with
 	$(compile_cu)
-$(BUILD)/tests/%.o: tests/%.cu
+$(BUILD)/tests/%.o: tests/%.cu $(FOR_GPUS)/built-with
 	$(compile_cu)
 endif
 
@@ -259,7 +275,7 @@ $(FUZZERS): %: %.o $(FUZZ_SHARED) $(LIBRARY)
 	@echo "  link  $@"
 	@$(CXX) $(CXXFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests/fault/%.so: tests/fault/%.c
+$(BUILD)/tests/fault/%.so: tests/fault/%.c $(BUILD)/built-with
 	@mkdir -p $(@D)
 	@$(CC) $(CFLAGS) -shared -fPIC -o $@ $<
 

@@ -129,9 +129,10 @@ static const char *rise_of(const struct training *t, char *text, size_t size) {
 /* With what can be done, the first time. */
 static void tell_rise(struct training *t, const char *rise) {
     tell(t, rise,
-         t->told_rise ? "every figure of it says so from now on"
-                      : "lower optim.muon_rate, set optim.clip, or start below the full rates with a train.warmdown of "
-                        "more than train.steps");
+         t->told_rise
+             ? "every figure of it says so from now on"
+             : "lower optim.muon_rate or optim.muon_momentum, or start below the full rates with a train.warmdown of "
+               "more than train.steps");
     t->told_rise = true;
 }
 

@@ -108,7 +108,7 @@ FUZZ_SHARED   := $(patsubst %.c,$(BUILD)/%.o,tests/fault/fuzz.c tests/fault/tiny
 # What objects are made with: with another compiler, other flags or, where native is, another processor they are made again,
 # or they would not be what provenance says. Expanded here: a target's own flags would come along with it.
 CPU_CODE   := $(shell $(CC) -march=$(ARCH) -Q --help=target 2>/dev/null | cksum)
-BUILT_WITH := $(shell $(CC) --version | head -n 1) $(CPU_CODE) $(CC) $(CFLAGS) $(CXX) $(CXXFLAGS) $(PKG_CFLAGS)
+BUILT_WITH := $(shell $(CC) --version 2>/dev/null | head -n 1) $(CPU_CODE) $(CC) $(CFLAGS) $(CXX) $(CXXFLAGS) $(PKG_CFLAGS)
 ifneq ($(NVCC),)
 GPU_BUILT_WITH := $(shell $(NVCC) --version | tail -n 1) $(NVCC) $(NVFLAGS)
 endif

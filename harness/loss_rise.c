@@ -23,8 +23,8 @@ bool losses_rose(const double *losses, int64_t steps, struct loss_rise *out) {
     return out->last - out->lowest > LOSS_RISE;
 }
 
-void loss_rise_text(const struct loss_rise *rise, char *out, size_t size) {
-    snprintf(out, size,
+void loss_rise_text(const struct loss_rise *rise, char out[LOSS_RISE_TEXT]) {
+    snprintf(out, LOSS_RISE_TEXT,
              "the loss rose: %.2f nats per token over the last fifth of the steps, %.2f over steps %" PRId64
              " to %" PRId64,
              rise->last, rise->lowest, rise->from, rise->to - 1);

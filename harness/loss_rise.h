@@ -9,7 +9,10 @@
 
 /* nats per token: far above what a batch, QAT or the start of recurrence does to a fifth's mean */
 #define LOSS_RISE 0.25
-enum { LOSS_RISE_STEPS = 20 }; /* of shorter trainings nothing is said: their fifths are a few batches */
+enum {
+    LOSS_RISE_STEPS = 20, /* of shorter trainings nothing is said: their fifths are a few batches */
+    LOSS_RISE_TEXT = 160  /* characters of loss_rise_text, with its NUL */
+};
 
 struct loss_rise {
     double last, lowest; /* mean loss over the last fifth of the steps, and the lowest over a fifth; nats per token */
@@ -20,4 +23,4 @@ struct loss_rise {
 bool losses_rose(const double *losses, int64_t steps, struct loss_rise *out);
 
 /* "the loss rose: 7.79 nats per token over the last fifth of the steps, 2.41 over steps 320 to 639". */
-void loss_rise_text(const struct loss_rise *rise, char *out, size_t size);
+void loss_rise_text(const struct loss_rise *rise, char out[LOSS_RISE_TEXT]);

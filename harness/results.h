@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "harness/loss_rise.h"
 #include "harness/stats/stats.h"
 #include "kernels/status.h"
 #include "model/artifact.h"
@@ -34,11 +35,11 @@ struct result_run {
     bool late;
     char status[16]; /* pending, running, done, failed, interrupted; deleted: not in the store, and should be */
     char error[512];
-    char key[65];            /* of the whole run */
-    char train_key[65];      /* runs that share it share one training */
-    int64_t steps;           /* done */
-    double final_loss;       /* of the last step; NAN before the training is done */
-    char training_note[160]; /* that its loss rose (loss_rise.h); "" otherwise */
+    char key[65];                       /* of the whole run */
+    char train_key[65];                 /* runs that share it share one training */
+    int64_t steps;                      /* done */
+    double final_loss;                  /* of the last step; NAN before the training is done */
+    char training_note[LOSS_RISE_TEXT]; /* that its loss rose; "" otherwise */
     size_t step_count;
     struct step_record *trace; /* (step_count); NULL when loaded as RESULTS_FIGURES */
     double train_seconds, tokens_per_second, quantise_seconds, calibration_seconds;

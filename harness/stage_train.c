@@ -16,8 +16,6 @@
 #include "kernels/clock.h"
 #include "model/trainer.h"
 
-enum { RISE_CAPACITY = 160 };
-
 struct training {
     const struct stage_context *context;
     const struct plan_stage *stage;
@@ -119,10 +117,10 @@ static status save(struct training *t) {
 /* --- a loss that rises ------------------------------------------------------------------------------------------- */
 
 /* What is to be said of a training that blew up, in text; NULL for others. */
-static const char *rise_of(const struct training *t, char *text, size_t size) {
+static const char *rise_of(const struct training *t, char text[LOSS_RISE_TEXT]) {
     struct loss_rise rise;
     if (!losses_rose(trainer_losses(t->trainer), trainer_steps_done(t->trainer), &rise)) return NULL;
-    loss_rise_text(&rise, text, size);
+    loss_rise_text(&rise, text);
     return text;
 }
 
@@ -138,8 +136,8 @@ static void tell_rise(struct training *t, const char *rise) {
 
 /* Once, so that nobody waits for hours for a model that is none. */
 static void watch_rise(struct training *t) {
-    char rise[RISE_CAPACITY], line[RISE_CAPACITY + 64];
-    if (t->told_rise || !rise_of(t, rise, sizeof rise)) return;
+    char rise[LOSS_RISE_TEXT], line[LOSS_RISE_TEXT + 64];
+    if (t->told_rise || !rise_of(t, rise)) return;
     snprintf(line, sizeof line, "after step %lld of %lld %s", (long long)trainer_steps_done(t->trainer),
              (long long)t->config->train_steps, rise);
     tell_rise(t, line);
@@ -207,7 +205,7 @@ static status save_weights(const struct training *t, const char *name, const rea
 
 static status finish(struct training *t) {
     const struct stage_context *c = t->context;
-    char rise[RISE_CAPACITY];
+    char rise[LOSS_RISE_TEXT];
     int64_t steps = trainer_steps_done(t->trainer), tokens;
     struct stage_result result = {.work = t->stage->work,
                                   .parameter_count = (int64_t)trainer_network(t->trainer)->parameters.elements,
@@ -221,7 +219,7 @@ static status finish(struct training *t) {
     trainer_trace_sha256(t->trainer, result.trace_sha256);
     TRY(store_step_totals(c->store, t->stage->key, &result.seconds, &tokens));
     result.tokens_per_second = (double)tokens / result.seconds;
-    result.notes = rise_of(t, rise, sizeof rise);
+    result.notes = rise_of(t, rise);
     TRY(store_finish(c->store, t->stage->key, c->worker, &result));
     if (result.notes) tell_rise(t, rise);
     unlink(t->checkpoint);

@@ -157,10 +157,12 @@ static void add_counts(const struct analysis *a, struct text *t) {
     if (a->spared) text_add(t, ", %d not needed", a->spared);
 }
 
-static void add_box(struct text *t, const char *head, const struct text *body) {
-    if (!body->size) return;
-    text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{%s} ", head);
-    text_latex(t, text_of(body));
+/* body: NULL for the head alone. */
+static void add_box(struct text *t, const char *head, const char *body) {
+    text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{");
+    text_latex(t, head);
+    text_add(t, ".}");
+    if (body) text_add(t, " "), text_latex(t, body);
     text_add(t, "}}\\par\\vspace{0.6ex}");
 }
 
@@ -174,13 +176,9 @@ static void define_notice(const struct analysis *a, struct text *t) {
         text_add(&notice, a->missing ? ". Figures and verdicts are preliminary and may change." : ".");
     }
     text_add(t, "\\newcommand{\\Notice}{");
-    if (simulated_note(a->results)) {
-        text_add(t, "\\noindent\\colorbox{notice}{\\parbox{\\dimexpr\\textwidth-2\\fboxsep}{\\textbf{");
-        text_latex(t, simulated_note(a->results));
-        text_add(t, ".}}}\\par\\vspace{0.6ex}");
-    }
-    add_box(t, "Incomplete.", &notice);
-    add_box(t, "Blown up.", &blown_up);
+    if (simulated_note(a->results)) add_box(t, simulated_note(a->results), NULL);
+    if (notice.size) add_box(t, "Incomplete", text_of(&notice));
+    if (blown_up.size) add_box(t, "Blown up", text_of(&blown_up));
     text_add(t, "}\n");
     text_free(&notice);
     text_free(&blown_up);

@@ -30,14 +30,14 @@ static void a_loss_that_ends_above_its_lowest_fifth_has_risen(void **state) {
     (void)state;
     double losses[STEPS];
     struct loss_rise rise;
-    char text[160];
+    char text[LOSS_RISE_TEXT];
     falling(losses);
     for (int i = 70; i < STEPS; i++) losses[i] = 8;
     assert_true(losses_rose(losses, STEPS, &rise));
     assert_float_equal(rise.last, 8, 1e-12);
     assert_float_equal(rise.lowest, 7 - 0.05 * 49.5, 1e-12);
     assert_true(rise.from == 40 && rise.to == 60);
-    loss_rise_text(&rise, text, sizeof text);
+    loss_rise_text(&rise, text);
     assert_string_equal(text, "the loss rose: 8.00 nats per token over the last fifth of the steps, 4.53 over steps 40 "
                               "to 59");
 }

@@ -3,10 +3,10 @@
  *   bench_ops [--small] [WORD]     WORD: only ops whose name contains it; --small: a few rows, to see that all runs
  *
  * The limits are measured in the same run: a copy of 2 GB (bytes read and written) and a bf16 product of
- * 65536 x 8192 x 8192, both on random data. An op's limit is the larger of FLOPs / product rate and bytes / copy rate,
+ * 8192 x 8192 x 8192, both on random data. An op's limit is the larger of FLOPs / product rate and bytes / copy rate,
  * where bytes count each tensor once per access that the op cannot do without. Times are medians of device events.
  *
- * "hot" is what a call takes when nothing but it has run for 0.4 s, and as long again: a device that is then at its
+ * "hot" is what a call takes when nothing but it has run for 0.6 s, and as long again: a device that is then at its
  * power limit lowers its clocks, as it does within a training step. The share beside it is of limits that were measured
  * hot as well, for 1.5 s; watts and millijoules, a call, are the device's own meter's. */
 #include <stdio.h>
@@ -28,7 +28,7 @@ extern "C" {
 enum { SAMPLES = 9, MATRICES = 8, DECODED = 32 };
 static const float SAMPLE_MS = 2;
 static const double BATCH_SECONDS = 0.01;
-static double sustain_seconds = 0.4, limit_seconds = 1.5; /* limits: longer than the clocks go up and down */
+static double sustain_seconds = 0.6, limit_seconds = 1.5; /* limits: longer than the clocks go up and down */
 
 /* A call's shapes: spec of the published preset; one call is a micro-batch. Decoding takes the last token of DECODED
  * sequences, as many as self-calibration samples at once. */
@@ -149,25 +149,57 @@ struct sustained {
     double seconds, watts;
 };
 
+/* Batches of calls, of which the next is always handed over before one is waited for: a device that rests while the
+ * host reads a meter cools down, and its clocks rise. */
+struct batches {
+    const std::function<void()> &call;
+    int repeats;
+    long long handed_over = 0, ended = 0;
+    cudaEvent_t end[3];
+
+    explicit batches(const std::function<void()> &call, int repeats) : call(call), repeats(repeats) {
+        for (cudaEvent_t &e : end) cudaEventCreate(&e);
+        hand_over();
+    }
+    ~batches() {
+        for (cudaEvent_t e : end) cudaEventDestroy(e);
+    }
+    void hand_over() {
+        for (int i = 0; i < repeats; i++) call();
+        cudaEventRecord(end[handed_over++ % 3], device_stream());
+    }
+    /* Milliseconds from the end of one batch to the end of the next. */
+    float next() {
+        float elapsed = 0;
+        hand_over();
+        if (ended == 0) hand_over();
+        cudaEventSynchronize(end[++ended % 3]);
+        cudaEventElapsedTime(&elapsed, end[(ended - 1) % 3], end[ended % 3]);
+        return elapsed;
+    }
+};
+
 /* One call after another for `length` seconds, after as many that do not count: the device finds its clocks in them.
  * Power is measured from one step of the meter to another. */
 static sustained sustain(const std::function<void()> &call, double once, double length) {
     struct reading {
         double time, joules;
     } first = {}, last = {};
-    int repeats = std::max(1, (int)(BATCH_SECONDS / once)), batches = 0;
+    batches work(call, std::max(1, (int)(BATCH_SECONDS / once)));
+    int counted = 0;
     double busy = 0;
-    for (double end = clock_seconds() + length; clock_seconds() < end;) milliseconds(call, repeats);
+    for (double end = clock_seconds() + length; clock_seconds() < end;) work.next();
     double before = energy_used(device_bus()), end = clock_seconds() + length;
     do {
-        busy += milliseconds(call, repeats) / 1e3, batches++;
+        busy += work.next() / 1e3, counted++;
         double joules = energy_used(device_bus());
         if (joules == before) continue;
         last = {clock_seconds(), before = joules};
         if (first.time == 0) first = last;
     } while (clock_seconds() < end);
+    must(ops->finish(&lane));
     double span = last.time - first.time;
-    return {busy / batches, span > 0 ? (last.joules - first.joules) / span : 0};
+    return {busy / counted / work.repeats, span > 0 ? (last.joules - first.joules) / span : 0};
 }
 
 struct rates {
@@ -199,11 +231,11 @@ static void measure_limits() {
     sustained copying = sustain(copy, s, limit_seconds);
     cool.copy = bytes / s, hot.copy = bytes / copying.seconds;
     free_all();
-    size_t n = p.product_side, rows = 8 * n;
-    take_scratch(ops->linear_scratch(rows, n, n));
-    act *x = activations(rows * n), *y = activations(rows * n), *w = activations(n * n);
-    auto product = [&] { ops->linear_forward(&lane, y, x, w, rows, n, n); };
-    double flops = 2.0 * (double)rows * (double)n * (double)n;
+    size_t n = p.product_side;
+    take_scratch(ops->linear_scratch(n, n, n));
+    act *x = activations(n * n), *y = activations(n * n), *w = activations(n * n);
+    auto product = [&] { ops->linear_forward(&lane, y, x, w, n, n, n); };
+    double flops = 2.0 * (double)n * (double)n * (double)n;
     s = seconds(product);
     sustained multiplying = sustain(product, s, limit_seconds);
     cool.product = flops / s, hot.product = flops / multiplying.seconds;

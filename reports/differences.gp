@@ -23,11 +23,21 @@ do for [FORMAT in 'pdf png svg'] {
     set format x format_for(VALUES_MOST - VALUES_LEAST)
     set xlabel METRIC
     set key at screen LEFT, screen 1.0 - 0.3 / HEIGHT left center horizontal Left reverse maxrows 2 samplen 1.5
+    # What lies beyond the axis says so at its edge.
+    do for [i = 1:ROWS] {
+        if (strstrt(MEAN_BEYOND[i], '→')) { set label 9 + i MEAN_BEYOND[i] at graph 0.99, first i right front boxed textcolor rgb colour(1) }
+        if (strstrt(MEAN_BEYOND[i], '←')) { set label 9 + i MEAN_BEYOND[i] at graph 0.01, first i left front boxed textcolor rgb colour(1) }
+    }
     TOLD = SEEDS <= TOLD_SEEDS ? SEEDS : 0 # seeds that have a shape and a name of their own
     plot for [s = 1:TOLD] 'seeds.tsv' every :::(s - 1)::(s - 1) using ($2):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' \
              pointtype hollow(s) pointsize 0.55 title SEED[s], \
          (TOLD ? '/dev/null' : 'seeds.tsv') using ($2):1 with linespoints linewidth 0.9 linecolor rgb '#9a9a9a' pointtype 6 pointsize 0.4, \
          'means.tsv' using 2:1 with points pointtype 2 pointsize 0.75 linewidth 2.2 linecolor rgb colour(1) title 'mean'
+    do for [i = 1:ROWS] {
+        if (MEAN_BEYOND[i] ne '') { unset label 9 + i }
+        if (strstrt(DIFFERENCE_BEYOND[i], '→')) { set label 9 + i DIFFERENCE_BEYOND[i] at graph 0.99, first i right front boxed textcolor rgb colour(2) }
+        if (strstrt(DIFFERENCE_BEYOND[i], '←')) { set label 9 + i DIFFERENCE_BEYOND[i] at graph 0.01, first i left front boxed textcolor rgb colour(2) }
+    }
     set lmargin at screen MIDDLE + 0.025
     set rmargin at screen 0.975
     set ytics nomirror ('' 1)

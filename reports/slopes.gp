@@ -29,6 +29,7 @@ do for [FORMAT in 'pdf png svg'] {
         set tmargin at screen 1.0 - (0.75 + row_of * ROW) / HEIGHT
         set bmargin at screen 1.0 - (0.75 + row_of * ROW + 3.2) / HEIGHT
         set label 1 title_of(PANEL[k]) at graph 0.5, screen 1.0 - (0.4 + row_of * ROW) / HEIGHT center noenhanced
+        set label 2 PANEL_BEYOND[k] at graph 0.98, graph 0.05 right textcolor rgb '#404040'
         if (column_of == 0) { set ylabel METRIC; set format y format_for(VALUES_MOST - VALUES_LEAST) } else { unset ylabel; set format y '' }
         plot 'slopes.tsv' index (k - 1) using (1):(better($1, $2) ? $1 : NaN):(1):($2 - $1) with vectors nohead linewidth 1.3 linecolor rgb colour(1), \
              'slopes.tsv' index (k - 1) using (1):(better($1, $2) ? NaN : $1):(1):($2 - $1) with vectors nohead linewidth 1.3 dashtype 2 linecolor rgb colour(3), \

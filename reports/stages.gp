@@ -25,6 +25,9 @@ do for [FORMAT in 'pdf png svg'] {
         set label 2 'unigram' at first UNIGRAM, screen 1.0 - 0.62 / HEIGHT center textcolor rgb '#404040'
         set arrow 1 from first UNIGRAM, graph 0 to first UNIGRAM, graph 1 nohead dashtype 2 linewidth 1.4 linecolor rgb '#404040'
     }
+    do for [v = 1:VARIANTS] {
+        if (STAGES_BEYOND[v] ne '') { set label 9 + v STAGES_BEYOND[v] at graph 0.99, first v right front boxed textcolor rgb '#404040' }
+    }
     plot 'stages.tsv' using 2:($1 - 0.22) with points pointtype 6 pointsize 0.7 linewidth 1.2 linecolor rgb colour(3) title 'raw weights', \
          'stages.tsv' using 3:1 with points pointtype 4 pointsize 0.65 linewidth 1.2 linecolor rgb colour(2) title 'averaged', \
          'stages.tsv' using 4:($1 + 0.22) with points pointtype 7 pointsize 0.7 linecolor rgb colour(1) title 'decoded artifact'
@@ -35,6 +38,7 @@ do for [FORMAT in 'pdf png svg'] {
         unset key
         unset xlabel
         unset ytics
+        do for [v = 1:VARIANTS] { if (STAGES_BEYOND[v] ne '') { unset label 9 + v } }
         set xtics nomirror (sprintf('%.3f', UNIGRAM) UNIGRAM)
         set xrange [UNIGRAM - 1 : UNIGRAM + 1]
         set label 1 '//' at screen BREAK + 0.01, screen 1.15 / HEIGHT center

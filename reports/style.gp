@@ -33,6 +33,7 @@ power_of(r) = 10.0 ** floor(log10(r / 4.0))
 step_for(r) = (r / 4.0 / power_of(r) < 1.5 ? 1 : r / 4.0 / power_of(r) < 3.5 ? 2 : r / 4.0 / power_of(r) < 7.5 ? 5 : 10) * power_of(r)
 format_for(r) = sprintf('%%.%df', step_for(r) >= 1 ? 0 : ceil(-log10(step_for(r)) - 1e-9))
 set minussign
+set style textbox opaque noborder margins 0.4, 0.4 # of what lies beyond an axis, which lines may lead to
 set datafile separator tab
 set datafile missing 'NaN'
 

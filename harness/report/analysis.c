@@ -23,6 +23,12 @@ double analysis_metric(const struct analysis *a, int variant, int seed) {
     return run < 0 ? (double)NAN : a->metrics[run];
 }
 
+bool analysis_blown_up(const struct analysis *a, int variant) {
+    for (int i = 0; i < a->results->run_count; i++)
+        if (a->results->runs[i].variant == variant && *a->results->runs[i].training_note) return true;
+    return false;
+}
+
 int analysis_variant(const struct analysis *a, int row) {
     for (int v = 0; v < a->results->variant_count; v++)
         if (strcmp(a->results->variants[v].name, a->table.rows[row].variant) == 0) return v;

@@ -51,6 +51,8 @@ void analysis_free(struct analysis *a);
 int analysis_run(const struct analysis *a, int variant, int seed);
 /* The metric of that run; NAN when there is no finished one. */
 double analysis_metric(const struct analysis *a, int variant, int seed);
+/* Whether one of its runs blew up (harness/loss_rise.h). */
+bool analysis_blown_up(const struct analysis *a, int variant);
 /* Whether variant and baseline have finished runs of that seed; a block: trained on one machine, too, so that times can
  * be compared. */
 bool analysis_both(const struct analysis *a, int variant, int seed);

@@ -37,11 +37,6 @@ void figure_value(struct text *t, double value) {
         text_add(t, "\tNaN");
 }
 
-void figure_range(struct text *t, const char *name, double least, double most) {
-    double pad = most > least ? 0.06 * (most - least) : fmax(0.01, 0.01 * fabs(most));
-    text_add(t, "%s_LEAST = %.10g\n%s_MOST = %.10g\n", name, least - pad, name, most + pad);
-}
-
 status figure_write(struct text *t, const char *folder, const char *name) {
     char path[8192];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -50,33 +45,92 @@ status figure_write(struct text *t, const char *folder, const char *name) {
     return failure;
 }
 
+/* --- axes --------------------------------------------------------------------------------------------------------- */
+
+struct axis axis_empty(void) {
+    return (struct axis){INFINITY, -INFINITY, INFINITY, -INFINITY};
+}
+
+void axis_add(struct axis *axis, double value, bool blown_up) {
+    if (!isfinite(value)) return;
+    axis->least = fmin(axis->least, value);
+    axis->most = fmax(axis->most, value);
+    if (blown_up) return;
+    axis->sound_least = fmin(axis->sound_least, value);
+    axis->sound_most = fmax(axis->sound_most, value);
+}
+
+bool axis_any(const struct axis *axis) { return axis->most >= axis->least; }
+
+struct range axis_span(const struct axis *axis) {
+    bool sound = axis->sound_most >= axis->sound_least;
+    return sound ? (struct range){axis->sound_least, axis->sound_most} : (struct range){axis->least, axis->most};
+}
+
+static struct range padded(const struct axis *axis) {
+    struct range span = axis_span(axis);
+    double pad = span.most > span.least ? 0.06 * (span.most - span.least) : fmax(0.01, 0.01 * fabs(span.most));
+    return (struct range){span.least - pad, span.most + pad};
+}
+
+void axis_range(struct text *t, const char *name, const struct axis *axis) {
+    struct range range = padded(axis);
+    text_add(t, "%s_LEAST = %.10g\n%s_MOST = %.10g\n", name, range.least, name, range.most);
+}
+
+int axis_beyond(const struct axis *axis, double value) {
+    struct range range = padded(axis);
+    return value > range.most ? 1 : value < range.least ? -1 : 0;
+}
+
+void axis_mark(struct text *t, const struct axis *axis, double value) {
+    int side = axis_beyond(axis, value);
+    text_add(t, "'%s", side < 0 ? "← " : "");
+    if (side && fabs(value) < 1000) text_number(t, value, 2);
+    if (side && fabs(value) >= 1000) text_integer(t, value);
+    text_add(t, "%s'", side > 0 ? " →" : "");
+}
+
+void axis_count(struct text *t, int runs, const char *arrow) {
+    if (runs)
+        text_add(t, "'%d run%s beyond %s'", runs, runs == 1 ? "" : "s", arrow);
+    else
+        text_add(t, "''");
+}
+
 /* --- slopes ------------------------------------------------------------------------------------------------------- */
 
 enum { MOST_PANELS = 20 };
 
 /* A block for each compared variant: baseline and variant of every seed that both have. */
-status figure_slopes(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
-    struct text rows = {0}, names = {0};
+status figure_slopes(const struct analysis *a, const struct axis *values, const char *folder, struct text *settings,
+                     bool *any) {
+    struct text rows = {0}, names = {0}, marks = {0};
     int panels = 0;
     for (int r = 1; a->compared && r < a->table.count && panels < MOST_PANELS; r++) {
-        int variant = analysis_variant(a, r), lines = 0;
+        int variant = analysis_variant(a, r), lines = 0, beyond = 0;
         if (a->table.rows[r].pairs < 2) continue;
         for (int s = 0; s < a->results->seed_count && lines < MOST_LINES; s++) {
             double from = analysis_metric(a, a->baseline, s), to = analysis_metric(a, variant, s);
             if (!isfinite(from - to) || (a->metric->timed && !analysis_block(a, variant, s))) continue;
             text_add(&rows, "%.10g\t%.10g\n", from, to);
+            beyond += axis_beyond(values, to) != 0;
             lines++;
         }
         text_add(&rows, "\n\n");
+        text_add(&marks, "%s", panels ? ", " : "");
+        axis_count(&marks, beyond, "↑");
         text_add(&names, "%s", panels++ ? ", " : "");
         figure_row_label(&names, &a->table.rows[r]);
     }
     *any = panels > 0;
     text_add(settings, "PANELS = %d\n", panels);
-    if (panels) text_add(settings, "array PANEL[%d] = [%s]\nBASELINE = ", panels, text_of(&names));
+    if (panels) text_add(settings, "array PANEL[%d] = [%s]\n", panels, text_of(&names));
+    if (panels) text_add(settings, "array PANEL_BEYOND[%d] = [%s]\nBASELINE = ", panels, text_of(&marks));
     if (panels) figure_label(settings, a->design.baseline);
     text_add(settings, "\nHIGHER = %d\n", a->design.higher_is_better);
     text_free(&names);
+    text_free(&marks);
     return figure_write(&rows, folder, "slopes.tsv");
 }
 
@@ -119,17 +173,8 @@ status figure_looks(const struct analysis *a, const char *folder, struct text *s
 
 /* --- front -------------------------------------------------------------------------------------------------------- */
 
-struct range {
-    double least, most;
-};
-
-static void widen(struct range *r, double value) {
-    r->least = fmin(r->least, value);
-    r->most = fmax(r->most, value);
-}
-
 /* A block of points for each variant: bytes, seconds, BPB of the runs of as many seeds as are drawn. */
-static void add_points(const struct analysis *a, int v, struct text *rows, struct range *bpb) {
+static void add_points(const struct analysis *a, int v, struct text *rows, struct axis *bpb) {
     text_add(rows, "NaN\tNaN\tNaN\n"); /* keeps the block of a variant without artifacts */
     for (int s = 0; s < a->results->seed_count && s < MOST_LINES; s++) {
         int i = analysis_run(a, v, s);
@@ -140,7 +185,7 @@ static void add_points(const struct analysis *a, int v, struct text *rows, struc
         figure_value(rows, run->train_seconds);
         figure_value(rows, bpb_of(&run->artifact));
         text_add(rows, "\n");
-        widen(bpb, bpb_of(&run->artifact));
+        axis_add(bpb, bpb_of(&run->artifact), *run->training_note);
     }
     text_add(rows, "\n\n");
 }
@@ -160,7 +205,7 @@ static bool on_front(const struct analysis *a, int v, bool by_time) {
 }
 
 /* One line a variant: mean and sd of bytes, seconds and BPB, then whether it is on the two fronts. */
-static void add_mean(const struct analysis *a, int v, struct text *rows, struct range *bpb) {
+static void add_mean(const struct analysis *a, int v, struct text *rows, struct axis *bpb) {
     const struct variant_figures *f = &a->variants[v];
     const struct summary *summaries[] = {&f->bytes, &f->train_seconds, &f->artifact};
     text_add(rows, "%d", v + 1);
@@ -169,24 +214,33 @@ static void add_mean(const struct analysis *a, int v, struct text *rows, struct 
         figure_value(rows, summaries[k]->n > 1 ? summaries[k]->sd : 0.0);
     }
     if (f->bytes.n && f->artifact.n > 1) {
-        widen(bpb, f->artifact.mean - f->artifact.sd);
-        widen(bpb, f->artifact.mean + f->artifact.sd);
+        axis_add(bpb, f->artifact.mean - f->artifact.sd, analysis_blown_up(a, v));
+        axis_add(bpb, f->artifact.mean + f->artifact.sd, analysis_blown_up(a, v));
     }
     text_add(rows, "\t%d\t%d\n", on_front(a, v, false), on_front(a, v, true));
 }
 
+static int beyond_front(const struct analysis *a, const struct axis *bpb) {
+    int count = 0;
+    for (int i = 0; i < a->results->run_count; i++)
+        count += run_done(&a->results->runs[i]) && axis_beyond(bpb, bpb_of(&a->results->runs[i].artifact)) != 0;
+    return count;
+}
+
 status figure_front(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     struct text points = {0}, means = {0};
-    struct range bpb = {INFINITY, -INFINITY};
+    struct axis bpb = axis_empty();
     double largest = 0.0;
     for (int v = 0; v < a->results->variant_count; v++) {
         add_points(a, v, &points, &bpb);
         add_mean(a, v, &means, &bpb);
         if (a->variants[v].bytes.n) largest = fmax(largest, a->variants[v].bytes.max);
     }
-    *any = bpb.most >= bpb.least;
-    if (*any) figure_range(settings, "SIZES", bpb.least, bpb.most);
-    text_add(settings, "CAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
+    *any = axis_any(&bpb);
+    if (*any) axis_range(settings, "SIZES", &bpb);
+    text_add(settings, "SIZES_BEYOND = ");
+    axis_count(settings, beyond_front(a, &bpb), "↑");
+    text_add(settings, "\nCAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
     status failure = figure_write(&points, folder, "front.tsv");
     status second = figure_write(&means, folder, "front_means.tsv");
     if (!failure) return second;

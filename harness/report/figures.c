@@ -63,22 +63,45 @@ static bool has_differences(const struct analysis *a) {
     return false;
 }
 
-static void add_value_range(const struct analysis *a, struct text *t) {
-    double least = INFINITY, most = -INFINITY;
-    for (int r = 0; a->compared && r < a->table.count; r++) {
-        least = fmin(least, a->table.rows[r].summary.min);
-        most = fmax(most, a->table.rows[r].summary.max);
-    }
-    if (most >= least) figure_range(t, "VALUES", least, most);
+/* Of every run that is compared. */
+static struct axis value_axis(const struct analysis *a) {
+    struct axis axis = axis_empty();
+    for (int r = 0; a->compared && r < a->table.count; r++)
+        for (int s = 0; s < a->results->seed_count; s++) {
+            int v = analysis_variant(a, r), run = analysis_run(a, v, s);
+            if (run >= 0) axis_add(&axis, a->metrics[run], *a->results->runs[run].training_note);
+        }
+    return axis;
 }
 
-static void add_difference_range(const struct analysis *a, struct text *t) {
-    double least = fmin(0.0, -a->design.margin), most = fmax(0.0, a->design.margin);
-    for (int r = 1; a->compared && r < a->table.count; r++) {
-        least = fmin(least, a->table.rows[r].family_low); /* fmin leaves NAN out */
-        most = fmax(most, a->table.rows[r].family_high);
+static struct axis difference_axis(const struct analysis *a) {
+    struct axis axis = axis_empty();
+    axis_add(&axis, fmin(0.0, -a->design.margin), false);
+    axis_add(&axis, fmax(0.0, a->design.margin), false);
+    for (int r = 1; r < a->table.count; r++) {
+        bool blown_up = analysis_blown_up(a, analysis_variant(a, r));
+        axis_add(&axis, a->table.rows[r].family_low, blown_up);
+        axis_add(&axis, a->table.rows[r].family_high, blown_up);
     }
-    figure_range(t, "DIFFERENCES", least, most);
+    return axis;
+}
+
+/* Ranges of the figure's two axes, and of each row what its mean says where that lies beyond. */
+static void add_axes(const struct analysis *a, const struct axis *values, struct text *t) {
+    struct axis differences = difference_axis(a);
+    struct text means = {0}, deltas = {0};
+    if (axis_any(values)) axis_range(t, "VALUES", values);
+    axis_range(t, "DIFFERENCES", &differences);
+    for (int r = 0; r < a->table.count; r++) {
+        text_add(&means, "%s", r ? ", " : "");
+        axis_mark(&means, values, a->table.rows[r].summary.mean);
+        text_add(&deltas, "%s", r ? ", " : "");
+        axis_mark(&deltas, &differences, r ? a->table.rows[r].delta : 0.0);
+    }
+    text_add(t, "array MEAN_BEYOND[%d] = [%s]\n", a->table.count, text_of(&means));
+    text_add(t, "array DIFFERENCE_BEYOND[%d] = [%s]\n", a->table.count, text_of(&deltas));
+    text_free(&means);
+    text_free(&deltas);
 }
 
 /* --- curves ----------------------------------------------------------------------------------------------------- */
@@ -138,12 +161,9 @@ static bool has_curve(const struct analysis *a, int v) {
     return a->variants[v].curve_of == v && longest_trace(a, v) > 1;
 }
 
-struct extent {
-    double least, most;
-};
-
-/* The top of the axis leaves out the steep start, which would flatten all else. */
-static void add_curve(const struct analysis *a, int v, struct text *t, struct extent *axis) {
+/* The axis leaves out the steep start, which would flatten all else. */
+static void add_curve(const struct analysis *a, int v, struct text *t, struct axis *axis) {
+    bool blown_up = analysis_blown_up(a, v);
     size_t steps = longest_trace(a, v), window = (size_t)figures_smoothing_steps(a->results);
     size_t stride = steps > CURVE_POINTS ? steps / CURVE_POINTS : 1;
     for (size_t step = 0; step < steps; step += stride) {
@@ -153,8 +173,9 @@ static void add_curve(const struct analysis *a, int v, struct text *t, struct ex
         figure_value(t, band.least);
         figure_value(t, band.most);
         text_add(t, "\n");
-        axis->least = fmin(axis->least, band.least);
-        if (step >= steps / 12) axis->most = fmax(axis->most, band.most);
+        if (step < steps / 12) continue;
+        axis_add(axis, band.least, blown_up);
+        axis_add(axis, band.most, blown_up);
     }
     text_add(t, "\n\n");
 }
@@ -177,7 +198,7 @@ static void add_sharing(const struct analysis *a, int first, struct text *t) {
 
 static status write_curves(const struct analysis *a, const char *folder, struct text *settings, int *curves) {
     struct text rows = {0}, names = {0};
-    struct extent axis = {INFINITY, -INFINITY};
+    struct axis axis = axis_empty();
     *curves = 0;
     for (int v = 0; v < a->results->variant_count; v++) {
         if (!has_curve(a, v)) continue;
@@ -190,7 +211,7 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
     }
     text_add(settings, "CURVES = %d\n", *curves);
     if (*curves) text_add(settings, "array CURVE[%d] = [%s]\n", *curves, text_of(&names));
-    if (axis.most >= axis.least) figure_range(settings, "LOSS", axis.least, axis.most);
+    if (axis_any(&axis)) axis_range(settings, "LOSS", &axis);
     text_free(&names);
     return figure_write(&rows, folder, "curves.tsv");
 }
@@ -198,35 +219,60 @@ static status write_curves(const struct analysis *a, const char *folder, struct 
 /* --- stages ---------------------------------------------------------------------------------------------------- */
 
 /* The unigram model joins the axis when it is near, and stands behind a break when it is far above. */
-static void add_stage_range(struct text *t, double least, double most, double unigram) {
-    bool known = unigram > 0.0, broken = known && unigram > most + 0.6 * fmax(most - least, 0.01);
+static void add_stage_range(struct text *t, struct axis *axis, double unigram) {
+    struct range span = axis_span(axis);
+    bool known = unigram > 0.0, broken = known && unigram > span.most + 0.6 * fmax(span.most - span.least, 0.01);
     text_add(t, "UNIGRAM = %.10g\nBROKEN = %d\n", known ? unigram : -1.0, broken);
-    if (known && !broken) {
-        least = fmin(least, unigram);
-        most = fmax(most, unigram);
+    if (known && !broken) axis_add(axis, unigram, false);
+    axis_range(t, "STAGES", axis);
+}
+
+struct stages {
+    double bpb[3]; /* raw, averaged, artifact */
+};
+
+static struct stages stages_of(const struct result_run *run) {
+    return (struct stages){{bpb_of(&run->raw), bpb_of(&run->averaged), bpb_of(&run->artifact)}};
+}
+
+/* A run of the drawn seeds; runs lie seed by seed. */
+static bool is_drawn(const struct analysis *a, int run) {
+    return run < drawn_seeds(a) * a->results->variant_count && run_done(&a->results->runs[run]);
+}
+
+static void add_stages_beyond(const struct analysis *a, const struct axis *axis, struct text *t) {
+    text_add(t, "array STAGES_BEYOND[%d] = [", a->results->variant_count);
+    for (int v = 0; v < a->results->variant_count; v++) {
+        int beyond = 0;
+        for (int i = 0; i < a->results->run_count; i++) {
+            struct stages stages = stages_of(&a->results->runs[i]);
+            bool counts = a->results->runs[i].variant == v && is_drawn(a, i), out = false;
+            for (int k = 0; k < 3; k++) out |= axis_beyond(axis, stages.bpb[k]) != 0;
+            beyond += counts && out;
+        }
+        text_add(t, "%s", v ? ", " : "");
+        axis_count(t, beyond, "→");
     }
-    figure_range(t, "STAGES", least, most);
+    text_add(t, "]\n");
 }
 
 static status write_stages(const struct analysis *a, const char *folder, struct text *settings, bool *any) {
     struct text rows = {0};
-    double least = INFINITY, most = -INFINITY;
-    int drawn = drawn_seeds(a) * a->results->variant_count; /* runs lie seed by seed */
-    for (int i = 0; i < a->results->run_count && i < drawn; i++) {
+    struct axis axis = axis_empty();
+    for (int i = 0; i < a->results->run_count; i++) {
         const struct result_run *run = &a->results->runs[i];
-        const double values[] = {bpb_of(&run->raw), bpb_of(&run->averaged), bpb_of(&run->artifact)};
-        if (!run_done(run)) continue;
+        if (!is_drawn(a, i)) continue;
+        struct stages stages = stages_of(run);
         text_add(&rows, "%d", run->variant + 1);
         for (int k = 0; k < 3; k++) {
-            figure_value(&rows, values[k]);
-            if (!isfinite(values[k])) continue;
-            least = fmin(least, values[k]);
-            most = fmax(most, values[k]);
+            figure_value(&rows, stages.bpb[k]);
+            axis_add(&axis, stages.bpb[k], *run->training_note);
         }
         text_add(&rows, "\n");
     }
-    *any = most >= least;
-    if (*any) add_stage_range(settings, least, most, a->results->unigram_bpb);
+    *any = axis_any(&axis);
+    if (*any) add_stage_range(settings, &axis, a->results->unigram_bpb);
+    if (*any) add_stages_beyond(a, &axis, settings);
     return figure_write(&rows, folder, "stages.tsv");
 }
 
@@ -354,11 +400,11 @@ status figures_draw(const struct analysis *a, const char *folder, figures_progre
     text_add(&settings, "# settings: what the figures of this report share; written by hinge report\n");
     add_names(a, &settings);
     add_design(a, &settings);
-    add_value_range(a, &settings);
-    add_difference_range(a, &settings);
+    struct axis values = value_axis(a);
+    if (a->compared) add_axes(a, &values, &settings);
     status failure = a->compared ? write_differences(a, folder) : NULL;
     if (!failure) failure = write_curves(a, folder, &settings, &curves);
-    if (!failure) failure = figure_slopes(a, folder, &settings, &slopes);
+    if (!failure) failure = figure_slopes(a, &values, folder, &settings, &slopes);
     if (!failure) failure = figure_looks(a, folder, &settings, &looks);
     if (!failure) failure = figure_front(a, folder, &settings, &front);
     if (!failure) failure = write_stages(a, folder, &settings, &stages);

@@ -119,8 +119,16 @@ static void define_title(const struct results *r, const struct text *counts, str
     text_free(&name);
 }
 
+/* Where some runs blew up and others did not. */
+static bool axes_leave_out(const struct analysis *a) {
+    int blown_up = 0;
+    for (int i = 0; i < a->results->run_count; i++) blown_up += *a->results->runs[i].training_note != '\0';
+    return blown_up > 0 && blown_up < a->results->run_count;
+}
+
 static void define_captions(const struct analysis *a, struct text *t) {
     char caption[256] = "";
+    define(t, "AxesCaption", axes_leave_out(a) ? ". The axis is that of the runs that did not blow up" : "");
     if (a->design.margin > 0.0)
         snprintf(caption, sizeof caption, "; the shaded band is the margin, ±%g", a->design.margin);
     define(t, "MarginCaption", caption);

@@ -294,26 +294,6 @@ static void drawn_results_claim_no_training(void **state) {
     results_free(&results);
 }
 
-static void the_axis_of_the_losses_holds_all_but_the_steep_start(void **state) {
-    (void)state;
-    struct results results;
-    char pdf[4096];
-    fixture_results(&results, &plain_names, 2);
-    for (int i = 0; i < results.run_count; i++) {
-        struct result_run *run = &results.runs[i];
-        for (size_t k = 0; k < run->step_count; k++) run->trace[k].loss = k < 4 ? 9.0 : 5.90 + 0.02 * (k > 200);
-    }
-    write_report(&results, in_scratch("axis"), pdf);
-    char *settings = contents(in_scratch("axis/test-data/settings.gp"));
-    const char *least = strstr(settings, "LOSS_LEAST = "), *most = strstr(settings, "LOSS_MOST = ");
-    assert_non_null(least);
-    assert_non_null(most);
-    assert_true(strtod(least + 13, NULL) > 5.89 && strtod(least + 13, NULL) < 5.90);
-    assert_true(strtod(most + 12, NULL) > 5.92 && strtod(most + 12, NULL) < 5.93);
-    free(settings);
-    results_free(&results);
-}
-
 static void the_same_results_make_the_same_bytes(void **state) {
     (void)state;
     struct results results;
@@ -541,7 +521,6 @@ int main(void) {
         cmocka_unit_test(trainings_with_many_variants_have_short_names_in_the_legend),
         cmocka_unit_test(times_are_compared_within_blocks_of_one_machine),
         cmocka_unit_test(drawn_results_claim_no_training),
-        cmocka_unit_test(the_axis_of_the_losses_holds_all_but_the_steep_start),
         cmocka_unit_test(the_same_results_make_the_same_bytes),
         cmocka_unit_test(hostile_names_come_out_as_text),
         cmocka_unit_test(an_unfinished_suite_says_so_and_lists_what_failed),

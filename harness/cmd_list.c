@@ -208,8 +208,10 @@ static status list_presets(const struct invocation *in) {
 /* --- suites --------------------------------------------------------------------------------------------------- */
 
 static const struct table_column suite_columns[] = {
-    {"suite", ALIGN_LEFT, COLUMN_WHOLE},  {"variants", ALIGN_RIGHT, COLUMN_WHOLE}, {"seeds", ALIGN_RIGHT, COLUMN_WHOLE},
-    {"preset", ALIGN_LEFT, COLUMN_WHOLE}, {"scales", ALIGN_LEFT, COLUMN_CUT},
+    {"suite", ALIGN_LEFT, COLUMN_WHOLE},
+    {"variants", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"seeds", ALIGN_RIGHT, COLUMN_WHOLE},
+    {"scales", ALIGN_LEFT, COLUMN_CUT},
 };
 enum { SUITE_COLUMNS = sizeof suite_columns / sizeof *suite_columns };
 
@@ -247,7 +249,6 @@ static void suite_cells(struct table *table, const struct suite *suite) {
     table_cell(table, "%s", suite->name);
     table_cell(table, "%d", suite->variant_count);
     table_cell(table, "%d", suite->seed_count);
-    table_cell(table, "%s", suite->preset);
     table_cell(table, "%s", scales);
     table_note(table, suite->question);
 }
@@ -315,7 +316,7 @@ static status list_variants(const struct invocation *in) {
     } else {
         print_question(&suite);
         print_variants(&suite);
-        printf("\nseeds  ");
+        printf("\npreset  %s\nseeds  ", suite.preset);
         for (int i = 0; i < suite.seed_count; i++) printf(" %lld", (long long)suite.seeds[i]);
         printf("\nscales ");
         for (int i = 0; i < suite.scale_count; i++) printf(" %s", suite.scales[i]);

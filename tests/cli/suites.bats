@@ -100,7 +100,7 @@ YAML
     mkdir -p "$FOLDER/els where"
     sed '/^scales:/,$d; s/^preset: .*/preset: demo\ninclude: common\/scales/' suites/demo.yaml >"$FOLDER/els where/mine.yaml"
     succeeds hinge list "$FOLDER/els where/mine.yaml" --scale laptop
-    [[ $output == *"published small laptop tiny"* ]]
+    [[ $output == *"published long small laptop tiny"* ]]
     mkdir "$FOLDER/els where/presets"
     echo "model.dim: 8" >"$FOLDER/els where/presets/demo.yaml"
     fails 2 "attention" hinge list "$FOLDER/els where/mine.yaml"
@@ -147,6 +147,7 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 }
 
 @test "recurrence runs at tiny, the untied variant too" { runs recurrence 9 bpb_raw; }
+@test "recurrence-confirmation runs at tiny" { runs recurrence-confirmation 4 bpb_raw; }
 @test "rope runs at tiny" { runs rope 9 bpb_raw; }
 @test "architecture runs at tiny" { runs architecture 14 bpb_raw; }
 @test "optimizer runs at tiny" { runs optimizer 9 bpb_raw bpb_averaged; }
@@ -197,8 +198,8 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
 
 @test "every suite has a plan at every scale; the slices that time each scale give its memory and its time" {
     local flags=(--db "$FOLDER/none.db" --data "$FOLDER/data" --set model.vocab_size=1024 --set eval.tail=keep --json)
-    for suite in recurrence rope architecture optimizer stability quantization quantization-floor quantization-bits; do
-        for scale in tiny laptop small published; do # drawn figures: nothing is timed
+    for suite in recurrence recurrence-confirmation rope architecture optimizer stability quantization quantization-floor quantization-bits; do
+        for scale in tiny laptop small long published; do # drawn figures: nothing is timed
             hinge plan "$suite" --scale "$scale" "${flags[@]}" --set run.backend=simulated >"$FOLDER/plan.json"
             [ "$(json 'd["estimate"]["seconds_total"] > 0' <"$FOLDER/plan.json")" = True ]
         done

@@ -112,7 +112,11 @@ static status do_work(const struct runner_request *request, void *context) {
     const struct doing *doing = context;
     if (request->jobs > 1 && !suite_simulated(request->plan->suite))
         return workers_run(request, doing->datasets, doing->stages_run);
-    const struct work work = {request, doing->datasets, request->callbacks, 0, 1, doing->stages_run};
+    const struct work work = {.request = request,
+                              .datasets = doing->datasets,
+                              .callbacks = request->callbacks,
+                              .jobs = 1,
+                              .stages_run = doing->stages_run};
     return worker_run(&work);
 }
 

@@ -159,6 +159,25 @@ static bool on_report(void *context, int64_t done, int64_t total, double loss, d
     return w->gone || w->lost || asked_to_stop(w);
 }
 
+/* --- turns -------------------------------------------------------------------------------------------------------- */
+
+/* Workers claim their first stage in their order, in which they go round the devices: where there are fewer trainings
+ * than workers, each device gets as many. One that ended before its turn is waited for no longer than this. */
+static const double turn_seconds = 10;
+
+static void await_turn(const struct worker_state *w) {
+    const struct work *work = w->work;
+    double end = clock_seconds() + turn_seconds;
+    while (work->turn && atomic_load(work->turn) < work->index && clock_seconds() < end && !asked_to_stop(w))
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+}
+
+static void pass_turn(const struct work *work) {
+    if (!work->turn) return;
+    int now = atomic_load(work->turn);
+    while (now <= work->index && !atomic_compare_exchange_weak(work->turn, &now, work->index + 1)) continue;
+}
+
 /* --- one stage ---------------------------------------------------------------------------------------------------- */
 
 static void begin_stage(struct worker_state *w, int run_index, int part) {
@@ -295,6 +314,7 @@ static status visit(struct worker_state *w, int run, int part, struct round *rou
     enum claim claim;
     notice_jump(w);
     TRY(claim_stage(w, index, &claim));
+    if (taken(claim)) pass_turn(w->work);
     if (claim == CLAIM_BUSY) {
         if (!round->busy) *round = (struct round){round->progress, true, run, part};
         return NULL;
@@ -317,6 +337,7 @@ static status walk(struct worker_state *w, struct round *round) {
             if (asked_to_stop(w)) return status_new(STATUS_INTERRUPTED, "stopped between two stages");
             TRY(visit(w, run, part, round));
         }
+    pass_turn(w->work);
     return NULL;
 }
 
@@ -357,6 +378,7 @@ static status explain_wait(struct worker_state *w, const struct round *round, st
 
 static status work_until_done(struct worker_state *w) {
     struct round round;
+    await_turn(w);
     struct waiting waiting = {.since = clock_seconds()};
     for (;;) {
         TRY(walk(w, &round));
@@ -403,6 +425,7 @@ status worker_run(const struct work *work) {
     struct worker_state w = {.work = work, .plan = work->request->plan};
     status s = prepare(&w);
     if (!s) s = suite_simulated(w.plan->suite) ? simulate(&w) : work_until_done(&w);
+    pass_turn(work);
     store_close(w.store);
     free(w.stages);
     free(w.redone);

@@ -1,5 +1,7 @@
 /* worker: walks a plan's runs in their order and does every stage that nobody has done or is doing. */
 #pragma once
+#include <stdatomic.h>
+
 #include "harness/runner.h"
 #include "harness/stages.h"
 
@@ -7,8 +9,9 @@ struct work {
     const struct runner_request *request;
     const struct dataset_list *datasets;
     struct runner_callbacks callbacks;
-    int index, jobs; /* this worker, of so many */
-    int *stages_run; /* counted up for each stage that this worker ends */
+    int index, jobs;  /* this worker, of so many */
+    int *stages_run;  /* counted up for each stage that this worker ends */
+    atomic_int *turn; /* shared: the index of the worker that may claim its first stage; NULL for one worker alone */
 };
 
 /* Until nothing is left, or a stop. Failed stages are marked and passed over; a failure of the machine ends the work.

@@ -1,7 +1,7 @@
 /* workers: several worker processes on one plan, each a fork with its share of the cores.
  *
  * Each sends what it has to say through one pipe, in pieces that the
- * system writes whole; a word of shared memory asks them to stop. */
+ * system writes whole; shared memory asks them to stop. */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -42,12 +42,18 @@ struct child {
     status result;
 };
 
+/* Memory that all of them share. */
+struct shared {
+    atomic_bool stop; /* asks them to */
+    atomic_int turn;  /* see struct work */
+};
+
 /* The side of the process that started them. */
 struct crew {
     const struct runner_request *request;
     int pipe;
-    atomic_bool *stop; /* shared with the workers */
-    pid_t *pids;       /* 0: ended */
+    struct shared *shared;
+    pid_t *pids; /* 0: ended */
     int alive, *stages_run;
     bool complete;  /* a worker came to the end of the plan */
     status failure; /* the first */
@@ -106,9 +112,14 @@ static void enter_child(const struct crew *crew, const struct dataset_list *data
     ops->limit_lanes(share > 1 ? share : 1);
     ops->choose_device(index);
     int ignored = 0; /* the other side counts by the events */
-    struct child child = {.callbacks = request->callbacks, .pipe = pipe, .stop = crew->stop};
-    child.work = (struct work){request, datasets,      {&child, send_progress, send_message, should_stop},
-                               index,   request->jobs, &ignored};
+    struct child child = {.callbacks = request->callbacks, .pipe = pipe, .stop = &crew->shared->stop};
+    child.work = (struct work){.request = request,
+                               .datasets = datasets,
+                               .callbacks = {&child, send_progress, send_message, should_stop},
+                               .index = index,
+                               .jobs = request->jobs,
+                               .stages_run = &ignored,
+                               .turn = &crew->shared->turn};
     _exit(run_child(&child));
 }
 
@@ -186,7 +197,7 @@ static void attend(struct crew *crew) {
     while (crew->alive > 0) {
         listen_to(crew, 100);
         reap(crew);
-        if (c->stop && c->stop(c->context)) atomic_store(crew->stop, true);
+        if (c->stop && c->stop(c->context)) atomic_store(&crew->shared->stop, true);
     }
     while (has_events(crew)) listen_to(crew, 0);
 }
@@ -212,7 +223,7 @@ static status run_crew(struct crew *crew, const struct dataset_list *datasets) {
     fflush(NULL);
     status s = start(crew, datasets, ends[1]);
     close(ends[1]);
-    if (s) atomic_store(crew->stop, true);
+    if (s) atomic_store(&crew->shared->stop, true);
     attend(crew);
     close(ends[0]);
     keep_failure(crew, s);
@@ -226,15 +237,15 @@ static status run_crew(struct crew *crew, const struct dataset_list *datasets) {
 status workers_run(const struct runner_request *request, const struct dataset_list *datasets, int *stages_run) {
     struct crew crew = {
         .request = request, .stages_run = stages_run, .pids = calloc((size_t)request->jobs, sizeof *crew.pids)};
-    void *shared = mmap(NULL, sizeof *crew.stop, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *shared = mmap(NULL, sizeof *crew.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     status s;
     if (!crew.pids || shared == MAP_FAILED) {
         s = status_new(STATUS_SYSTEM, "no memory for the workers");
     } else {
-        crew.stop = shared;
+        crew.shared = shared;
         s = run_crew(&crew, datasets);
     }
-    if (shared != MAP_FAILED) munmap(shared, sizeof *crew.stop);
+    if (shared != MAP_FAILED) munmap(shared, sizeof *crew.shared);
     free(crew.pids);
     return s;
 }

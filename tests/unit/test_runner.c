@@ -259,6 +259,29 @@ static void several_workers_come_to_the_same_bits_and_do_nothing_twice(void **st
     session_free(s);
 }
 
+/* A device that takes the longer to open the lower the worker's number is. */
+static void open_late(int number) { usleep((useconds_t)(150000 * (2 - number))); }
+
+static int trained_by[3]; /* by run: each of small_suite's has a training */
+
+static void note_trainer(void *context, const struct runner_progress *progress) {
+    count_report(context, progress);
+    if (progress->part == PART_TRAIN && progress->run <= 3) trained_by[progress->run - 1] = progress->worker;
+}
+
+static void workers_take_their_first_stages_in_their_order_whoever_is_ready_first(void **state) {
+    (void)state;
+    struct session *s = session_make(small_suite, "r");
+    struct backend late = *s->plan.ops;
+    late.choose_device = open_late;
+    s->plan.ops = &late;
+    s->request.jobs = 3;
+    s->request.callbacks.progress = note_trainer;
+    expect_good(session_run(s));
+    for (int i = 0; i < 3; i++) assert_int_equal(trained_by[i], i);
+    session_free(s);
+}
+
 /* As if another worker had done all of the last seed while this one was at its first stage. */
 static void another_does_the_last_seed(void *context, const struct runner_progress *progress) {
     struct session *s = context;
@@ -551,6 +574,7 @@ int main(void) {
         TEST(a_resumed_training_goes_on_after_the_last_step_kept),
         TEST(a_killed_suite_goes_on_to_the_same_bits),
         TEST(several_workers_come_to_the_same_bits_and_do_nothing_twice),
+        TEST(workers_take_their_first_stages_in_their_order_whoever_is_ready_first),
         TEST(what_other_workers_did_is_not_left),
         TEST(workers_that_end_in_the_middle_of_their_work_are_no_success),
         TEST(two_runners_on_one_database_share_the_stages),

@@ -148,6 +148,7 @@ static void print_time(const struct plan_estimate *e) {
         text_append(line, sizeof line,
                     ", from counted operations and a training slice of %zu tokens timed now: %.0f %% of %.0f GFLOP/s",
                     e->slice_tokens, 100 * e->efficiency, e->gflops);
+    if (e->efficiency > 1) text_append(line, sizeof line, "; other work on this machine makes this uncertain");
     print_labelled("time", line);
 }
 

@@ -218,7 +218,8 @@ static status measure_now(void *context, void *result) {
     if (plan->ops->device_memory && plan->ops->memory_left() < measuring->device_bytes)
         return status_new(STATUS_SYSTEM, "the suite does not fit the device");
     now->product = measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds);
-    TRY(measure_phases(&plan->suite->variants[baseline].config, plan->ops, measuring->jobs, now->product, &now->phases));
+    TRY(measure_phases(&plan->suite->variants[baseline].config, plan->ops, measuring->jobs, now->product,
+                       &now->phases));
     /* A limit is not what a moment with other work on the cores allowed. */
     now->product = fmax(now->product, measured_product_rate(plan->ops, plan->ops->lane_count(), measure_seconds));
     return NULL;

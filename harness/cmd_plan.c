@@ -12,6 +12,7 @@
 #include "harness/terminal.h"
 #include "harness/units.h"
 #include "harness/verbs.h"
+#include "model/trainer.h"
 
 /* Each as its part of the time until all jobs have ended, so that they add up to about that. */
 static double seconds_of_kind(const struct plan *plan, enum stage_kind kind, int jobs) {
@@ -152,6 +153,51 @@ static void print_time(const struct plan_estimate *e) {
     print_labelled("time", line);
 }
 
+/* How long a training is, and how high its rates are. */
+struct training {
+    int64_t steps, tokens, full_rates; /* steps at full rates */
+    double first;                      /* multiplier of the first step's rates */
+};
+
+static struct training training_of(const struct config *c) {
+    int64_t full = c->train_steps - c->train_warmdown;
+    return (struct training){.steps = c->train_steps,
+                             .tokens = c->train_steps * c->train_batch_tokens,
+                             .full_rates = full > 0 ? full : 0,
+                             .first = trainer_multiplier(c, 0)};
+}
+
+static bool same_training(const struct training *a, const struct training *b) {
+    return a->steps == b->steps && a->tokens == b->tokens && a->full_rates == b->full_rates && a->first == b->first;
+}
+
+static const struct config *baseline_config(const struct suite *suite) {
+    return &suite->variants[suite_variant_find(suite, suite->design.baseline)].config;
+}
+
+/* Full rates for long are what small batches blow up under (suites/stability.yaml). */
+static void print_training(const struct suite *suite) {
+    const struct config *c = baseline_config(suite);
+    struct training t = training_of(c);
+    char steps[UNITS_CAPACITY], tokens[UNITS_CAPACITY], full[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
+    text_append(line, sizeof line, "%s%s step%s of %s tokens", c->train_seconds > 0 ? "at most " : "",
+                format_count(t.steps, steps), t.steps == 1 ? "" : "s", format_count(c->train_batch_tokens, tokens));
+    if (c->train_seconds > 0) text_append(line, sizeof line, " or %g s", c->train_seconds);
+    if (t.full_rates == t.steps)
+        text_append(line, sizeof line, "; full rates to the end");
+    else if (t.full_rates > 0)
+        text_append(line, sizeof line, "; full rates for %s of them, then down to 0", format_count(t.full_rates, full));
+    else
+        text_append(line, sizeof line, "; rates from %.3g of the full ones down to 0", t.first);
+    bool others = false;
+    for (int v = 0; v < suite->variant_count; v++) {
+        struct training other = training_of(&suite->variants[v].config);
+        others |= !same_training(&t, &other);
+    }
+    if (others) text_append(line, sizeof line, " (the baseline)");
+    print_labelled("training", line);
+}
+
 /* What the program and the text take, and what each kind of stage adds while it runs. */
 static void print_memory(const struct memory_use *use) {
     char peak[UNITS_CAPACITY], bytes[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
@@ -206,6 +252,7 @@ void plan_print(const struct prepared *prepared, bool each_run) {
                e->runs_done);
     if (*suite->settings) print_labelled("set", suite->settings);
     if (suite_simulated(suite)) print_labelled("backend", "simulated: figures are drawn, nothing is trained");
+    if (!suite_simulated(suite)) print_training(suite);
     print_time(e);
     if (!suite_simulated(suite)) print_memory(&e->memory);
     print_device(prepared);
@@ -273,6 +320,16 @@ static json_t *estimate_json(const struct plan_estimate *e) {
     return object;
 }
 
+static json_t *training_json(const struct suite *suite) {
+    struct training t = training_of(baseline_config(suite));
+    json_t *object = json_object();
+    json_object_set_new(object, "steps", json_integer(t.steps));
+    json_object_set_new(object, "tokens", json_integer(t.tokens));
+    json_object_set_new(object, "steps_at_full_rates", json_integer(t.full_rates));
+    json_object_set_new(object, "first_multiplier", json_number(t.first));
+    return object;
+}
+
 /* Bytes of a job, bytes that are free, whether all jobs fit, and why the device cannot be used; null for a CPU. */
 static json_t *device_json(const struct prepared *prepared) {
     if (!prepared->plan.ops->device_memory) return json_null();
@@ -303,6 +360,7 @@ status plan_print_json(const struct prepared *prepared) {
     json_object_set_new(root, "correction", json_text(correction_name(suite->design.correction)));
     json_object_set_new(root, "alpha", json_number(suite->design.alpha));
     json_object_set_new(root, "margin", json_number(suite->design.margin));
+    json_object_set_new(root, "training", training_json(suite));
     json_object_set_new(root, "estimate", estimate_json(&prepared->estimate));
     json_object_set_new(root, "device", device_json(prepared));
     for (int i = 0; i < prepared->plan.run_count; i++)

@@ -178,6 +178,17 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     grep -q 'does it matter when' <<<"$output"
 }
 
+@test "a plan says how long a training is and for how long its rates are full" {
+    local flags=(recurrence --scale tiny --db "$FOLDER/none.db" --data "$FOLDER/data")
+    succeeds hinge plan "${flags[@]}"
+    grep -q '^training  4 steps of 256 tokens; rates from 0.4 of the full ones down to 0$' <<<"$output"
+    succeeds hinge plan "${flags[@]}" --set train.steps=40
+    [[ $(tr -s '\n ' ' ' <<<"$output") == *"training 40 steps of 256 tokens; full rates for 30 of them, then down to 0 "* ]]
+    succeeds hinge plan "${flags[@]}" --set train.warmdown=0
+    grep -q '^training  4 steps of 256 tokens; full rates to the end$' <<<"$output"
+    [ "$(hinge plan "${flags[@]}" --set train.steps=40 --json | json '[d["training"][k] for k in ("steps", "tokens", "steps_at_full_rates", "first_multiplier")]')" = "[40, 10240, 30, 1.0]" ]
+}
+
 @test "a plan for two jobs says so, and their runs overlap in its time" {
     local flags=(rope --scale tiny --db "$FOLDER/none.db" --data "$FOLDER/data" --set run.backend=simulated)
     succeeds hinge plan "${flags[@]}" --jobs 2

@@ -182,8 +182,9 @@ static void print_training(const struct suite *suite) {
     char steps[UNITS_CAPACITY], tokens[UNITS_CAPACITY], full[UNITS_CAPACITY], line[LINE_CAPACITY] = "";
     text_append(line, sizeof line, "%s%s step%s of %s tokens", c->train_seconds > 0 ? "at most " : "",
                 format_count(t.steps, steps), t.steps == 1 ? "" : "s", format_count(c->train_batch_tokens, tokens));
-    if (c->train_seconds > 0) text_append(line, sizeof line, " or %g s", c->train_seconds);
-    if (t.full_rates == t.steps)
+    if (c->train_seconds > 0) /* and then the clock says when the rates fall */
+        text_append(line, sizeof line, " or %g s", c->train_seconds);
+    else if (t.full_rates == t.steps)
         text_append(line, sizeof line, "; full rates to the end");
     else if (t.full_rates > 0)
         text_append(line, sizeof line, "; full rates for %s of them, then down to 0", format_count(t.full_rates, full));

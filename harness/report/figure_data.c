@@ -91,9 +91,9 @@ void axis_mark(struct text *t, const struct axis *axis, double value) {
     text_add(t, "%s'", side > 0 ? " →" : "");
 }
 
-void axis_count(struct text *t, int runs, const char *arrow) {
+void axis_count(struct text *t, int runs) {
     if (runs)
-        text_add(t, "'%d run%s beyond %s'", runs, runs == 1 ? "" : "s", arrow);
+        text_add(t, "'%d run%s beyond'", runs, runs == 1 ? "" : "s");
     else
         text_add(t, "''");
 }
@@ -119,7 +119,7 @@ status figure_slopes(const struct analysis *a, const struct axis *values, const 
         }
         text_add(&rows, "\n\n");
         text_add(&marks, "%s", panels ? ", " : "");
-        axis_count(&marks, beyond, "↑");
+        axis_count(&marks, beyond);
         text_add(&names, "%s", panels++ ? ", " : "");
         figure_row_label(&names, &a->table.rows[r]);
     }
@@ -239,7 +239,7 @@ status figure_front(const struct analysis *a, const char *folder, struct text *s
     *any = axis_any(&bpb);
     if (*any) axis_range(settings, "SIZES", &bpb);
     text_add(settings, "SIZES_BEYOND = ");
-    axis_count(settings, beyond_front(a, &bpb), "↑");
+    axis_count(settings, beyond_front(a, &bpb));
     text_add(settings, "\nCAP = %d.0\nLARGEST = %.10g\n", ARTIFACT_CAP_BYTES, largest);
     status failure = figure_write(&points, folder, "front.tsv");
     status second = figure_write(&means, folder, "front_means.tsv");

@@ -27,7 +27,7 @@ struct range axis_span(const struct axis *axis);                            /* w
 void axis_range(struct text *t, const char *name, const struct axis *axis); /* NAME_LEAST, NAME_MOST with a margin */
 int axis_beyond(const struct axis *axis, double value);                     /* -1, 1: before or behind it; else 0 */
 void axis_mark(struct text *t, const struct axis *axis, double value); /* '4.64 →' or '← 4.64', quoted, or '' */
-void axis_count(struct text *t, int runs, const char *arrow);          /* '3 runs beyond ↑', or '' */
+void axis_count(struct text *t, int runs);                             /* '3 runs beyond', or '' */
 
 /* Each writes its data into the folder and its settings into the text; *any: there is something to draw. */
 status figure_slopes(const struct analysis *a, const struct axis *values, const char *folder, struct text *settings,

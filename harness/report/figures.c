@@ -251,7 +251,7 @@ static void add_stages_beyond(const struct analysis *a, const struct axis *axis,
             beyond += counts && out;
         }
         text_add(t, "%s", v ? ", " : "");
-        axis_count(t, beyond, "→");
+        axis_count(t, beyond);
     }
     text_add(t, "]\n");
 }

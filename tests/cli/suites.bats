@@ -186,6 +186,8 @@ planned() { # planned KIND SUITE FLAGS...: stages of a kind in a plan
     [[ $(tr -s '\n ' ' ' <<<"$output") == *"training 40 steps of 256 tokens; full rates for 30 of them, then down to 0 "* ]]
     succeeds hinge plan "${flags[@]}" --set train.warmdown=0
     grep -q '^training  4 steps of 256 tokens; full rates to the end$' <<<"$output"
+    succeeds hinge plan "${flags[@]}" --set train.seconds=9
+    grep -q '^training  at most 4 steps of 256 tokens or 9 s$' <<<"$output"
     [ "$(hinge plan "${flags[@]}" --set train.steps=40 --json | json '[d["training"][k] for k in ("steps", "tokens", "steps_at_full_rates", "first_multiplier")]')" = "[40, 10240, 30, 1.0]" ]
 }
 

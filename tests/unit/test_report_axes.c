@@ -80,9 +80,9 @@ static void runs_that_blew_up_lie_beyond_the_axes_and_are_told_there(void **stat
     assert_true(setting(&drawn, "DIFFERENCES_MOST") < 1);
     assert_holds(drawn.settings, "array MEAN_BEYOND[4] = ['', '6.7");
     assert_holds(drawn.settings, "array DIFFERENCE_BEYOND[4] = ['', '4.5");
-    assert_holds(drawn.settings, "array PANEL_BEYOND[3] = ['2 runs beyond ↑', '', '']");
-    assert_holds(drawn.settings, "array STAGES_BEYOND[4] = ['', '2 runs beyond →', '', '']");
-    assert_holds(drawn.settings, "SIZES_BEYOND = '2 runs beyond ↑'");
+    assert_holds(drawn.settings, "array PANEL_BEYOND[3] = ['2 runs beyond', '', '']");
+    assert_holds(drawn.settings, "array STAGES_BEYOND[4] = ['', '2 runs beyond', '', '']");
+    assert_holds(drawn.settings, "SIZES_BEYOND = '2 runs beyond'");
     assert_holds(drawn.facts, "\\newcommand{\\AxesCaption}{. The axis is that of the runs that did not blow up}");
     forget(&drawn);
     results_free(&results);

@@ -72,7 +72,7 @@ do for [FORMAT in 'pdf png svg'] {
     set lmargin at screen 0.555
     set rmargin at screen 0.985
     set xlabel 'training (s)'
-    if (SIZES_BEYOND ne '') { set label 3 SIZES_BEYOND at graph 0.985, graph 0.97 right front boxed textcolor rgb '#404040' }
+    if (SIZES_BEYOND ne '') { set label 3 SIZES_BEYOND at screen 0.985, screen 1.0 - (0.55 + 0.42 * LINES) / HEIGHT right textcolor rgb '#404040' }
     width = wide(FASTEST, SLOWEST)
     set xrange [FASTEST - 0.08 * width : SLOWEST + 0.08 * width]
     set xtics nomirror step_for(width)

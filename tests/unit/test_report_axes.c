@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "harness/report/figure_data.h"
+#include "harness/report/axis.h"
 #include "harness/report/report.h"
 #include "tests/unit/report_files.h"
 #include "tests/unit/report_fixture.h"
